@@ -1,0 +1,77 @@
+//! What moves bytes for a request.
+//!
+//! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
+//! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
+
+use std::io;
+
+/// What to do with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Disk to guest memory.
+    Read,
+    /// Guest memory to disk; `durable`: on stable storage before it completes (a write-through disk).
+    Write {
+        /// Whether the write must be durable when it completes.
+        durable: bool,
+    },
+    /// Everything completed so far to stable storage (fdatasync).
+    Flush,
+    /// The range's contents are no longer wanted.
+    Discard,
+    /// The range reads as zeroes afterwards; `unmap`: its space may be given back.
+    WriteZeroes {
+        /// Whether the range may be deallocated.
+        unmap: bool,
+    },
+}
+
+/// One checked request: in range, writable if it must be, buffers inside guest memory.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub op: Op,
+    /// First byte on the disk; a multiple of 512.
+    pub offset: u64,
+    /// Bytes; for `Read` and `Write` the sum of `buffers`, a multiple of 512; 0 for `Flush`.
+    pub len: u64,
+    /// Host addresses of guest buffers, `Read` and `Write` only. Valid until the request completes: the dataplane
+    /// holds the guest memory and completes every request before it lets go.
+    pub buffers: Vec<libc::iovec>,
+}
+
+// SAFETY: the raw pointers in `buffers` point into guest memory, which every thread may access and which outlives
+// the request (see `buffers`).
+unsafe impl Send for Request {}
+
+/// Whether a request is over.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is, successfully or not.
+    Done(io::Result<()>),
+    /// It is not: completions with its token will be handed to [`Backend::complete`] until it is.
+    Pending,
+}
+
+/// Where an asynchronous backend queues its work: the I/O thread's io_uring. Entries are submitted with the next
+/// wait, in one system call for the whole batch.
+pub trait Submitter {
+    /// Queues `entry` under `token`; its completion comes back through [`Backend::complete`].
+    ///
+    /// # Errors
+    /// The thread has no io_uring, or the kernel took no more entries.
+    ///
+    /// # Safety
+    /// Everything that `entry` points to stays valid and in place until its completion.
+    unsafe fn push(&mut self, token: u64, entry: io_uring::squeue::Entry) -> io::Result<()>;
+}
+
+/// The bytes of one queue of one disk. Owned by the thread that owns the queue. Whatever happens, every started
+/// request comes to `Done` exactly once.
+pub trait Backend: Send {
+    /// Starts `request`. `token` is unique among the requests in flight on this backend.
+    fn start(&mut self, token: u64, request: Request, submitter: &mut dyn Submitter) -> Outcome;
+
+    /// A completion queue entry arrived for `token` with `result` (bytes, or a negative errno).
+    fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome;
+}

@@ -1,0 +1,27 @@
+use std::io;
+
+/// A KVM ioctl that failed: which one, on what, and the kernel's errno.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// An ioctl returned an error.
+    #[error("{ioctl} for {what} failed: {source}")]
+    Ioctl {
+        /// Name of the ioctl, as in the KVM API document.
+        ioctl: &'static str,
+        /// The object it was for.
+        what: String,
+        /// errno.
+        source: io::Error,
+    },
+    /// All GSIs that the host's routing table can hold are taken.
+    #[error(
+        "no free GSI: all {limit} entries of KVM's routing table are in use; use fewer queues or devices"
+    )]
+    NoFreeGsi {
+        /// Size of the table (`KVM_CAP_IRQ_ROUTING`).
+        limit: u32,
+    },
+    /// An eventfd could not be made.
+    #[error("eventfd failed: {0}; raise the limit on open files (ulimit -n)")]
+    EventFd(#[source] io::Error),
+}

@@ -1,0 +1,72 @@
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{KvmError, Vm};
+
+/// Where a guest store is caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IoAddress {
+    /// A guest-physical address.
+    Mmio(u64),
+    /// An I/O port.
+    Pio(u16),
+}
+
+/// Which stores to the address count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Match {
+    /// Any length and value (length 0): KVM need not decode the instruction, and tries the MMIO ones on
+    /// `KVM_FAST_MMIO_BUS` first.
+    Any,
+    /// Exactly this many bytes (1, 2, 4 or 8), any value.
+    Length(u8),
+    /// Exactly this many bytes and this value (datamatch).
+    Value(u8, u64),
+}
+
+/// One ioeventfd as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IoeventfdSpec {
+    /// Bus and address.
+    pub address: IoAddress,
+    /// Length and value.
+    pub matching: Match,
+}
+
+/// A registered ioeventfd; dropping it deregisters with the parameters it was made with.
+#[derive(Debug)]
+pub struct Ioeventfd {
+    vm: Arc<dyn Vm>,
+    spec: IoeventfdSpec,
+    event: Arc<EventFd>,
+}
+
+impl Ioeventfd {
+    /// Registers `event` for `spec`.
+    ///
+    /// # Errors
+    /// The kernel refuses a second registration of the same length-0 address (EEXIST) and has an upper limit
+    /// (`NR_IOBUS_DEVS`, 1000 per bus: ENOSPC).
+    pub fn new(vm: Arc<dyn Vm>, spec: IoeventfdSpec, event: Arc<EventFd>) -> Result<Ioeventfd, KvmError> {
+        vm.ioeventfd(&spec, event.as_raw_fd(), true).map_err(|source| KvmError::Ioctl {
+            ioctl: "KVM_IOEVENTFD",
+            what: format!("{spec:x?}"),
+            source,
+        })?;
+        Ok(Ioeventfd { vm, spec, event })
+    }
+
+    /// The parameters it was made with.
+    pub fn spec(&self) -> IoeventfdSpec {
+        self.spec
+    }
+}
+
+impl Drop for Ioeventfd {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and none is possible but a closed VM.
+        let _ = self.vm.ioeventfd(&self.spec, self.event.as_raw_fd(), false);
+    }
+}

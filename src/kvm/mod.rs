@@ -1,0 +1,21 @@
+//! The KVM ioctls of the dataplane, as values.
+//!
+//! What lives here: everything that turns into `KVM_IOEVENTFD`, `KVM_IRQFD`, `KVM_SET_GSI_ROUTING`,
+//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them. Values deassign on drop,
+//! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
+//! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
+
+mod error;
+pub mod fake;
+mod ioeventfd;
+mod irqfd;
+mod routes;
+mod vector;
+mod vm;
+
+pub use error::KvmError;
+pub use ioeventfd::{IoAddress, Ioeventfd, IoeventfdSpec, Match};
+pub use irqfd::Irqfd;
+pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
+pub use vector::{Signalled, Vector, VectorState};
+pub use vm::{KvmVm, MsiMessage, Vm};

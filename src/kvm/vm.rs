@@ -1,0 +1,127 @@
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use kvm_bindings::{
+    KVMIO, KvmIrqRouting, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign,
+    kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irqfd, kvm_msi,
+};
+use kvm_ioctls::VmFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::{ioctl_ioc_nr, ioctl_iow_nr};
+
+use super::{IoAddress, IoeventfdSpec, Match};
+
+ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
+ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
+
+const KVM_IRQFD_FLAG_DEASSIGN: u32 = 1 << 0;
+const KVM_IRQFD_FLAG_RESAMPLE: u32 = 1 << 1;
+
+/// What a device writes to ring a CPU: PCI Local Bus 3.0, 6.8.1 (address and data of a message).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MsiMessage {
+    /// 64-bit message address; on x86 0xFEExxxxx, with the destination APIC ID in bits 19:12.
+    pub address: u64,
+    /// Message data; on x86 the vector in bits 7:0.
+    pub data: u32,
+}
+
+/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::fake::FakeVm`].
+pub trait Vm: Send + Sync + fmt::Debug {
+    /// `KVM_IOEVENTFD` (KVM API 4.59): bind or unbind `fd` to a guest store.
+    fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()>;
+    /// `KVM_IRQFD` (KVM API 4.75): bind or unbind `fd` to a GSI; with `resample` the interrupt is level triggered
+    /// and that second eventfd is signalled on EOI.
+    fn irqfd(&self, gsi: u32, fd: RawFd, resample: Option<RawFd>, assign: bool) -> io::Result<()>;
+    /// `KVM_SET_GSI_ROUTING` (KVM API 4.52): replaces the whole table.
+    fn set_gsi_routing(&self, entries: &[kvm_irq_routing_entry]) -> io::Result<()>;
+    /// `KVM_SIGNAL_MSI` (KVM API 4.70). `false`: no CPU took it (the guest blocked it or the destination is absent).
+    fn signal_msi(&self, message: MsiMessage) -> io::Result<bool>;
+    /// `KVM_IRQ_LINE` (KVM API 4.25): drives a GSI's level.
+    fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()>;
+}
+
+/// The real thing: ioctls on a VM file descriptor.
+#[derive(Clone)]
+pub struct KvmVm(Arc<VmFd>);
+
+impl KvmVm {
+    /// Shares `vm` with the machine that made it.
+    pub fn new(vm: Arc<VmFd>) -> KvmVm {
+        KvmVm(vm)
+    }
+}
+
+impl fmt::Debug for KvmVm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KvmVm(fd {})", self.0.as_raw_fd())
+    }
+}
+
+fn check(ret: i32) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+impl Vm for KvmVm {
+    // By hand, not through kvm-ioctls: its length follows from a Rust type, so "length 2, any value" cannot be said.
+    fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()> {
+        let mut flags = 0;
+        let (mut len, mut datamatch) = (0, 0);
+        match spec.matching {
+            Match::Any => {}
+            Match::Length(n) => len = u32::from(n),
+            Match::Value(n, value) => {
+                (len, datamatch) = (u32::from(n), value);
+                flags |= 1 << kvm_ioeventfd_flag_nr_datamatch;
+            }
+        }
+        let addr = match spec.address {
+            IoAddress::Mmio(addr) => addr,
+            IoAddress::Pio(port) => {
+                flags |= 1 << kvm_ioeventfd_flag_nr_pio;
+                u64::from(port)
+            }
+        };
+        if !assign {
+            flags |= 1 << kvm_ioeventfd_flag_nr_deassign;
+        }
+        let arg = kvm_ioeventfd { datamatch, addr, len, fd, flags, ..Default::default() };
+        // SAFETY: the VM fd is open for as long as self, and `arg` outlives the call, which only reads it.
+        check(unsafe { ioctl_with_ref(&*self.0, KVM_IOEVENTFD(), &arg) })
+    }
+
+    fn irqfd(&self, gsi: u32, fd: RawFd, resample: Option<RawFd>, assign: bool) -> io::Result<()> {
+        let mut arg = kvm_irqfd { fd: fd as u32, gsi, ..Default::default() };
+        if let Some(resample) = resample {
+            arg.flags |= KVM_IRQFD_FLAG_RESAMPLE;
+            arg.resamplefd = resample as u32;
+        }
+        if !assign {
+            arg.flags = KVM_IRQFD_FLAG_DEASSIGN;
+        }
+        // SAFETY: as above.
+        check(unsafe { ioctl_with_ref(&*self.0, KVM_IRQFD(), &arg) })
+    }
+
+    fn set_gsi_routing(&self, entries: &[kvm_irq_routing_entry]) -> io::Result<()> {
+        let table =
+            KvmIrqRouting::from_entries(entries).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+        Ok(self.0.set_gsi_routing(&table)?)
+    }
+
+    fn signal_msi(&self, message: MsiMessage) -> io::Result<bool> {
+        let msi = kvm_msi {
+            address_lo: message.address as u32,
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..Default::default()
+        };
+        Ok(self.0.signal_msi(msi)? > 0)
+    }
+
+    fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()> {
+        Ok(self.0.set_irq_line(gsi, active)?)
+    }
+}

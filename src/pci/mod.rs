@@ -1,0 +1,9 @@
+//! PCI, shared by virtio devices and passed-through ones: config space, capabilities, BARs, MSI-X.
+//!
+//! What lives here: state machines that turn a guest's config and table accesses into wishes (a BAR mapped here, a
+//! vector unmasked with this message). What may not: virtio, VFIO, and the host bridge that finds devices
+//! (`machine::pci_root`).
+
+mod device;
+
+pub use device::{PciDevice, Space, Window};
