@@ -1,1 +1,5 @@
 //! (room being built)
+
+mod notify_path;
+
+pub use notify_path::NotifyPath;
