@@ -68,8 +68,9 @@ impl FromStr for CompletePath {
 /// "No vector" in `queue_msix_vector` and `config_msix_vector` (virtio 1.2, 4.1.4.3).
 pub const NO_VECTOR: u16 = 0xffff;
 
-/// Interrupts sent by one device, by path.
+/// Interrupts sent for one source, by path. A cache line of its own: sources ring from different threads.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct InterruptCounts {
     /// Written to an irqfd's eventfd.
     pub irqfd: AtomicU64,
@@ -92,7 +93,6 @@ pub struct InterruptLines {
     messages: AtomicBool,
     /// Virtio's ISR status: bit 0 a queue, bit 1 the configuration (virtio 1.2, 4.1.4.5).
     isr: AtomicU8,
-    counts: InterruptCounts,
 }
 
 impl InterruptLines {
@@ -103,7 +103,6 @@ impl InterruptLines {
             path: AtomicU8::new(path as u8),
             messages: AtomicBool::new(false),
             isr: AtomicU8::new(0),
-            counts: InterruptCounts::default(),
         })
     }
 
@@ -127,19 +126,23 @@ impl InterruptLines {
         self.isr.swap(0, Ordering::AcqRel)
     }
 
-    /// What was sent so far.
-    pub fn counts(&self) -> &InterruptCounts {
-        &self.counts
-    }
-
     /// The queue interrupt that uses table entry `vector`, or none.
     pub fn queue_interrupt(self: &Arc<Self>) -> Interrupt {
-        Interrupt { lines: self.clone(), vector: Arc::new(AtomicU16::new(NO_VECTOR)), isr_bit: 1 }
+        self.interrupt(1)
     }
 
     /// The configuration-change interrupt.
     pub fn config_interrupt(self: &Arc<Self>) -> Interrupt {
-        Interrupt { lines: self.clone(), vector: Arc::new(AtomicU16::new(NO_VECTOR)), isr_bit: 2 }
+        self.interrupt(2)
+    }
+
+    fn interrupt(self: &Arc<Self>, isr_bit: u8) -> Interrupt {
+        Interrupt {
+            lines: self.clone(),
+            vector: Arc::new(AtomicU16::new(NO_VECTOR)),
+            isr_bit,
+            counts: Arc::default(),
+        }
     }
 }
 
@@ -150,6 +153,7 @@ pub struct Interrupt {
     lines: Arc<InterruptLines>,
     vector: Arc<AtomicU16>,
     isr_bit: u8,
+    counts: Arc<InterruptCounts>,
 }
 
 impl Interrupt {
@@ -166,9 +170,14 @@ impl Interrupt {
         self.vector.load(Ordering::Acquire)
     }
 
+    /// What was sent so far.
+    pub fn counts(&self) -> &InterruptCounts {
+        &self.counts
+    }
+
     /// Rings the guest: the only function that chooses how. At most one system call.
     pub fn deliver(&self) {
-        let counts = &self.lines.counts;
+        let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
         if !self.lines.messages.load(Ordering::Acquire) {
             self.lines.isr.fetch_or(self.isr_bit, Ordering::AcqRel);

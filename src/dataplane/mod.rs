@@ -4,6 +4,11 @@
 //! [`Interrupt::deliver`], the only place that chooses between irqfd and KVM_SIGNAL_MSI. What may not: PCI, BARs,
 //! doorbell addresses. A queue comes here as a [`QueueSetup`]: ring addresses, a kick eventfd, a backend, an interrupt.
 
+mod area;
 mod interrupt;
+mod ring;
+mod setup;
 
-pub use interrupt::{CompletePath, Interrupt, InterruptLines, in_io_thread};
+pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, in_io_thread};
+pub use ring::{Chain, Ring, RingError};
+pub use setup::{BlockParams, QueueCounters, QueueLayout, QueueSetup};

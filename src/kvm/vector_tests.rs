@@ -28,7 +28,7 @@ fn a_vector_takes_its_gsi_at_first_unmask_and_gives_it_back_at_reset() {
     set(&vector, unmasked(1));
     assert_eq!(vm.irqfds(), [24]);
     vector.reset();
-    assert_eq!(vm.irqfds(), []);
+    assert!(vm.irqfds().is_empty());
     assert_eq!(routes.allocate().unwrap(), 24);
 }
 

@@ -1,0 +1,296 @@
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use vm_memory::GuestMemoryMmap;
+
+use super::QueueLayout;
+use super::area::{Area, resolve};
+
+/// The driver broke the rules of the ring; the device needs a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingError {
+    /// A ring is not in RAM or not aligned.
+    #[error("a ring lies outside guest memory or is misaligned")]
+    Layout,
+    /// More entries available than the queue has.
+    #[error("the available index ran more than one queue size ahead")]
+    AvailIndex,
+    /// A descriptor index beyond the table.
+    #[error("a descriptor index is beyond the table")]
+    DescriptorIndex,
+    /// A chain longer than its table: a loop.
+    #[error("a descriptor chain loops")]
+    Loop,
+    /// An indirect descriptor that was not negotiated, is nested, chained on, or of a bad length.
+    #[error("an indirect descriptor breaks the rules")]
+    Indirect,
+    /// A buffer outside guest memory.
+    #[error("a buffer lies outside guest memory")]
+    Address,
+    /// A device-readable buffer behind a device-writable one.
+    #[error("a readable buffer follows a writable one")]
+    Order,
+    /// No room for the header or the status byte.
+    #[error("a request has no header or no status byte")]
+    Shape,
+}
+
+// Descriptor flags and ring flags, virtio 1.2, 2.7.5 to 2.7.8.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+const AVAIL_NO_INTERRUPT: u16 = 1;
+const USED_NO_NOTIFY: u16 = 1;
+
+/// Longest indirect table taken, as other devices do; a longer one would only cost time and memory.
+const MAX_INDIRECT: u32 = 1024;
+
+/// The buffers of one request, host addresses.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// Index to give back in the used ring.
+    pub head: u16,
+    /// What the device reads.
+    pub readable: Vec<libc::iovec>,
+    /// What the device writes.
+    pub writable: Vec<libc::iovec>,
+}
+
+/// The device's side of one split virtqueue.
+///
+/// Owned by one thread. `pop` takes requests, `push` puts completions, `publish` shows all of them to the driver
+/// with one index store and tells whether to ring.
+#[derive(Debug)]
+pub struct Ring {
+    memory: Arc<GuestMemoryMmap>,
+    layout: QueueLayout,
+    desc: Area,
+    avail: Area,
+    used: Area,
+    next_avail: u16,
+    next_used: u16,
+    /// The used index that the driver can see.
+    published: u16,
+}
+
+impl Ring {
+    /// Resolves the rings of a fresh queue.
+    ///
+    /// # Errors
+    /// [`RingError::Layout`].
+    pub fn new(memory: Arc<GuestMemoryMmap>, layout: QueueLayout) -> Result<Ring, RingError> {
+        if !layout.size.is_power_of_two() {
+            return Err(RingError::Layout);
+        }
+        let size = usize::from(layout.size);
+        let area = |addr, len, align| Area::new(&memory, addr, len, align).ok_or(RingError::Layout);
+        Ok(Ring {
+            desc: area(layout.desc, 16 * size, 16)?,
+            // flags, index, entries, used_event
+            avail: area(layout.avail, 2 * size + 6, 2)?,
+            // flags, index, entries, avail_event
+            used: area(layout.used, 8 * size + 6, 4)?,
+            memory,
+            layout,
+            next_avail: 0,
+            next_used: 0,
+            published: 0,
+        })
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.layout.size
+    }
+
+    /// The next available and the next used index, for readers.
+    pub fn indices(&self) -> (u16, u16) {
+        (self.next_avail, self.next_used)
+    }
+
+    /// Whether the driver has made something available.
+    pub fn has_avail(&self) -> bool {
+        self.avail_index(Ordering::Relaxed) != self.next_avail
+    }
+
+    fn avail_index(&self, order: Ordering) -> u16 {
+        u16::from_le(self.avail.u16(2).load(order))
+    }
+
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & (self.layout.size - 1))
+    }
+
+    /// Takes the next request into `chain`; `false`: there is none.
+    ///
+    /// # Errors
+    /// The ring is broken; nothing more may be taken from it.
+    pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, RingError> {
+        // Acquire: pairs with the driver's release of avail.idx, so that the entry and its descriptors are read
+        // after the index that announces them.
+        let ahead = self.avail_index(Ordering::Acquire).wrapping_sub(self.next_avail);
+        if ahead == 0 {
+            return Ok(false);
+        }
+        if ahead > self.layout.size {
+            return Err(RingError::AvailIndex);
+        }
+        let entry = self.avail.u16(4 + 2 * self.slot(self.next_avail));
+        let head = u16::from_le(entry.load(Ordering::Relaxed));
+        chain.head = head;
+        chain.readable.clear();
+        chain.writable.clear();
+        self.walk(head, chain)?;
+        self.next_avail = self.next_avail.wrapping_add(1);
+        Ok(true)
+    }
+
+    fn walk(&self, head: u16, chain: &mut Chain) -> Result<(), RingError> {
+        let (mut index, mut left) = (head, self.layout.size);
+        loop {
+            if index >= self.layout.size {
+                return Err(RingError::DescriptorIndex);
+            }
+            let desc = Descriptor::from(self.desc.pair(16 * usize::from(index)));
+            if desc.flags & INDIRECT != 0 {
+                // 2.7.5.3.1: not with NEXT, and only if negotiated.
+                if !self.layout.indirect || desc.flags & NEXT != 0 {
+                    return Err(RingError::Indirect);
+                }
+                return self.walk_indirect(&desc, chain);
+            }
+            self.buffer(&desc, chain)?;
+            if desc.flags & NEXT == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            if left == 0 {
+                return Err(RingError::Loop);
+            }
+            index = desc.next;
+        }
+    }
+
+    fn walk_indirect(&self, table: &Descriptor, chain: &mut Chain) -> Result<(), RingError> {
+        let count = table.len / 16;
+        if count == 0 || !table.len.is_multiple_of(16) || count > MAX_INDIRECT {
+            return Err(RingError::Indirect);
+        }
+        // Tables need no alignment (virtio 1.2, 2.7.5.3), so copy instead of pointing into it.
+        let base = resolve(&self.memory, table.addr, table.len as usize).ok_or(RingError::Address)?;
+        let mut index = 0u32;
+        for _ in 0..count {
+            // SAFETY: index < count, and `base` has 16 * count bytes of RAM (`resolve`).
+            let words = unsafe { base.add(16 * index as usize).cast::<[u64; 2]>().read_unaligned() };
+            let desc = Descriptor::from(words);
+            if desc.flags & INDIRECT != 0 {
+                return Err(RingError::Indirect);
+            }
+            self.buffer(&desc, chain)?;
+            if desc.flags & NEXT == 0 {
+                return Ok(());
+            }
+            index = u32::from(desc.next);
+            if index >= count {
+                return Err(RingError::DescriptorIndex);
+            }
+        }
+        Err(RingError::Loop)
+    }
+
+    fn buffer(&self, desc: &Descriptor, chain: &mut Chain) -> Result<(), RingError> {
+        let writable = desc.flags & WRITE != 0;
+        if !writable && !chain.writable.is_empty() {
+            return Err(RingError::Order);
+        }
+        if desc.len == 0 {
+            return Ok(());
+        }
+        let base = resolve(&self.memory, desc.addr, desc.len as usize).ok_or(RingError::Address)?;
+        let buffer = libc::iovec { iov_base: base.cast(), iov_len: desc.len as usize };
+        if writable { &mut chain.writable } else { &mut chain.readable }.push(buffer);
+        Ok(())
+    }
+
+    /// Puts a completion into the used ring; the driver sees it at the next [`Ring::publish`].
+    pub fn push(&mut self, head: u16, written: u32) {
+        let offset = 4 + 8 * self.slot(self.next_used);
+        self.used.u32(offset).store(u32::from(head).to_le(), Ordering::Relaxed);
+        self.used.u32(offset + 4).store(written.to_le(), Ordering::Relaxed);
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// Whether completions wait to be published.
+    pub fn has_unpublished(&self) -> bool {
+        self.next_used != self.published
+    }
+
+    /// Publishes all completions with one index store and answers whether the driver wants an interrupt for them
+    /// (virtio 1.2, 2.7.7).
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.published, self.next_used);
+        // Release: the entries above are visible before the index.
+        self.used.u16(2).store(new.to_le(), Ordering::Release);
+        self.published = new;
+        // StoreLoad between our store of used.idx and our load of used_event (or avail.flags). The driver does the
+        // reverse: stores used_event, then loads used.idx. Without both fences each may miss the other's store, and
+        // the last completion of a burst would sit there without an interrupt.
+        fence(Ordering::SeqCst);
+        if self.layout.event_idx {
+            let event = u16::from_le(self.avail.u16(4 + 2 * self.size_usize()).load(Ordering::Relaxed));
+            crossed(event, old, new)
+        } else {
+            u16::from_le(self.avail.u16(0).load(Ordering::Relaxed)) & AVAIL_NO_INTERRUPT == 0
+        }
+    }
+
+    fn size_usize(&self) -> usize {
+        usize::from(self.layout.size)
+    }
+
+    /// Asks the driver not to kick. With EVENT_IDX nothing need be said: an avail_event that stands still asks for
+    /// no kick by itself.
+    pub fn disable_kicks(&mut self) {
+        if !self.layout.event_idx {
+            self.used.u16(0).store(USED_NO_NOTIFY.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the driver to kick for the next request, then answers whether one came before it could know: then the
+    /// ring must be drained again instead of sleeping.
+    pub fn enable_kicks(&mut self) -> bool {
+        if self.layout.event_idx {
+            let event = self.used.u16(4 + 8 * self.size_usize());
+            event.store(self.next_avail.to_le(), Ordering::Relaxed);
+        } else {
+            self.used.u16(0).store(0, Ordering::Relaxed);
+        }
+        // StoreLoad between our store of avail_event (or used.flags) and our load of avail.idx; the driver stores
+        // avail.idx, then loads avail_event. Without both, a request could be left with neither kick nor notice.
+        fence(Ordering::SeqCst);
+        self.has_avail()
+    }
+}
+
+/// Whether going from `old` to `new` passed `event` (`vring_need_event`, virtio 1.2, 2.7.7.1).
+fn crossed(event: u16, old: u16, new: u16) -> bool {
+    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+}
+
+struct Descriptor {
+    addr: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl From<[u64; 2]> for Descriptor {
+    fn from([addr, rest]: [u64; 2]) -> Descriptor {
+        let (addr, rest) = (u64::from_le(addr), u64::from_le(rest));
+        Descriptor { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
+    }
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

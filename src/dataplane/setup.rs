@@ -1,0 +1,86 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Interrupt;
+use crate::backend::Backend;
+
+/// Where the guest put a split virtqueue (virtio 1.2, 2.7), guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLayout {
+    /// Entries, a power of two from 1 to 32768.
+    pub size: u16,
+    /// Descriptor table, 16-byte aligned.
+    pub desc: u64,
+    /// Driver area (available ring), 2-byte aligned.
+    pub avail: u64,
+    /// Device area (used ring), 4-byte aligned.
+    pub used: u64,
+    /// VIRTIO_F_EVENT_IDX was negotiated.
+    pub event_idx: bool,
+    /// VIRTIO_F_INDIRECT_DESC was negotiated.
+    pub indirect: bool,
+}
+
+/// What request parsing must know of the disk.
+#[derive(Debug)]
+pub struct BlockParams {
+    /// 512-byte sectors.
+    pub capacity: u64,
+    /// Whether writes are refused with IOERR.
+    pub readonly: bool,
+    /// Answer to GET_ID, padded with zeroes.
+    pub serial: [u8; 20],
+    /// Whether writes may complete before they are durable; the guest switches it (virtio 1.2, 5.2.5.2).
+    pub writeback: AtomicBool,
+    /// Largest discard, in sectors.
+    pub max_discard_sectors: u32,
+    /// Largest write-zeroes, in sectors.
+    pub max_write_zeroes_sectors: u32,
+}
+
+/// What one queue did. Written by the thread that owns the queue, read by anyone; a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct QueueCounters {
+    /// Requests completed.
+    pub requests: AtomicU64,
+    /// Of these, those that failed (IOERR or UNSUPP).
+    pub errors: AtomicU64,
+    /// Bytes read from the disk.
+    pub bytes_read: AtomicU64,
+    /// Bytes written to the disk.
+    pub bytes_written: AtomicU64,
+    /// Wake-ups by the kick eventfd.
+    pub wakeups: AtomicU64,
+    /// Of these, those that found the ring empty.
+    pub spurious: AtomicU64,
+    /// Publications of the used index.
+    pub batches: AtomicU64,
+    /// Batches for which the driver wanted no interrupt.
+    pub suppressed: AtomicU64,
+}
+
+/// A queue, ready to run: all that an I/O thread needs of it.
+pub struct QueueSetup {
+    /// For threads, logs and tables: "disk0 queue 1".
+    pub name: String,
+    /// The rings.
+    pub layout: QueueLayout,
+    /// The guest's RAM, held until the queue is detached.
+    pub memory: Arc<GuestMemoryMmap>,
+    /// Signalled by every kick. Non-blocking.
+    pub kick: Arc<EventFd>,
+    /// Moves the bytes.
+    pub backend: Box<dyn Backend>,
+    /// Rings back.
+    pub interrupt: Interrupt,
+    /// The disk.
+    pub block: Arc<BlockParams>,
+    /// Counts.
+    pub counters: Arc<QueueCounters>,
+    /// Called once, on the owning thread, when the driver broke the ring: the device needs a reset.
+    pub broken: Arc<dyn Fn() + Send + Sync>,
+}
