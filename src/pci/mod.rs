@@ -4,6 +4,14 @@
 //! vector unmasked with this message). What may not: virtio, VFIO, and the host bridge that finds devices
 //! (`machine::pci_root`).
 
+mod bar;
+mod bytes;
+mod config;
 mod device;
+mod msix;
 
+pub use bar::{Bar, BarKind, Bars};
+pub use bytes::load;
+pub use config::{CONFIG_LEN, Capability, Command, ConfigSpace, Identity, NoRoom, capabilities};
 pub use device::{PciDevice, Space, Window};
+pub use msix::{BarOffset, MAX_VECTORS, MSIX_CAPABILITY, Msix, VectorSink};

@@ -1,0 +1,189 @@
+use crate::kvm::{MsiMessage, VectorState};
+
+use super::{Capability, load};
+
+/// Capability ID of MSI-X.
+pub const MSIX_CAPABILITY: u8 = 0x11;
+/// Most vectors of one function (PCI Local Bus 3.0, 6.8.2.3).
+pub const MAX_VECTORS: u16 = 2048;
+
+const ENTRY_LEN: usize = 16;
+const CONTROL_MASKED: u8 = 1;
+const ENABLE: u16 = 1 << 15;
+const FUNCTION_MASK: u16 = 1 << 14;
+
+/// Who makes the guest's wishes true: KVM vectors under virtio, VFIO's eventfds under a passed-through device.
+pub trait VectorSink {
+    /// The vectors in `changes` (each once) shall have these states from now on. One call is one batch: whoever
+    /// commits routes does it once. Called only for effective changes: never for a vector that stays masked, whatever
+    /// was written to its entry, and never for one that stays unmasked with the same message.
+    fn apply(&self, changes: &[(usize, VectorState)]);
+
+    /// The pending bit of vector `n`, read without consuming it.
+    fn pending(&self, n: usize) -> bool;
+}
+
+/// Where a structure lies: a BAR and an offset in it, a multiple of 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarOffset {
+    /// BAR number, 0 to 5.
+    pub bar: u8,
+    /// Bytes from the BAR's start.
+    pub offset: u32,
+}
+
+/// The MSI-X capability's state machine (PCI Local Bus 3.0, 6.8.2): the table as the guest sees it, the enable and
+/// function mask bits, and what of it is in force.
+///
+/// A vector is unmasked when MSI-X is enabled, the function is not masked, and neither is its entry. After every
+/// write the wishes are compared with what is in force and the [`VectorSink`] gets the difference in one batch, so
+/// enabling MSI-X on a full table is one batch, and the masked entries that Linux (5.18 and later) rewrites at boot
+/// are none. Not synchronized: the owner holds a lock, under which the sink is called.
+#[derive(Debug)]
+pub struct Msix {
+    table: Vec<u8>,
+    enabled: bool,
+    function_masked: bool,
+    /// The message of each vector that is unmasked now.
+    in_force: Vec<Option<MsiMessage>>,
+}
+
+impl Msix {
+    /// `vectors` masked entries (clamped to 1 to [`MAX_VECTORS`]), MSI-X off.
+    pub fn new(vectors: u16) -> Msix {
+        let vectors = usize::from(vectors.clamp(1, MAX_VECTORS));
+        let mut msix = Msix {
+            table: vec![0; vectors * ENTRY_LEN],
+            enabled: false,
+            function_masked: false,
+            in_force: vec![None; vectors],
+        };
+        msix.clear_table();
+        msix
+    }
+
+    fn clear_table(&mut self) {
+        self.table.fill(0);
+        for entry in self.table.chunks_exact_mut(ENTRY_LEN) {
+            entry[12] = CONTROL_MASKED;
+        }
+    }
+
+    /// Number of vectors.
+    pub fn vectors(&self) -> usize {
+        self.in_force.len()
+    }
+
+    /// Bytes of a table of `vectors` entries.
+    pub const fn table_len(vectors: u16) -> u64 {
+        vectors as u64 * ENTRY_LEN as u64
+    }
+
+    /// Bytes of a pending bit array of `vectors` bits: whole 64-bit words.
+    pub const fn pba_len(vectors: u16) -> u64 {
+        (vectors as u64).div_ceil(64) * 8
+    }
+
+    /// The capability; its message control register is at offset 2 and goes to [`Msix::set_control`] when written.
+    pub fn capability(&self, table: BarOffset, pba: BarOffset) -> Capability {
+        let control = (self.vectors() - 1) as u16;
+        let place = |at: BarOffset| (at.offset & !7) | u32::from(at.bar & 7);
+        let mut body = control.to_le_bytes().to_vec();
+        body.extend(place(table).to_le_bytes());
+        body.extend(place(pba).to_le_bytes());
+        Capability { id: MSIX_CAPABILITY, body, writable: (ENABLE | FUNCTION_MASK).to_le_bytes().to_vec() }
+    }
+
+    /// Whether MSI-X is on: INTx and MSI are off then.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Whether the function mask bit is set.
+    pub fn function_masked(&self) -> bool {
+        self.function_masked
+    }
+
+    /// Takes over the message control register after a write to the capability.
+    pub fn set_control(&mut self, control: u16, sink: &dyn VectorSink) {
+        self.enabled = control & ENABLE != 0;
+        self.function_masked = control & FUNCTION_MASK != 0;
+        self.reconcile(0, self.vectors(), sink);
+    }
+
+    /// A guest load from the table. Bytes beyond its end are 0.
+    pub fn table_read(&self, offset: u64, data: &mut [u8]) {
+        load(&self.table, offset, data);
+    }
+
+    /// A guest store to the table, of any width and alignment. Bytes beyond its end are dropped. An entry that is
+    /// written while unmasked takes effect at once, as hardware may do.
+    pub fn table_write(&mut self, offset: u64, data: &[u8], sink: &dyn VectorSink) {
+        let Ok(start) = usize::try_from(offset) else { return };
+        let end = start.saturating_add(data.len()).min(self.table.len());
+        for (at, new) in (start..end).zip(data) {
+            // Of the vector control word only the mask bit exists.
+            let writable = match at % ENTRY_LEN {
+                0..=11 => 0xff,
+                12 => CONTROL_MASKED,
+                _ => 0,
+            };
+            self.table[at] = new & writable;
+        }
+        self.reconcile(start / ENTRY_LEN, end.div_ceil(ENTRY_LEN), sink);
+    }
+
+    /// A guest load from the pending bit array. Bits without a vector are 0; stores to it are dropped by the owner.
+    pub fn pba_read(&self, offset: u64, data: &mut [u8], sink: &dyn VectorSink) {
+        for (n, byte) in (0u64..).zip(data) {
+            // The bits of this byte: none beyond the last vector, so most of a wide read costs nothing.
+            let first = offset.checked_add(n).and_then(|at| usize::try_from(at.checked_mul(8)?).ok());
+            let vectors = first.map_or(0..0, |first| first..first.saturating_add(8).min(self.vectors()));
+            *byte = vectors.enumerate().fold(0, |byte, (bit, n)| byte | u8::from(sink.pending(n)) << bit);
+        }
+    }
+
+    /// What entry `n` asks for by itself, without enable and function mask; `None` if there is no such entry.
+    pub fn entry(&self, n: usize) -> Option<VectorState> {
+        let entry = self.table.get(n.checked_mul(ENTRY_LEN)?..)?.first_chunk::<ENTRY_LEN>()?;
+        let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, control, ..] = *entry;
+        let message = MsiMessage {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            data: u32::from_le_bytes([d0, d1, d2, d3]),
+        };
+        Some(VectorState { message, masked: control & CONTROL_MASKED != 0 })
+    }
+
+    /// The message of vector `n` if it is unmasked now.
+    pub fn in_force(&self, n: usize) -> Option<MsiMessage> {
+        self.in_force.get(n).copied().flatten()
+    }
+
+    /// A reset of the function (not of the virtio device, which leaves PCI state alone): off, all entries masked.
+    pub fn reset(&mut self, sink: &dyn VectorSink) {
+        self.clear_table();
+        self.set_control(0, sink);
+    }
+
+    /// Makes what is in force match what the guest asked for, for the entries `from..to`.
+    fn reconcile(&mut self, from: usize, to: usize, sink: &dyn VectorSink) {
+        let on = self.enabled && !self.function_masked;
+        let mut changes = Vec::new();
+        for n in from..to.min(self.vectors()) {
+            let Some(entry) = self.entry(n) else { continue };
+            let state = VectorState { masked: entry.masked || !on, ..entry };
+            let wanted = (!state.masked).then_some(state.message);
+            if self.in_force[n] != wanted {
+                self.in_force[n] = wanted;
+                changes.push((n, state));
+            }
+        }
+        if !changes.is_empty() {
+            sink.apply(&changes);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "msix_tests.rs"]
+mod tests;
