@@ -74,4 +74,9 @@ pub trait Backend: Send {
 
     /// A completion queue entry arrived for `token` with `result` (bytes, or a negative errno).
     fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome;
+
+    /// System calls made by this backend itself so far (not those of the thread's wait-and-submit).
+    fn system_calls(&self) -> u64 {
+        0
+    }
 }

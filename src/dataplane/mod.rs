@@ -5,10 +5,33 @@
 //! doorbell addresses. A queue comes here as a [`QueueSetup`]: ring addresses, a kick eventfd, a backend, an interrupt.
 
 mod area;
+mod event_loop;
 mod interrupt;
+mod poll;
+mod request;
 mod ring;
 mod setup;
+mod waiter;
+mod worker;
 
+pub use event_loop::{
+    Attachment, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopCounters, LoopHandle,
+};
 pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, in_io_thread};
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueLayout, QueueSetup};
+
+/// Keeps the calling thread on `cpu`. A CPU that does not exist or is not ours leaves it where it is, with a line.
+pub fn pin_to_cpu(cpu: usize) {
+    // SAFETY: a zeroed cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return eprintln!("doorbell: there is no CPU {cpu}");
+    }
+    // SAFETY: in range, by the check above.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a valid set of the size said.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } != 0 {
+        eprintln!("doorbell: cannot pin to CPU {cpu}: {}", std::io::Error::last_os_error());
+    }
+}

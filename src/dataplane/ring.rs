@@ -56,6 +56,9 @@ pub struct Chain {
     pub writable: Vec<libc::iovec>,
 }
 
+// SAFETY: the pointers are to guest memory, which any thread may access; whoever holds a chain keeps it alive.
+unsafe impl Send for Chain {}
+
 /// The device's side of one split virtqueue.
 ///
 /// Owned by one thread. `pop` takes requests, `push` puts completions, `publish` shows all of them to the driver

@@ -61,6 +61,8 @@ pub struct QueueCounters {
     pub batches: AtomicU64,
     /// Batches for which the driver wanted no interrupt.
     pub suppressed: AtomicU64,
+    /// System calls made for this queue: ring-backs, and those of its backend.
+    pub system_calls: AtomicU64,
 }
 
 /// A queue, ready to run: all that an I/O thread needs of it.

@@ -1,0 +1,231 @@
+//! How a loop sleeps: on an epoll, or on the io_uring that its backends use.
+//!
+//! Kick eventfds are watched edge triggered and never read: a thread then spends one system call on its sleep and
+//! one on its ring-back, and the eventfd's count, which nobody resets, is the kernel's own count of the kicks.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use io_uring::{IoUring, opcode, types};
+
+/// What a wait reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A watched file descriptor is ready; the tag it was added with.
+    Ready(u32),
+    /// A backend's completion.
+    Completion { worker: u32, token: u64, result: i32 },
+}
+
+/// Whether a wait may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until something happens.
+    Sleep,
+    /// Only look.
+    Look,
+}
+
+pub(super) enum Waiter {
+    Epoll { epoll: OwnedFd, buffer: Vec<libc::epoll_event> },
+    Uring(Box<Uring>),
+}
+
+pub(super) struct Uring {
+    ring: IoUring,
+    watches: Vec<Watch>,
+    /// Tags whose poll ended: one-shot (level) polls after each report, multishot ones when the kernel gives up.
+    rearm: Vec<u32>,
+}
+
+struct Watch {
+    tag: u32,
+    fd: RawFd,
+    edge: bool,
+}
+
+// user_data of an entry: the top bit tells a watch from a backend's request, which carries its worker in bits 32-62
+// and its token, a slot of the queue, below.
+const WATCH: u64 = 1 << 63;
+/// Completions of housekeeping entries, which nobody waits for.
+const IGNORE: u64 = WATCH | (1 << 62);
+
+const ENTRIES: u32 = 1024;
+/// IORING_ENTER_GETEVENTS: run deferred completions even if none are waited for.
+const GETEVENTS: u32 = 1;
+
+impl Waiter {
+    pub fn epoll() -> io::Result<Waiter> {
+        // SAFETY: no pointers; the result is checked and owned.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, owned by nobody else.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Waiter::Epoll { epoll, buffer: vec![libc::epoll_event { events: 0, u64: 0 }; 64] })
+    }
+
+    pub fn uring() -> io::Result<Waiter> {
+        // Completions are reaped only by the thread itself, when it waits (6.1 and later); older kernels do without.
+        let ring = IoUring::builder()
+            .setup_cqsize(8 * ENTRIES)
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(ENTRIES)
+            .or_else(|_| IoUring::builder().setup_cqsize(8 * ENTRIES).build(ENTRIES))?;
+        Ok(Waiter::Uring(Box::new(Uring { ring, watches: Vec::new(), rearm: Vec::new() })))
+    }
+
+    /// Watches `fd` for input under `tag`. `edge`: once per signal; else as long as there is input.
+    pub fn add(&mut self, tag: u32, fd: RawFd, edge: bool) -> io::Result<()> {
+        match self {
+            Waiter::Epoll { epoll, .. } => {
+                let events = (libc::EPOLLIN | if edge { libc::EPOLLET } else { 0 }) as u32;
+                let mut event = libc::epoll_event { events, u64: u64::from(tag) };
+                // SAFETY: a valid event; the call copies it.
+                cvt(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })
+            }
+            Waiter::Uring(uring) => {
+                uring.watches.push(Watch { tag, fd, edge });
+                uring.rearm.push(tag);
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops watching `fd`. A report that is under way may still come.
+    pub fn remove(&mut self, tag: u32, fd: RawFd) -> io::Result<()> {
+        match self {
+            Waiter::Epoll { epoll, .. } => {
+                // SAFETY: a null event is allowed for DEL since Linux 2.6.9.
+                cvt(unsafe {
+                    libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())
+                })
+            }
+            Waiter::Uring(uring) => {
+                uring.watches.retain(|watch| watch.tag != tag);
+                let entry = opcode::PollRemove::new(WATCH | u64::from(tag)).build().user_data(IGNORE);
+                // SAFETY: the entry points to nothing.
+                unsafe { uring.push(entry) }
+            }
+        }
+    }
+
+    /// Submits what backends queued and collects what happened, with one system call.
+    pub fn wait(&mut self, patience: Patience, events: &mut Vec<Event>) -> io::Result<()> {
+        match self {
+            Waiter::Epoll { epoll, buffer } => {
+                let timeout = if patience == Patience::Sleep { -1 } else { 0 };
+                // SAFETY: the buffer holds as many events as said.
+                let n = unsafe {
+                    libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), buffer.len() as i32, timeout)
+                };
+                if n < 0 {
+                    return ignore_eintr(Err(io::Error::last_os_error()));
+                }
+                events.extend(buffer[..n as usize].iter().map(|e| Event::Ready(e.u64 as u32)));
+                Ok(())
+            }
+            Waiter::Uring(uring) => uring.wait(patience, events),
+        }
+    }
+
+    /// Whether completions can be had without a sleep, told without a system call.
+    pub fn has_completions(&mut self) -> bool {
+        match self {
+            Waiter::Epoll { .. } => false,
+            Waiter::Uring(uring) => !uring.ring.completion().is_empty() || uring.ring.submission().taskrun(),
+        }
+    }
+
+    /// Whether backends queued entries that the kernel has not seen yet.
+    pub fn has_unsubmitted(&mut self) -> bool {
+        match self {
+            Waiter::Epoll { .. } => false,
+            Waiter::Uring(uring) => !uring.ring.submission().is_empty(),
+        }
+    }
+}
+
+impl Uring {
+    /// # Safety
+    /// What `entry` points to stays valid and in place until its completion.
+    unsafe fn push(&mut self, entry: io_uring::squeue::Entry) -> io::Result<()> {
+        // SAFETY: passed on to the caller.
+        if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            return Ok(());
+        }
+        // Full: a batch larger than the submission queue takes one more call.
+        self.ring.submit()?;
+        // SAFETY: as above.
+        unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
+    }
+
+    fn wait(&mut self, patience: Patience, events: &mut Vec<Event>) -> io::Result<()> {
+        for tag in std::mem::take(&mut self.rearm) {
+            if let Some(watch) = self.watches.iter().find(|watch| watch.tag == tag) {
+                let poll = opcode::PollAdd::new(types::Fd(watch.fd), libc::POLLIN as u32).multi(watch.edge);
+                // SAFETY: the entry points to nothing; a closed descriptor is an error in its completion.
+                unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) }?;
+            }
+        }
+        let waited = match patience {
+            Patience::Sleep => self.ring.submit_and_wait(1),
+            Patience::Look => {
+                let queued = self.ring.submission().len() as u32;
+                // SAFETY: no argument is passed.
+                unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }
+            }
+        };
+        ignore_eintr(waited.map(drop))?;
+        for entry in self.ring.completion() {
+            let (data, result) = (entry.user_data(), entry.result());
+            if data & WATCH == 0 {
+                let (worker, token) = ((data >> 32) as u32, data & u64::from(u32::MAX));
+                events.push(Event::Completion { worker, token, result });
+                continue;
+            }
+            let tag = data as u32;
+            if data == IGNORE || !self.watches.iter().any(|watch| watch.tag == tag) {
+                continue;
+            }
+            if !io_uring::cqueue::more(entry.flags()) {
+                self.rearm.push(tag);
+            }
+            // Also when the poll failed: its owner looks, finds nothing, and the poll is armed again.
+            events.push(Event::Ready(tag));
+        }
+        Ok(())
+    }
+}
+
+/// A backend's way into its thread's io_uring.
+pub(super) struct Tagged<'a> {
+    pub waiter: &'a mut Waiter,
+    pub worker: u32,
+}
+
+impl crate::backend::Submitter for Tagged<'_> {
+    unsafe fn push(&mut self, token: u64, entry: io_uring::squeue::Entry) -> io::Result<()> {
+        let Waiter::Uring(uring) = &mut *self.waiter else {
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
+        };
+        let data = u64::from(self.worker) << 32 | (token & u64::from(u32::MAX));
+        // SAFETY: passed on to the caller.
+        unsafe { uring.push(entry.user_data(data)) }
+    }
+}
+
+fn cvt(ret: i32) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn ignore_eintr(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        // EBUSY and EAGAIN: the completion queue must be emptied first, which is what comes next.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,228 @@
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::request::{Status, Todo, parse};
+use super::ring::{Chain, Ring, RingError};
+use super::setup::{QueueCounters, QueueSetup};
+use crate::backend::{Backend, Op, Outcome, Submitter};
+
+/// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
+///
+/// Lives on the thread that owns the queue; it moves once more, when it is detached, to the thread that asked for
+/// that, which publishes what the drain completed.
+pub struct Worker {
+    setup: QueueSetup,
+    ring: Ring,
+    chain: Chain,
+    in_flight: Vec<Option<InFlight>>,
+    free: Vec<u32>,
+    broken: bool,
+    backend_calls: u64,
+}
+
+/// What must be remembered of a request until it completes.
+#[derive(Debug)]
+struct InFlight {
+    head: u16,
+    status: *mut u8,
+    written: u32,
+    op: Op,
+    len: u64,
+}
+
+// SAFETY: `status` points into guest memory, which any thread may access and which `setup.memory` keeps alive.
+unsafe impl Send for InFlight {}
+
+fn add(counter: &AtomicU64, n: u64) {
+    // One writer: a load and a store are enough, and cheaper than a locked add.
+    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+impl Worker {
+    /// A worker for a fresh queue.
+    ///
+    /// # Errors
+    /// The rings are not in guest memory.
+    pub fn new(setup: QueueSetup) -> Result<Worker, RingError> {
+        let ring = Ring::new(setup.memory.clone(), setup.layout)?;
+        let slots = u32::from(setup.layout.size);
+        Ok(Worker {
+            ring,
+            chain: Chain::default(),
+            in_flight: (0..slots).map(|_| None).collect(),
+            free: (0..slots).rev().collect(),
+            broken: false,
+            backend_calls: 0,
+            setup,
+        })
+    }
+
+    /// What it was made from.
+    pub fn setup(&self) -> &QueueSetup {
+        &self.setup
+    }
+
+    fn counters(&self) -> &QueueCounters {
+        &self.setup.counters
+    }
+
+    /// Requests handed to the backend and not completed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len() - self.free.len()
+    }
+
+    /// Whether the ring holds requests that could be started now.
+    pub fn has_work(&self) -> bool {
+        !self.broken && !self.free.is_empty() && self.ring.has_avail()
+    }
+
+    /// A kick woke the thread: none more are wanted until [`Worker::arm`].
+    pub fn woken(&mut self) {
+        add(&self.counters().wakeups, 1);
+        if !self.ring.has_avail() {
+            add(&self.counters().spurious, 1);
+        }
+        self.ring.disable_kicks();
+    }
+
+    /// Before the thread sleeps: asks for kicks again; `true` if work came in between.
+    pub fn arm(&mut self) -> bool {
+        let avail = self.ring.enable_kicks();
+        if avail && self.has_work() {
+            self.ring.disable_kicks();
+            return true;
+        }
+        false
+    }
+
+    /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
+    pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
+        for _ in 0..self.ring.size() {
+            // The free list also bounds a driver that offers one descriptor again and again.
+            if self.broken || self.free.is_empty() {
+                return false;
+            }
+            match self.ring.pop(&mut self.chain) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) => {
+                    self.stop(error);
+                    return false;
+                }
+            }
+            if let Err(error) = self.start(submitter) {
+                self.stop(error);
+                return false;
+            }
+        }
+        self.has_work()
+    }
+
+    fn start(&mut self, submitter: &mut dyn Submitter) -> Result<(), RingError> {
+        let head = self.chain.head;
+        let parsed = parse(&mut self.chain, &self.setup.block)?;
+        let request = match parsed.todo {
+            Todo::Answer(status) => {
+                self.give_back(head, parsed.status, status, parsed.written);
+                return Ok(());
+            }
+            Todo::Backend(request) => request,
+        };
+        let Some(slot) = self.free.pop() else { return Ok(()) };
+        let (op, len) = (request.op, request.len);
+        let (status, written) = (parsed.status, parsed.written);
+        self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
+        let outcome = self.setup.backend.start(u64::from(slot), request, submitter);
+        self.settle(slot, outcome);
+        Ok(())
+    }
+
+    /// A completion arrived for the backend.
+    pub fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) {
+        let slot = token as u32;
+        // Only tokens that we handed out come back.
+        if self.in_flight.get(slot as usize).is_some_and(Option::is_some) {
+            let outcome = self.setup.backend.complete(token, result, submitter);
+            self.settle(slot, outcome);
+        }
+    }
+
+    fn settle(&mut self, slot: u32, outcome: Outcome) {
+        let Outcome::Done(result) = outcome else { return };
+        let Some(done) = self.in_flight[slot as usize].take() else { return };
+        self.free.push(slot);
+        let status = match result {
+            Ok(()) => Status::Ok,
+            Err(error) if is_unsupported(&error) => Status::Unsupp,
+            Err(error) => {
+                log_error(&self.setup.name, done.op, &error);
+                Status::IoErr
+            }
+        };
+        if status == Status::Ok {
+            match done.op {
+                Op::Read => add(&self.counters().bytes_read, done.len),
+                Op::Write { .. } => add(&self.counters().bytes_written, done.len),
+                Op::Flush | Op::Discard | Op::WriteZeroes { .. } => {}
+            }
+        }
+        self.give_back(done.head, done.status, status, done.written);
+    }
+
+    fn give_back(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
+        // SAFETY: `at` is a byte of a device-writable buffer in guest memory (`parse`).
+        unsafe { at.write_volatile(status as u8) };
+        add(&self.counters().requests, 1);
+        if status != Status::Ok {
+            add(&self.counters().errors, 1);
+        }
+        // Of a failed request only the status byte is certain.
+        self.ring.push(head, if status == Status::Ok { written } else { 1 });
+    }
+
+    /// Ends a batch: publishes its completions and rings back once, if the driver wants that. Runs on the thread
+    /// whose batch it is; `Interrupt::deliver` looks at which one.
+    pub fn finish(&mut self) {
+        if !self.ring.has_unpublished() {
+            return;
+        }
+        add(&self.counters().batches, 1);
+        if self.ring.publish() {
+            self.setup.interrupt.deliver();
+            add(&self.counters().system_calls, 1);
+        } else {
+            add(&self.counters().suppressed, 1);
+        }
+        let calls = self.setup.backend.system_calls();
+        add(&self.counters().system_calls, calls - self.backend_calls);
+        self.backend_calls = calls;
+    }
+
+    fn stop(&mut self, error: RingError) {
+        if !std::mem::replace(&mut self.broken, true) {
+            eprintln!("doorbell: {}: {error}; the device asks the guest for a reset", self.setup.name);
+            (self.setup.broken)();
+        }
+    }
+
+    /// Takes the worker apart: its backend can serve the next activation.
+    pub fn into_backend(self) -> Box<dyn Backend> {
+        self.setup.backend
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP)) || error.kind() == io::ErrorKind::Unsupported
+}
+
+/// A full or failing disk fails every request: one line a second is enough to know.
+fn log_error(name: &str, op: Op, error: &io::Error) {
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let Ok(mut last) = LAST.lock() else { return };
+    if last.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+        *last = Some(Instant::now());
+        eprintln!("doorbell: {name}: {op:?} failed: {error}; the guest gets IOERR");
+    }
+}
