@@ -2,6 +2,32 @@
 //!
 //! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
 //! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
+//!
+//! - `disk`, with `error`, `lock`, `geometry`, `host`: from options to an open, locked, measured disk
+//! - `file`, with `bounce`, `aligned`: what can be done to it by system calls, aligned for O_DIRECT or not
+//! - `transfer`: where in its buffers a read or write stands
+//! - `uring`, `sync`, `mem`, `null`: one backend each
+
+mod aligned;
+mod bounce;
+mod disk;
+mod error;
+mod file;
+mod geometry;
+mod host;
+mod kind;
+mod lock;
+mod mem;
+mod null;
+mod sync;
+mod transfer;
+mod uring;
+
+pub use disk::{Disk, DiskOptions};
+pub use error::DiskError;
+pub use geometry::Geometry;
+pub use host::io_uring_available;
+pub use kind::BackendKind;
 
 use std::io;
 
@@ -79,4 +105,9 @@ pub trait Backend: Send {
     fn system_calls(&self) -> u64 {
         0
     }
+}
+
+/// A completion came for a token that is not in flight.
+fn nothing_in_flight() -> Outcome {
+    Outcome::Done(Err(io::Error::other("a completion for no request in flight")))
 }

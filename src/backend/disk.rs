@@ -1,0 +1,287 @@
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::file::DiskFile;
+use super::geometry::{Alignment, block_device_discards, block_device_size};
+use super::lock::lock;
+use super::mem::{MemBackend, MemRegion};
+use super::null::NullBackend;
+use super::sync::SyncBackend;
+use super::uring::UringBackend;
+use super::{Backend, BackendKind, DiskError, Geometry, io_uring_available};
+
+/// What to open, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Regular file or block device. Never created.
+    /// `io_uring`, `sync`: needed. `mem`: optional, its bytes are what the disk starts with; changes stay in memory.
+    /// `null`: looked at only for its size, and only if `size` is not given.
+    pub path: Option<PathBuf>,
+    /// Whether the guest may only read.
+    pub readonly: bool,
+    /// What moves the bytes.
+    pub kind: BackendKind,
+    /// Bytes, a multiple of 512. `io_uring`, `sync`: use only the first so many bytes of the file (it has to have
+    /// them). `mem`: more than the file has reads as zeroes; needed without a file. `null`: needed without a file.
+    pub size: Option<u64>,
+    /// Whether to pass by the page cache (O_DIRECT). `io_uring` and `sync` only.
+    pub direct: bool,
+}
+
+/// An open disk: locked, measured, ready to give each queue its backend.
+pub struct Disk {
+    options: DiskOptions,
+    capacity: u64,
+    geometry: Geometry,
+    discards: bool,
+    store: Store,
+}
+
+enum Store {
+    File(Arc<DiskFile>),
+    Mem(Arc<MemRegion>),
+    Null,
+}
+
+impl Disk {
+    /// Opens a disk. A file is locked (shared if `readonly`, else exclusive) until the disk and all its backends are
+    /// gone; a block device opened for writing is claimed too (O_EXCL), so that a mounted one is refused.
+    ///
+    /// # Errors
+    /// See [`DiskError`].
+    pub fn open(options: &DiskOptions) -> Result<Disk, DiskError> {
+        let kind = options.kind;
+        if options.direct && !kind.uses_file() {
+            return Err(DiskError::DirectWithoutFile { kind });
+        }
+        if let Some(size) = options.size {
+            if size == 0 {
+                return Err(DiskError::ZeroSize);
+            }
+            check_size("size=", size, 512)?;
+        }
+        match kind {
+            BackendKind::IoUring => {
+                io_uring_available().map_err(|reason| DiskError::NotOffered { kind, reason })?;
+                Disk::open_file(options)
+            }
+            BackendKind::Sync => Disk::open_file(options),
+            BackendKind::Mem => Disk::open_mem(options),
+            BackendKind::Null => Disk::open_null(options),
+        }
+    }
+
+    fn open_file(options: &DiskOptions) -> Result<Disk, DiskError> {
+        let path = options.path.as_ref().ok_or(DiskError::NeedsPath { kind: options.kind })?;
+        let opened = Opened::open(path, options.readonly, options.direct)?;
+        let block_device = opened.geometry.filter(|_| opened.is_block_device());
+        let mut geometry = opened.geometry.unwrap_or(Geometry::of_file(&opened.metadata));
+        let capacity = match options.size {
+            Some(asked) if asked > opened.size => {
+                return Err(DiskError::Beyond { path: path.clone(), size: opened.size, asked });
+            }
+            Some(asked) => asked,
+            None => opened.size,
+        };
+        let name = path.display().to_string();
+        check_size(&name, capacity, u64::from(geometry.logical_block))?;
+        let direct = match options.direct {
+            true => Some(
+                Alignment::discover(&opened.file, block_device.as_ref())
+                    .ok_or_else(|| DiskError::NoDirect { path: path.clone() })?,
+            ),
+            false => None,
+        };
+        if let Some(direct) = direct {
+            check_size(&name, capacity, direct.offset as u64)?;
+            // What the guest aligns to needs no bouncing.
+            geometry.physical_block = geometry.physical_block.max(direct.offset as u32);
+        }
+        let metadata = opened.metadata;
+        let mut file = DiskFile::new(opened.file, capacity, options.readonly);
+        file.device_block = block_device.map(|geometry| geometry.logical_block);
+        file.direct = direct;
+        let discards = !options.readonly
+            && match block_device {
+                Some(_) => block_device_discards(&metadata),
+                None => file.can_punch_holes(),
+            };
+        Ok(Disk {
+            options: options.clone(),
+            capacity,
+            geometry,
+            discards,
+            store: Store::File(Arc::new(file)),
+        })
+    }
+
+    fn open_mem(options: &DiskOptions) -> Result<Disk, DiskError> {
+        let opened = options.path.as_ref().map(|path| Opened::open(path, true, false)).transpose()?;
+        let capacity = match (options.size, &opened, &options.path) {
+            (Some(size), ..) => size,
+            (None, Some(opened), Some(path)) => {
+                check_size(&path.display().to_string(), opened.size, 512)?;
+                opened.size
+            }
+            _ => return Err(DiskError::NeedsSize { kind: options.kind }),
+        };
+        let mut region =
+            MemRegion::new(capacity).map_err(|cause| DiskError::NoMemory { size: capacity, cause })?;
+        if let (Some(opened), Some(path)) = (&opened, &options.path) {
+            region.load(&opened.file).map_err(|cause| failed("read", path, cause))?;
+        }
+        Ok(Disk::without_file(options, capacity, Store::Mem(Arc::new(region))))
+    }
+
+    fn open_null(options: &DiskOptions) -> Result<Disk, DiskError> {
+        let capacity = match (options.size, &options.path) {
+            (Some(size), _) => size,
+            (None, Some(path)) => {
+                let size = Opened::open(path, true, false)?.size;
+                check_size(&path.display().to_string(), size, 512)?;
+                size
+            }
+            _ => return Err(DiskError::NeedsSize { kind: options.kind }),
+        };
+        Ok(Disk::without_file(options, capacity, Store::Null))
+    }
+
+    fn without_file(options: &DiskOptions, capacity: u64, store: Store) -> Disk {
+        let discards = !options.readonly;
+        Disk { options: options.clone(), capacity, geometry: Geometry::MEMORY, discards, store }
+    }
+
+    /// What it was opened with.
+    pub fn options(&self) -> &DiskOptions {
+        &self.options
+    }
+
+    /// Size in sectors of 512 bytes, whatever the logical block is (virtio 1.2, 5.2.4).
+    pub fn capacity_sectors(&self) -> u64 {
+        self.capacity / 512
+    }
+
+    /// Block sizes, for the guest.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Whether the guest may only read.
+    pub fn readonly(&self) -> bool {
+        self.options.readonly
+    }
+
+    /// Whether a discard does something. Zeroes can be written to every disk that can be written to.
+    pub fn supports_discard(&self) -> bool {
+        self.discards
+    }
+
+    /// A backend for one queue; all of a disk's backends share its bytes.
+    ///
+    /// # Errors
+    /// None of the backends of today fails here; one that opens something per queue may.
+    pub fn queue_backend(&self) -> io::Result<Box<dyn Backend>> {
+        let readonly = self.options.readonly;
+        Ok(match &self.store {
+            Store::File(file) if self.options.kind == BackendKind::IoUring => {
+                Box::new(UringBackend::new(file.clone()))
+            }
+            Store::File(file) => Box::new(SyncBackend(file.clone())),
+            Store::Mem(region) => Box::new(MemBackend { region: region.clone(), readonly }),
+            Store::Null => Box::new(NullBackend { size: self.capacity, readonly }),
+        })
+    }
+}
+
+/// A file that is a disk, locked.
+struct Opened {
+    file: File,
+    metadata: Metadata,
+    /// Of a block device.
+    geometry: Option<Geometry>,
+    size: u64,
+}
+
+impl Opened {
+    fn open(path: &Path, readonly: bool, direct: bool) -> Result<Opened, DiskError> {
+        // Looked at first: opening a pipe waits, opening a device may do things.
+        let metadata = path.metadata().map_err(|e| open_error(path, readonly, direct, e))?;
+        if let Some(what) = not_a_disk(&metadata) {
+            return Err(DiskError::NotADisk { path: path.into(), what });
+        }
+        let is_device = metadata.file_type().is_block_device();
+        let flags =
+            if direct { libc::O_DIRECT } else { 0 } | if is_device && !readonly { libc::O_EXCL } else { 0 };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!readonly)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(|e| open_error(path, readonly, direct, e))?;
+        match lock(&file, !readonly) {
+            Ok(true) => {}
+            Ok(false) => return Err(DiskError::Locked { path: path.into() }),
+            Err(cause) => return Err(DiskError::NoLock { path: path.into(), cause }),
+        }
+        // Once more, of what was opened, now that nobody else changes it.
+        let ask = |e| failed("read the size of", path, e);
+        let metadata = file.metadata().map_err(ask)?;
+        let (size, geometry) = match metadata.file_type().is_block_device() {
+            true => (
+                block_device_size(&file).map_err(ask)?,
+                Some(Geometry::of_block_device(&file, &metadata).map_err(ask)?),
+            ),
+            false => (metadata.len(), None),
+        };
+        match size {
+            0 => Err(DiskError::Empty { path: path.into() }),
+            _ => Ok(Opened { file, metadata, geometry, size }),
+        }
+    }
+
+    fn is_block_device(&self) -> bool {
+        self.geometry.is_some()
+    }
+}
+
+fn check_size(name: &str, size: u64, block: u64) -> Result<(), DiskError> {
+    match size {
+        _ if i64::try_from(size).is_err() => Err(DiskError::TooBig { size }),
+        _ if !size.is_multiple_of(block) => Err(DiskError::PartialBlock { name: name.into(), size, block }),
+        _ => Ok(()),
+    }
+}
+
+fn not_a_disk(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_char_device() {
+        Some("a character device")
+    } else if kind.is_fifo() {
+        Some("a pipe")
+    } else {
+        Some("a socket")
+    }
+}
+
+fn open_error(path: &Path, readonly: bool, direct: bool, cause: io::Error) -> DiskError {
+    let path = path.to_path_buf();
+    match cause.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => DiskError::Missing { path },
+        Some(libc::EACCES | libc::EPERM) if readonly => DiskError::Unreadable { path },
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => DiskError::Unwritable { path },
+        Some(libc::EBUSY) => DiskError::Busy { path },
+        Some(libc::EINVAL) if direct => DiskError::NoDirect { path },
+        _ => failed("open", &path, cause),
+    }
+}
+
+fn failed(doing: &'static str, path: &Path, cause: io::Error) -> DiskError {
+    DiskError::Io { doing, path: path.to_path_buf(), cause }
+}

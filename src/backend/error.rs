@@ -1,0 +1,151 @@
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::BackendKind;
+
+/// Why a disk cannot be opened: what failed, on what, what to do.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// Nothing by that name. A disk is never created.
+    #[error("there is no disk at {}: check the path, or make one with `truncate -s 1G FILE`", path.display())]
+    Missing {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// A directory, a terminal, a pipe.
+    #[error("{} is {what}: a disk is a regular file or a block device", path.display())]
+    NotADisk {
+        /// The disk.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// EACCES or EPERM, to read only.
+    #[error("permission to read {} is missing: run as a user who may read it, or change its mode", path.display())]
+    Unreadable {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// EACCES, EPERM or EROFS, to write.
+    #[error("permission to write {} is missing: run as a user who may, or add `readonly`", path.display())]
+    Unwritable {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// EBUSY: a block device that the host itself uses.
+    #[error(
+        "{} is in use by this host (mounted, part of an array, or another VMM's): release it, or add `readonly`",
+        path.display()
+    )]
+    Busy {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Another open file description holds a lock that conflicts.
+    #[error(
+        "{} is locked by another doorbell (or QEMU, or an earlier --disk): stop that one, or open it `readonly` in both",
+        path.display()
+    )]
+    Locked {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// The file system cannot lock.
+    #[error("cannot lock {}: {cause}; put the disk on a file system that has locks", path.display())]
+    NoLock {
+        /// The disk.
+        path: PathBuf,
+        /// What fcntl said.
+        cause: io::Error,
+    },
+    /// Opening, asking or reading failed in a way that has no name here.
+    #[error("cannot {doing} {}: {cause}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The disk.
+        path: PathBuf,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+    /// No bytes at all.
+    #[error("{} is empty: give it a size with `truncate -s 1G FILE`", path.display())]
+    Empty {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// `size=0`.
+    #[error("size=0 leaves no disk: give a size, for example size=1G")]
+    ZeroSize,
+    /// A size that has a part of a block at its end.
+    #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{}", size.next_multiple_of(*block), if *block > 512 { ", or leave out `direct`" } else { "" })]
+    PartialBlock {
+        /// The path, or `size=`.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// Bytes of a block.
+        block: u64,
+    },
+    /// `size=` larger than what is there.
+    #[error(
+        "{} has {size} bytes and size= asks for {asked}: ask for less, or grow it with `truncate -s {asked} FILE`",
+        path.display()
+    )]
+    Beyond {
+        /// The disk.
+        path: PathBuf,
+        /// Bytes there.
+        size: u64,
+        /// Bytes asked for.
+        asked: u64,
+    },
+    /// More bytes than file offsets can say.
+    #[error("a disk of {size} bytes is too big: 8 EiB is the limit")]
+    TooBig {
+        /// Bytes.
+        size: u64,
+    },
+    /// The file system does not do O_DIRECT, or not on this file.
+    #[error("the file system of {} has no O_DIRECT for it: leave out `direct`", path.display())]
+    NoDirect {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// `direct` where no file is read.
+    #[error("backend={kind} reads no file, so `direct` means nothing to it: leave it out")]
+    DirectWithoutFile {
+        /// The backend.
+        kind: BackendKind,
+    },
+    /// A file backend without a file.
+    #[error("backend={kind} needs a file: give path=FILE")]
+    NeedsPath {
+        /// The backend.
+        kind: BackendKind,
+    },
+    /// Neither path nor size.
+    #[error("backend={kind} needs a size: give size=, for example size=1G")]
+    NeedsSize {
+        /// The backend.
+        kind: BackendKind,
+    },
+    /// No address space for a memory disk.
+    #[error("no memory for a disk of {size} bytes: {cause}; give a smaller size=")]
+    NoMemory {
+        /// Bytes.
+        size: u64,
+        /// What mmap said.
+        cause: io::Error,
+    },
+    /// The host has no such backend.
+    #[error("this host does not offer backend={kind}: {reason}; or use backend=sync")]
+    NotOffered {
+        /// The backend.
+        kind: BackendKind,
+        /// Why, and what would change that.
+        reason: String,
+    },
+}

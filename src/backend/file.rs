@@ -1,0 +1,227 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::aligned::{AlignedBuffer, PAGE};
+use super::geometry::Alignment;
+use super::transfer::{self, Transfer};
+use super::{Op, Request};
+
+// <linux/fs.h>: takes a range as two u64, start and length.
+const BLKDISCARD: libc::c_ulong = 0x1277;
+
+/// Frees the range's blocks; it reads as zeroes.
+pub(super) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+/// Zeroes the range and keeps its blocks.
+pub(super) const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+/// An open disk, shared by its queues, and everything that can be done to it by system calls of the calling thread.
+/// Any thread may use it.
+pub(super) struct DiskFile {
+    pub(super) file: File,
+    pub(super) size: u64,
+    pub(super) readonly: bool,
+    /// Logical block of a block device; `None`: a regular file.
+    pub(super) device_block: Option<u32>,
+    /// `Some`: opened with O_DIRECT.
+    pub(super) direct: Option<Alignment>,
+    /// Bytes on their way between guest buffers and a disk that they are not aligned for. One at a time: it bounds
+    /// the memory that a guest can make us use, and keeps two read-modify-writes of one block apart.
+    pub(super) bounce: Mutex<Option<AlignedBuffer>>,
+    /// fallocate said once that it cannot; it is not asked again.
+    pub(super) no_punch_hole: AtomicBool,
+    pub(super) no_zero_range: AtomicBool,
+}
+
+impl DiskFile {
+    /// A disk of `size` bytes in `file`.
+    pub(super) fn new(file: File, size: u64, readonly: bool) -> DiskFile {
+        DiskFile {
+            file,
+            size,
+            readonly,
+            device_block: None,
+            direct: None,
+            bounce: Mutex::new(None),
+            no_punch_hole: AtomicBool::new(false),
+            no_zero_range: AtomicBool::new(false),
+        }
+    }
+
+    /// The descriptor, open as long as `self`.
+    pub(super) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Does all of `request` before it returns.
+    pub(super) fn execute(&self, request: Request) -> io::Result<()> {
+        transfer::check(&request, self.size, self.readonly)?;
+        match request.op {
+            Op::Read | Op::Write { .. } => self.transfer(request.op, Transfer::new(request)),
+            Op::Flush => self.flush(),
+            Op::Discard => self.discard(request.offset, request.len),
+            Op::WriteZeroes { unmap } => self.write_zeroes(request.offset, request.len, unmap),
+        }
+    }
+
+    /// Whether the rest of `transfer` can go to the file as it is.
+    pub(super) fn is_aligned(&self, transfer: &Transfer) -> bool {
+        let Some(direct) = self.direct else { return true };
+        transfer.offset().is_multiple_of(direct.offset as u64)
+            && transfer.rest().iter().all(|b| {
+                (b.iov_base as usize).is_multiple_of(direct.memory) && b.iov_len.is_multiple_of(direct.offset)
+            })
+    }
+
+    /// Moves the rest of a read or write (`op`), by as many calls as it takes.
+    pub(super) fn transfer(&self, op: Op, mut transfer: Transfer) -> io::Result<()> {
+        while transfer.left() > 0 {
+            if !self.is_aligned(&transfer) {
+                return self.bounced(op, transfer);
+            }
+            let moved = self.vectored(op, transfer.next(), transfer.offset())?;
+            if moved == 0 {
+                return Err(ended(op));
+            }
+            transfer.advance(moved as u64);
+        }
+        Ok(())
+    }
+
+    /// One preadv2 or pwritev2; repeated only if a signal came first.
+    fn vectored(&self, op: Op, buffers: &[libc::iovec], offset: u64) -> io::Result<usize> {
+        let (fd, first, count, offset) =
+            (self.fd(), buffers.as_ptr(), buffers.len() as libc::c_int, offset as libc::off_t);
+        loop {
+            // SAFETY: the buffers are guest memory that lives until the request completes (see `Request::buffers`),
+            // or our own; `buffers` itself is borrowed for the call.
+            let moved = unsafe {
+                match op {
+                    Op::Write { durable } => libc::pwritev2(fd, first, count, offset, write_flags(durable)),
+                    _ => libc::preadv2(fd, first, count, offset, 0),
+                }
+            };
+            match usize::try_from(moved) {
+                Ok(moved) => return Ok(moved),
+                Err(_) => retry_if_interrupted(io::Error::last_os_error())?,
+            }
+        }
+    }
+
+    pub(super) fn flush(&self) -> io::Result<()> {
+        loop {
+            match self.file.sync_data() {
+                Err(e) => retry_if_interrupted(e)?,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Gives the range's space back.
+    pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        let Some(block) = self.device_block.map(u64::from) else {
+            return if len == 0 { Ok(()) } else { self.fallocate(PUNCH_HOLE, offset, len) };
+        };
+        // A discard is advice: parts of blocks at either end are kept.
+        let (start, end) = (offset.next_multiple_of(block), (offset + len) / block * block);
+        if start >= end {
+            return Ok(());
+        }
+        let range = [start, end - start];
+        // SAFETY: BLKDISCARD reads two u64 from `range`.
+        match unsafe { libc::ioctl(self.fd(), BLKDISCARD as _, &range) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// How fallocate is to zero a range; `None`: it cannot.
+    pub(super) fn zeroing_mode(&self, unmap: bool) -> Option<i32> {
+        let punch = unmap && !self.no_punch_hole.load(Ordering::Relaxed);
+        let zero = !self.no_zero_range.load(Ordering::Relaxed);
+        if punch { Some(PUNCH_HOLE) } else { zero.then_some(ZERO_RANGE) }
+    }
+
+    /// Zeroes the range; by fallocate if the file system can, else by writing zeroes.
+    pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        while let Some(mode) = self.zeroing_mode(unmap) {
+            match self.fallocate(mode, offset, len) {
+                Err(e) if cannot(&e) => {
+                    let known = if mode == PUNCH_HOLE { &self.no_punch_hole } else { &self.no_zero_range };
+                    known.store(true, Ordering::Relaxed);
+                }
+                // A part of a block, on a block device: that part has to be written.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
+                done => return done,
+            }
+        }
+        self.write_zero_bytes(offset, len)
+    }
+
+    fn write_zero_bytes(&self, mut offset: u64, len: u64) -> io::Result<()> {
+        #[repr(align(4096))]
+        struct Zeroes([u8; 16 * PAGE]);
+        static ZEROES: Zeroes = Zeroes([0; 16 * PAGE]);
+        const PIECES: u64 = 16;
+
+        let end = offset + len;
+        while offset < end {
+            let piece = ZEROES.0.len() as u64;
+            let now = (end - offset).min(PIECES * piece);
+            let buffers = (0..now.div_ceil(piece))
+                .map(|i| libc::iovec {
+                    // Only read from: the operation is a write.
+                    iov_base: ZEROES.0.as_ptr().cast_mut().cast(),
+                    iov_len: (now - i * piece).min(piece) as usize,
+                })
+                .collect();
+            let op = Op::Write { durable: false };
+            self.transfer(op, Transfer::new(Request { op, offset, len: now, buffers }))?;
+            offset += now;
+        }
+        Ok(())
+    }
+
+    fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+        loop {
+            // SAFETY: no pointers. Offset and length are inside the disk, whose size fits an off_t.
+            if unsafe { libc::fallocate(self.fd(), mode, offset as libc::off_t, len as libc::off_t) } == 0 {
+                return Ok(());
+            }
+            retry_if_interrupted(io::Error::last_os_error())?;
+        }
+    }
+
+    /// Whether discards free space. Asked with a range behind the end, where there is nothing to free.
+    pub(super) fn can_punch_holes(&self) -> bool {
+        let behind = self.size.next_multiple_of(1 << 20);
+        i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()
+    }
+}
+
+/// For pwritev2 and for ring entries.
+pub(super) fn write_flags(durable: bool) -> i32 {
+    if durable { libc::RWF_DSYNC } else { 0 }
+}
+
+/// A call moved nothing: the file is shorter than when it was opened, or takes no more.
+pub(super) fn ended(op: Op) -> io::Error {
+    match op {
+        Op::Write { .. } => io::ErrorKind::WriteZero.into(),
+        _ => io::ErrorKind::UnexpectedEof.into(),
+    }
+}
+
+/// Whether `error` says that the file system or driver has no such operation.
+pub(super) fn cannot(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV | libc::ENOTTY))
+}
+
+pub(super) fn retry_if_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}

@@ -1,0 +1,17 @@
+use std::sync::Arc;
+
+use super::file::DiskFile;
+use super::{Backend, Outcome, Request, Submitter};
+
+/// A queue whose requests are done one by one, by the thread that owns it, before `start` returns.
+pub(super) struct SyncBackend(pub(super) Arc<DiskFile>);
+
+impl Backend for SyncBackend {
+    fn start(&mut self, _token: u64, request: Request, _submitter: &mut dyn Submitter) -> Outcome {
+        Outcome::Done(self.0.execute(request))
+    }
+
+    fn complete(&mut self, _token: u64, _result: i32, _submitter: &mut dyn Submitter) -> Outcome {
+        super::nothing_in_flight()
+    }
+}

@@ -1,0 +1,119 @@
+use std::io;
+
+use super::{Op, Request};
+
+/// Most buffers that one system call or ring entry takes (`IOV_MAX`, UIO_MAXIOV in the kernel).
+const MOST_BUFFERS: usize = 1024;
+
+/// Whether `request` may be done on a disk of `size` bytes. The dataplane has checked it against the guest; this
+/// keeps a wrong one from growing a file or leaving a memory region.
+pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<()> {
+    let errno = |code| Err(io::Error::from_raw_os_error(code));
+    if readonly && !matches!(request.op, Op::Read | Op::Flush) {
+        return errno(libc::EROFS);
+    }
+    if request.op == Op::Flush {
+        return Ok(());
+    }
+    match request.offset.checked_add(request.len) {
+        Some(end) if end <= size => {}
+        _ => return errno(libc::EINVAL),
+    }
+    if matches!(request.op, Op::Read | Op::Write { .. }) {
+        let bytes = request.buffers.iter().try_fold(0u64, |sum, b| sum.checked_add(b.iov_len as u64));
+        if bytes != Some(request.len) {
+            return errno(libc::EINVAL);
+        }
+    }
+    Ok(())
+}
+
+/// The part of a read or write that has still to be moved.
+pub(super) struct Transfer {
+    buffers: Vec<libc::iovec>,
+    /// The first buffer that is not done; its address and length are those of its rest.
+    first: usize,
+    offset: u64,
+    left: u64,
+}
+
+// SAFETY: as for `Request`: the buffers are guest memory, which every thread may access.
+unsafe impl Send for Transfer {}
+
+impl Transfer {
+    /// All of a checked request's bytes.
+    pub(super) fn new(request: Request) -> Transfer {
+        let mut buffers = request.buffers;
+        buffers.retain(|b| b.iov_len > 0);
+        Transfer { buffers, first: 0, offset: request.offset, left: request.len }
+    }
+
+    /// Where on the disk the rest begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes to go.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Every buffer that has bytes to go.
+    pub(super) fn rest(&self) -> &[libc::iovec] {
+        &self.buffers[self.first..]
+    }
+
+    /// As many of them as one call takes. They stay in place until [`Transfer::advance`], also when `self` moves.
+    pub(super) fn next(&self) -> &[libc::iovec] {
+        let rest = self.rest();
+        &rest[..rest.len().min(MOST_BUFFERS)]
+    }
+
+    /// Takes `bytes` (at most [`Transfer::left`]) off the front.
+    pub(super) fn advance(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.left);
+        (self.offset, self.left) = (self.offset + bytes, self.left - bytes);
+        let mut bytes = bytes as usize;
+        while bytes > 0 {
+            let buffer = &mut self.buffers[self.first];
+            let step = bytes.min(buffer.iov_len);
+            buffer.iov_base = buffer.iov_base.wrapping_byte_add(step);
+            buffer.iov_len -= step;
+            bytes -= step;
+            self.first += usize::from(buffer.iov_len == 0);
+        }
+    }
+
+    /// Calls `each` with address and length of consecutive parts of the next `bytes`, which are then done.
+    pub(super) fn consume(&mut self, bytes: u64, mut each: impl FnMut(*mut u8, usize)) {
+        let mut bytes = bytes.min(self.left);
+        while bytes > 0 {
+            let buffer = self.buffers[self.first];
+            let step = bytes.min(buffer.iov_len as u64);
+            each(buffer.iov_base.cast(), step as usize);
+            self.advance(step);
+            bytes -= step;
+        }
+    }
+
+    /// Copies `bytes` into the buffers and advances.
+    pub(super) fn scatter(&mut self, mut bytes: &[u8]) {
+        self.consume(bytes.len() as u64, |to, len| {
+            let (now, later) = bytes.split_at(len);
+            // SAFETY: `to` is valid for `len` bytes (see `Request::buffers`). No reference to guest memory exists
+            // anywhere: a guest that races with its own read sees torn bytes and nothing else breaks.
+            unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), to, len) };
+            bytes = later;
+        });
+    }
+
+    /// Fills `bytes` from the buffers and advances.
+    pub(super) fn gather(&mut self, bytes: &mut [u8]) {
+        let mut done = 0;
+        self.consume(bytes.len() as u64, |from, len| {
+            // SAFETY: as in `scatter`; `done + len` never passes `bytes.len()`, the sum of all parts.
+            unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr().add(done), len) };
+            done += len;
+        });
+    }
+}

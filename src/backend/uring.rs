@@ -1,0 +1,200 @@
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::mem;
+use std::sync::Arc;
+
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{opcode, squeue};
+
+use super::file::{DiskFile, PUNCH_HOLE, ended, write_flags};
+use super::transfer::{self, Transfer};
+use super::{Backend, Op, Outcome, Request, Submitter};
+
+/// Most bytes of one entry with a single buffer (MAX_RW_COUNT in the kernel); a longer one continues.
+const MOST_BYTES: usize = 0x7fff_f000;
+/// After so many EAGAIN or EINTR a request is done by system calls instead.
+const MOST_RETRIES: u8 = 16;
+
+/// A queue whose requests go through the I/O thread's ring. Done by system calls of that thread instead, because the
+/// ring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, and zeroes where
+/// the file system has no fallocate for them.
+pub(super) struct UringBackend {
+    file: Arc<DiskFile>,
+    in_flight: HashMap<u64, InFlight, BuildHasherDefault<TokenHasher>>,
+}
+
+/// A request in the ring. What its entry points to is on the heap, and stays there however this is moved.
+struct InFlight {
+    work: Work,
+    retries: u8,
+}
+
+enum Work {
+    Transfer { op: Op, rest: Transfer },
+    Flush,
+    Discard { offset: u64, len: u64 },
+    Zero { offset: u64, len: u64, unmap: bool, mode: i32 },
+}
+
+impl UringBackend {
+    pub(super) fn new(file: Arc<DiskFile>) -> UringBackend {
+        UringBackend { file, in_flight: HashMap::default() }
+    }
+
+    /// What `request` is to the ring; `Err`: it is over already.
+    fn plan(&self, request: Request) -> Result<Work, io::Result<()>> {
+        transfer::check(&request, self.file.size, self.file.readonly).map_err(Err)?;
+        let Request { op, offset, len, .. } = request;
+        let work = match op {
+            Op::Flush => return Ok(Work::Flush),
+            _ if len == 0 => return Err(Ok(())),
+            Op::Read | Op::Write { .. } => {
+                let rest = Transfer::new(request);
+                if self.file.is_aligned(&rest) {
+                    Some(Work::Transfer { op, rest })
+                } else {
+                    return Err(self.file.transfer(op, rest));
+                }
+            }
+            Op::Discard if self.file.device_block.is_some() => return Err(self.file.discard(offset, len)),
+            Op::Discard => Some(Work::Discard { offset, len }),
+            Op::WriteZeroes { unmap } => {
+                self.file.zeroing_mode(unmap).map(|mode| Work::Zero { offset, len, unmap, mode })
+            }
+        };
+        work.ok_or_else(|| self.file.execute(Request { op, offset, len, buffers: Vec::new() }))
+    }
+
+    fn push(&mut self, token: u64, flight: InFlight, submitter: &mut dyn Submitter) -> Outcome {
+        let entry = flight.work.entry(Fd(self.file.fd()));
+        self.in_flight.insert(token, flight);
+        // SAFETY: the entry points to guest memory, valid until the request completes (see `Request::buffers`), and
+        // to the vector in `flight`, which is neither changed nor freed before its completion takes it out of
+        // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as `self.file`.
+        match unsafe { submitter.push(token, entry) } {
+            Ok(()) => Outcome::Pending,
+            Err(e) => {
+                self.in_flight.remove(&token);
+                Outcome::Done(Err(e))
+            }
+        }
+    }
+
+    /// Does what is left of `work` by system calls.
+    fn finish(&self, work: Work) -> Outcome {
+        Outcome::Done(match work {
+            Work::Transfer { op, rest } => self.file.transfer(op, rest),
+            Work::Flush => self.file.flush(),
+            Work::Discard { offset, len } => self.file.discard(offset, len),
+            Work::Zero { offset, len, unmap, .. } => self.file.write_zeroes(offset, len, unmap),
+        })
+    }
+}
+
+impl Backend for UringBackend {
+    fn start(&mut self, token: u64, request: Request, submitter: &mut dyn Submitter) -> Outcome {
+        match self.plan(request) {
+            Ok(work) => self.push(token, InFlight { work, retries: 0 }, submitter),
+            Err(over) => Outcome::Done(over),
+        }
+    }
+
+    fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome {
+        let Some(mut flight) = self.in_flight.remove(&token) else {
+            return super::nothing_in_flight();
+        };
+        match (&mut flight.work, result) {
+            (_, e) if e == -libc::EAGAIN || e == -libc::EINTR => {
+                flight.retries += 1;
+                if flight.retries > MOST_RETRIES {
+                    self.finish(flight.work)
+                } else {
+                    self.push(token, flight, submitter)
+                }
+            }
+            // write_zeroes has another way, and remembers which ways are closed.
+            (Work::Zero { .. }, e) if e == -libc::EOPNOTSUPP || e == -libc::EINVAL => {
+                self.finish(flight.work)
+            }
+            (_, e) if e < 0 => Outcome::Done(Err(io::Error::from_raw_os_error(e.saturating_neg()))),
+            (Work::Transfer { op, .. }, 0) => Outcome::Done(Err(ended(*op))),
+            (Work::Transfer { rest, .. }, moved) => {
+                rest.advance(u64::from(moved.unsigned_abs()));
+                match rest.left() {
+                    0 => Outcome::Done(Ok(())),
+                    _ if self.file.is_aligned(rest) => self.push(token, flight, submitter),
+                    _ => self.finish(flight.work),
+                }
+            }
+            _ => Outcome::Done(Ok(())),
+        }
+    }
+}
+
+impl Drop for UringBackend {
+    fn drop(&mut self) {
+        // The ring may still read these vectors and use this descriptor: lost memory is the smaller harm. The
+        // dataplane drains before it drops, so that there are none.
+        if !self.in_flight.is_empty() {
+            mem::forget(mem::take(&mut self.in_flight));
+            mem::forget(self.file.clone());
+        }
+    }
+}
+
+impl Work {
+    fn entry(&self, fd: Fd) -> squeue::Entry {
+        match self {
+            Work::Transfer { op, rest } => {
+                let (buffers, offset) = (rest.next(), rest.offset());
+                let (first, count) = (buffers.as_ptr(), buffers.len() as u32);
+                match (*op, buffers) {
+                    (Op::Write { durable }, [one]) => {
+                        opcode::Write::new(fd, one.iov_base.cast_const().cast(), bytes(one))
+                            .offset(offset)
+                            .rw_flags(write_flags(durable))
+                            .build()
+                    }
+                    (Op::Write { durable }, _) => opcode::Writev::new(fd, first, count)
+                        .offset(offset)
+                        .rw_flags(write_flags(durable))
+                        .build(),
+                    (_, [one]) => {
+                        opcode::Read::new(fd, one.iov_base.cast(), bytes(one)).offset(offset).build()
+                    }
+                    _ => opcode::Readv::new(fd, first, count).offset(offset).build(),
+                }
+            }
+            Work::Flush => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+            Work::Discard { offset, len } => {
+                opcode::Fallocate::new(fd, *len).offset(*offset).mode(PUNCH_HOLE).build()
+            }
+            Work::Zero { offset, len, mode, .. } => {
+                opcode::Fallocate::new(fd, *len).offset(*offset).mode(*mode).build()
+            }
+        }
+    }
+}
+
+fn bytes(buffer: &libc::iovec) -> u32 {
+    buffer.iov_len.min(MOST_BYTES) as u32
+}
+
+/// Spreads tokens, which are small numbers of our own: no defence against chosen keys is needed.
+#[derive(Default)]
+struct TokenHasher(u64);
+
+impl Hasher for TokenHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.write_u64(self.0 ^ u64::from(b)));
+    }
+
+    fn write_u64(&mut self, token: u64) {
+        self.0 = token.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
