@@ -99,6 +99,11 @@ impl Msix {
         self.enabled
     }
 
+    /// Whether `control`, a message control register, turns MSI-X on.
+    pub const fn enables(control: u16) -> bool {
+        control & ENABLE != 0
+    }
+
     /// Whether the function mask bit is set.
     pub fn function_masked(&self) -> bool {
         self.function_masked
@@ -106,7 +111,7 @@ impl Msix {
 
     /// Takes over the message control register after a write to the capability.
     pub fn set_control(&mut self, control: u16, sink: &dyn VectorSink) {
-        self.enabled = control & ENABLE != 0;
+        self.enabled = Msix::enables(control);
         self.function_masked = control & FUNCTION_MASK != 0;
         self.reconcile(0, self.vectors(), sink);
     }

@@ -1,0 +1,148 @@
+//! The device as the PCI bus sees it: which register an access reaches.
+
+use std::ops::Range;
+
+use crate::pci::{Msix, PciDevice, Window, load};
+
+use super::block::written_writeback;
+use super::device::{State, Vectors, VirtioBlk};
+use super::layout::{
+    COMMON, DEVICE, ISR, MEMORY_BAR, NOTIFY_STRIDE, PAGE, PBA, TABLE, WINDOW_BAR, WINDOW_DATA, WINDOW_LENGTH,
+    WINDOW_OFFSET,
+};
+
+impl PciDevice for VirtioBlk {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        let state = self.state();
+        if let Some(target) = target(&state, offset, data.len()) {
+            drop(state);
+            let mut value = [0; 4];
+            self.bar_read(target.bar, target.offset, &mut value[..target.len]);
+            let mut state = self.state();
+            let at = state.window_at + WINDOW_DATA;
+            state.pci.set(at, &value);
+            return state.pci.read(offset, data);
+        }
+        state.pci.read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        let mut state = self.state();
+        state.pci.write(offset, data);
+        let control = state.pci.u16(state.msix_at + 2);
+        let State { msix, .. } = &mut *state;
+        // Messages on before the vectors are, and off after them: in between they are held as pending, not lost.
+        if Msix::enables(control) {
+            self.lines.set_messages(true);
+        }
+        msix.set_control(control, &Vectors(self));
+        self.lines.set_messages(msix.enabled());
+        if let Some(target) = target(&state, offset, data.len()) {
+            let at = state.window_at + WINDOW_DATA;
+            let value = state.pci.u32(at).to_le_bytes();
+            drop(state);
+            self.store(target.bar, target.offset, &value[..target.len], false);
+        }
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        let state = self.state();
+        state.bars.windows(&state.pci)
+    }
+
+    fn bar_mapped(&self, window: Window) {
+        let mut state = self.state();
+        let armed = state.doorbells.mapped(window);
+        self.note(&mut state, armed.err());
+    }
+
+    fn bar_unmapped(&self, window: Window) {
+        let mut state = self.state();
+        let armed = state.doorbells.unmapped(window);
+        self.note(&mut state, armed.err());
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if bar != MEMORY_BAR {
+            return;
+        }
+        let within = offset % PAGE;
+        match offset - within {
+            COMMON => {
+                let image = {
+                    let state = self.state();
+                    state.common.image(self.health.status(), self.health.generation())
+                };
+                load(&image, within, data);
+            }
+            // Reading clears, but only a read of the byte itself.
+            ISR if within == 0 => load(&[self.lines.take_isr()], 0, data),
+            DEVICE => load(&self.device_config(), within, data),
+            TABLE => self.state().msix.table_read(within, data),
+            PBA => self.state().msix.pba_read(within, data, &Vectors(self)),
+            _ => {}
+        }
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        self.store(bar, offset, data, true);
+    }
+}
+
+impl VirtioBlk {
+    /// A store to a BAR; `direct` unless it came through the PCI_CFG window.
+    fn store(&self, bar: u8, offset: u64, data: &[u8], direct: bool) {
+        // First and without a lock: the hot path of notify=exit.
+        if let Some(queue) = self.notify_register(bar, offset) {
+            return self.kicks[queue].by_exit(data, direct);
+        }
+        if bar != MEMORY_BAR {
+            return;
+        }
+        let within = offset % PAGE;
+        match offset - within {
+            COMMON => self.common_write(within, data),
+            DEVICE => {
+                let state = self.state();
+                if let Some(on) = written_writeback(state.common.features(), within, data) {
+                    self.set_writeback(on);
+                }
+            }
+            TABLE => self.state().msix.table_write(within, data, &Vectors(self)),
+            _ => {}
+        }
+    }
+
+    /// The queue whose notify register is exactly at `offset`.
+    fn notify_register(&self, bar: u8, offset: u64) -> Option<usize> {
+        let (notify_bar, start) = self.notify.place();
+        let within = offset.checked_sub(start)?;
+        let queue = usize::try_from(within / NOTIFY_STRIDE).ok()?;
+        let exact = bar == notify_bar && within.is_multiple_of(NOTIFY_STRIDE);
+        (exact && queue < self.kicks.len()).then_some(queue)
+    }
+}
+
+/// What the PCI_CFG window points at.
+struct Target {
+    bar: u8,
+    offset: u64,
+    len: usize,
+}
+
+/// The access that a config access at `offset` makes through the PCI_CFG window: none unless it touches the window's
+/// data, or if its length or alignment is not what virtio 1.2, 4.1.4.9.1 asks of the driver.
+fn target(state: &State, offset: u16, len: usize) -> Option<Target> {
+    let start = state.window_at + WINDOW_DATA;
+    let data: Range<usize> = start..start + 4;
+    let touched = usize::from(offset) < data.end && usize::from(offset) + len > data.start;
+    if !touched {
+        return None;
+    }
+    let bar = state.pci.u32(state.window_at + WINDOW_BAR) as u8;
+    let offset = state.pci.u32(state.window_at + WINDOW_OFFSET);
+    let len = state.pci.u32(state.window_at + WINDOW_LENGTH);
+    let allowed = matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len);
+    allowed.then_some(Target { bar, offset: offset.into(), len: len as usize })
+}

@@ -1,0 +1,159 @@
+//! The block device's features and configuration space (virtio 1.2, 5.2).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use crate::backend::Geometry;
+use crate::dataplane::{BlockParams, CompletePath};
+
+use super::NotifyPath;
+use super::layout::{DEVICE_LEN, MAX_QUEUE_SIZE, MAX_QUEUES};
+
+/// Bytes of a sector, the unit of the ring and of `capacity` whatever the logical block is.
+const SECTOR: u32 = 512;
+/// Largest discard and write-zeroes, in sectors: 1 GiB, so that one request does not keep a thread for long.
+const MAX_RANGE_SECTORS: u32 = 1 << 21;
+/// Most data buffers of a request: what readv and writev take (IOV_MAX 1024) less header and status.
+const MAX_SEGMENTS: u32 = 1022;
+
+/// Offset of `writeback` in `virtio_blk_config`.
+const WRITEBACK: u64 = 32;
+
+/// What a disk is to be.
+#[derive(Clone, Debug)]
+pub struct BlkConfig {
+    /// For threads, logs and tables: "disk0".
+    pub name: String,
+    /// 512-byte sectors.
+    pub capacity: u64,
+    /// Whether the guest may only read.
+    pub readonly: bool,
+    /// Whether DISCARD is offered: it would free something.
+    pub discard: bool,
+    /// Block sizes, as the guest is told.
+    pub geometry: Geometry,
+    /// Serial number, the answer to GET_ID; cut to 20 bytes.
+    pub serial: String,
+    /// Request queues, 1 to 16.
+    pub queues: u16,
+    /// Descriptors of each, a power of two from 2 to 1024.
+    pub queue_size: u16,
+    /// How kicks reach the host.
+    pub notify: NotifyPath,
+    /// How completions reach the guest.
+    pub complete: CompletePath,
+    /// Whether EVENT_IDX is offered.
+    pub event_idx: bool,
+}
+
+impl BlkConfig {
+    /// What is wrong with it, if anything.
+    pub(super) fn problem(&self) -> Option<String> {
+        let BlkConfig { name, queues, queue_size, .. } = self;
+        if !(1..=MAX_QUEUES).contains(queues) {
+            return Some(format!("{name} cannot have {queues} queues; use 1 to {MAX_QUEUES}"));
+        }
+        if !queue_size.is_power_of_two() || !(2..=MAX_QUEUE_SIZE).contains(queue_size) {
+            return Some(format!(
+                "{name} cannot have queues of {queue_size}; use a power of two from 2 to {MAX_QUEUE_SIZE}"
+            ));
+        }
+        None
+    }
+
+    /// The features that the device offers.
+    pub(super) fn features(&self) -> u64 {
+        let mut bits = vec![
+            VIRTIO_F_VERSION_1,
+            VIRTIO_RING_F_INDIRECT_DESC,
+            VIRTIO_BLK_F_SEG_MAX,
+            VIRTIO_BLK_F_BLK_SIZE,
+            VIRTIO_BLK_F_TOPOLOGY,
+            VIRTIO_BLK_F_FLUSH,
+            VIRTIO_BLK_F_CONFIG_WCE,
+        ];
+        if self.event_idx {
+            bits.push(VIRTIO_RING_F_EVENT_IDX);
+        }
+        if self.queues > 1 {
+            bits.push(VIRTIO_BLK_F_MQ);
+        }
+        if self.readonly {
+            bits.push(VIRTIO_BLK_F_RO);
+        } else {
+            bits.push(VIRTIO_BLK_F_WRITE_ZEROES);
+        }
+        if self.discard && !self.readonly {
+            bits.push(VIRTIO_BLK_F_DISCARD);
+        }
+        bits.into_iter().fold(0, |features, bit| features | 1 << bit)
+    }
+
+    /// What request parsing needs of it.
+    pub(super) fn params(&self) -> BlockParams {
+        let mut serial = [0; 20];
+        for (to, from) in serial.iter_mut().zip(self.serial.bytes()) {
+            *to = from;
+        }
+        BlockParams {
+            capacity: self.capacity,
+            readonly: self.readonly,
+            serial,
+            writeback: AtomicBool::new(true),
+            max_discard_sectors: MAX_RANGE_SECTORS,
+            max_write_zeroes_sectors: MAX_RANGE_SECTORS,
+        }
+    }
+}
+
+/// `struct virtio_blk_config`: every field that an offered feature gives a meaning, the others 0.
+pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEVICE_LEN] {
+    let mut space = [0; DEVICE_LEN];
+    let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
+    // A chain without indirect descriptors holds the queue's size of them, two of which are header and status.
+    let segments = u32::from(config.queue_size).saturating_sub(2).clamp(1, MAX_SEGMENTS);
+    put(0, &config.capacity.to_le_bytes());
+    put(12, &segments.to_le_bytes());
+    let geometry = config.geometry;
+    let logical = geometry.logical_block.max(SECTOR);
+    put(20, &logical.to_le_bytes());
+    put(24, &[(geometry.physical_block / logical).checked_ilog2().unwrap_or(0) as u8]);
+    // The rest of the topology is in logical blocks.
+    put(25, &[(geometry.alignment_offset / logical) as u8]);
+    put(26, &((geometry.minimum_io / logical).min(u16::MAX.into()) as u16).to_le_bytes());
+    put(28, &(geometry.optimal_io / logical).to_le_bytes());
+    put(WRITEBACK as usize, &[params.writeback.load(Ordering::Relaxed).into()]);
+    put(34, &config.queues.to_le_bytes());
+    // One segment each: the range is the whole request.
+    if config.discard && !config.readonly {
+        put(36, &params.max_discard_sectors.to_le_bytes());
+        put(40, &1u32.to_le_bytes());
+        put(44, &(geometry.discard_granularity / SECTOR).max(1).to_le_bytes());
+    }
+    if !config.readonly {
+        put(48, &params.max_write_zeroes_sectors.to_le_bytes());
+        put(52, &1u32.to_le_bytes());
+        put(56, &[1]);
+    }
+    space
+}
+
+/// The cache mode that negotiation leads to (virtio 1.2, 5.2.5.2 and 5.2.6.2): a driver that can switch it, or that
+/// can flush, gets a write-back cache; one that can do neither must find its writes durable.
+pub(super) fn writeback_after(features: u64) -> bool {
+    features & (1 << VIRTIO_BLK_F_CONFIG_WCE | 1 << VIRTIO_BLK_F_FLUSH) != 0
+}
+
+/// The value of `writeback` in a driver's store to the configuration space; `None` if it is not for it to write
+/// (virtio 1.2, 5.2.4: only with CONFIG_WCE), or the store is elsewhere. Other than 0 and 1 is 1.
+pub(super) fn written_writeback(features: u64, offset: u64, data: &[u8]) -> Option<bool> {
+    let at = usize::try_from(WRITEBACK.checked_sub(offset)?).ok()?;
+    let byte = data.get(at)?;
+    (features >> VIRTIO_BLK_F_CONFIG_WCE & 1 != 0).then_some(*byte != 0)
+}

@@ -1,0 +1,106 @@
+use std::sync::Arc;
+
+use crate::kvm::{IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Vm};
+use crate::pci::{Space, Window};
+
+use super::NotifyPath;
+use super::kick::Kick;
+use super::layout::{NOTIFY_STRIDE, NotifySpace};
+
+/// The ioeventfds of one device: what should be armed follows from which queues are live, where the BAR is and
+/// which path is configured, and [`Doorbells::reconcile`] alone makes it so.
+#[derive(Debug)]
+pub(super) struct Doorbells {
+    vm: Arc<dyn Vm>,
+    kicks: Arc<[Kick]>,
+    space: NotifySpace,
+    path: NotifyPath,
+    window: Option<Window>,
+    live: Vec<bool>,
+    armed: Vec<Option<Ioeventfd>>,
+}
+
+impl Doorbells {
+    pub(super) fn new(vm: Arc<dyn Vm>, kicks: Arc<[Kick]>, path: NotifyPath) -> Doorbells {
+        let queues = kicks.len();
+        let armed = (0..queues).map(|_| None).collect();
+        let space = NotifySpace::of(path);
+        Doorbells { vm, kicks, space, path, window: None, live: vec![false; queues], armed }
+    }
+
+    /// The path in force.
+    pub(super) fn path(&self) -> NotifyPath {
+        self.path
+    }
+
+    pub(super) fn set_path(&mut self, path: NotifyPath) -> Result<(), KvmError> {
+        self.path = path;
+        self.reconcile()
+    }
+
+    /// A window of the device appeared.
+    pub(super) fn mapped(&mut self, window: Window) -> Result<(), KvmError> {
+        if window.bar == self.space.place().0 {
+            self.window = Some(window);
+        }
+        self.reconcile()
+    }
+
+    /// A window disappeared: nothing is armed in it when this returns.
+    pub(super) fn unmapped(&mut self, window: Window) -> Result<(), KvmError> {
+        if self.window == Some(window) {
+            self.window = None;
+        }
+        self.reconcile()
+    }
+
+    /// Which queues take kicks.
+    pub(super) fn set_live(&mut self, live: Vec<bool>) -> Result<(), KvmError> {
+        self.live = live;
+        self.reconcile()
+    }
+
+    /// What is armed for `queue`.
+    pub(super) fn armed(&self, queue: usize) -> Option<IoeventfdSpec> {
+        Some(self.armed.get(queue)?.as_ref()?.spec())
+    }
+
+    fn wanted(&self, queue: usize) -> Option<IoeventfdSpec> {
+        let (window, (_, offset)) = (self.window?, self.space.place());
+        if !self.live[queue] {
+            return None;
+        }
+        let at = window.base + offset + queue as u64 * NOTIFY_STRIDE;
+        let address = match window.space {
+            Space::Mmio => IoAddress::Mmio(at),
+            Space::Pio => IoAddress::Pio(u16::try_from(at).ok()?),
+        };
+        Some(IoeventfdSpec { address, matching: self.kicks[queue].matching(self.path)? })
+    }
+
+    /// Makes what is armed match what should be: first all that must go, so that an address is free before it is
+    /// taken again, then all that must come. A doorbell that could not be armed costs speed, not kicks: they come
+    /// by exit. The first error is answered.
+    fn reconcile(&mut self) -> Result<(), KvmError> {
+        let wanted: Vec<_> = (0..self.kicks.len()).map(|queue| self.wanted(queue)).collect();
+        for (queue, wanted) in wanted.iter().enumerate() {
+            if self.armed[queue].is_some() && self.armed(queue) != *wanted {
+                self.kicks[queue].set_disarmed();
+                self.armed[queue] = None;
+            }
+        }
+        let mut result = Ok(());
+        for (queue, wanted) in wanted.into_iter().enumerate() {
+            let (None, Some(spec)) = (&self.armed[queue], wanted) else { continue };
+            let kick = &self.kicks[queue];
+            match Ioeventfd::new(self.vm.clone(), spec, kick.event().clone()) {
+                Ok(doorbell) => {
+                    self.armed[queue] = Some(doorbell);
+                    kick.set_armed(spec.matching);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,89 @@
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::kvm::{KvmError, Match};
+
+use super::NotifyPath;
+
+/// Counts how often any doorbell was armed; the number names one arming.
+static ARMINGS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// [`ARMINGS`] when this thread last ended a kick by exit.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// One queue's kick: the eventfd that every path ends in, and what came by exit. Any thread, no lock.
+#[derive(Debug)]
+pub(super) struct Kick {
+    event: Arc<EventFd>,
+    queue: u16,
+    /// The arming in force, 0 for none, and its path's match.
+    armed: AtomicU64,
+    exits: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Kick {
+    pub(super) fn new(queue: u16) -> Result<Kick, KvmError> {
+        Ok(Kick {
+            event: Arc::new(EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?),
+            queue,
+            armed: AtomicU64::new(0),
+            exits: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn event(&self) -> &Arc<EventFd> {
+        &self.event
+    }
+
+    /// What an ioeventfd on this queue's register catches on `path`; `None`: there is none.
+    pub(super) fn matching(&self, path: NotifyPath) -> Option<Match> {
+        match path {
+            NotifyPath::FastMmio => Some(Match::Any),
+            NotifyPath::Mmio | NotifyPath::Pio => Some(Match::Value(2, self.queue.into())),
+            NotifyPath::Exit => None,
+        }
+    }
+
+    /// Says that an ioeventfd catches the kicks from now on.
+    pub(super) fn set_armed(&self, matching: Match) {
+        // SeqCst: a thread that has seen this number in ARMINGS must also find it here.
+        let number = ARMINGS.fetch_add(1, Ordering::SeqCst) + 1;
+        self.armed.store(number << 1 | u64::from(matching == Match::Any), Ordering::SeqCst);
+    }
+
+    /// Says that none does.
+    pub(super) fn set_disarmed(&self) {
+        self.armed.store(0, Ordering::SeqCst);
+    }
+
+    /// Kicks that left the guest, and of these the ones that an ioeventfd should have caught.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.exits.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
+    }
+
+    /// A store to the register that came to the VMM: passes it on by hand. `direct` is false for one that no
+    /// ioeventfd can catch, through the PCI_CFG window.
+    ///
+    /// A store may have left the guest just before its doorbell was armed. It counts as missed only if the same
+    /// thread, a vCPU, has ended another kick by exit since the arming: then this one surely began after it. That
+    /// forgives at most one per vCPU and arming, and never accuses an innocent one.
+    pub(super) fn by_exit(&self, data: &[u8], direct: bool) {
+        // Fails only when the counter would pass 2^64 - 2: then it is readable already.
+        let _ = self.event.write(1);
+        self.exits.fetch_add(1, Ordering::Relaxed);
+        let armed = self.armed.load(Ordering::SeqCst);
+        let (number, any) = (armed >> 1, armed & 1 != 0);
+        let caught = any || data == self.queue.to_le_bytes();
+        if direct && caught && number != 0 && number <= SEEN.get() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+        SEEN.set(ARMINGS.load(Ordering::SeqCst));
+    }
+}
