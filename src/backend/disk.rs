@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::DiskFile;
+use super::file::{DiskFile, QueueFile};
 use super::geometry::{Alignment, block_device_discards, block_device_size};
 use super::lock::lock;
 use super::mem::{MemBackend, MemRegion};
@@ -104,18 +104,13 @@ impl Disk {
         let mut file = DiskFile::new(opened.file, capacity, options.readonly);
         file.device_block = block_device.map(|geometry| geometry.logical_block);
         file.direct = direct;
+        let file = Arc::new(file);
         let discards = !options.readonly
             && match block_device {
                 Some(_) => block_device_discards(&metadata),
-                None => file.can_punch_holes(),
+                None => QueueFile::new(file.clone()).can_punch_holes(),
             };
-        Ok(Disk {
-            options: options.clone(),
-            capacity,
-            geometry,
-            discards,
-            store: Store::File(Arc::new(file)),
-        })
+        Ok(Disk { options: options.clone(), capacity, geometry, discards, store: Store::File(file) })
     }
 
     fn open_mem(options: &DiskOptions) -> Result<Disk, DiskError> {
@@ -189,7 +184,7 @@ impl Disk {
             Store::File(file) if self.options.kind == BackendKind::IoUring => {
                 Box::new(UringBackend::new(file.clone()))
             }
-            Store::File(file) => Box::new(SyncBackend(file.clone())),
+            Store::File(file) => Box::new(SyncBackend(QueueFile::new(file.clone()))),
             Store::Mem(region) => Box::new(MemBackend { region: region.clone(), readonly }),
             Store::Null => Box::new(NullBackend { size: self.capacity, readonly }),
         })
@@ -285,3 +280,7 @@ fn open_error(path: &Path, readonly: bool, direct: bool, cause: io::Error) -> Di
 fn failed(doing: &'static str, path: &Path, cause: io::Error) -> DiskError {
     DiskError::Io { doing, path: path.to_path_buf(), cause }
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

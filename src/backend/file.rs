@@ -1,8 +1,9 @@
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::aligned::{AlignedBuffer, PAGE};
 use super::geometry::Alignment;
@@ -17,8 +18,7 @@ pub(super) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_
 /// Zeroes the range and keeps its blocks.
 pub(super) const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 
-/// An open disk, shared by its queues, and everything that can be done to it by system calls of the calling thread.
-/// Any thread may use it.
+/// An open disk, shared by its queues. Any thread may use it.
 pub(super) struct DiskFile {
     pub(super) file: File,
     pub(super) size: u64,
@@ -49,15 +49,39 @@ impl DiskFile {
             no_zero_range: AtomicBool::new(false),
         }
     }
+}
 
-    /// The descriptor, open as long as `self`.
+/// What one queue does to its disk by system calls of the thread that owns the queue.
+pub(super) struct QueueFile {
+    pub(super) disk: Arc<DiskFile>,
+    calls: Cell<u64>,
+}
+
+impl QueueFile {
+    /// A queue of `disk`.
+    pub(super) fn new(disk: Arc<DiskFile>) -> QueueFile {
+        QueueFile { disk, calls: Cell::new(0) }
+    }
+
+    /// System calls made so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.get()
+    }
+
+    /// Counts a system call that is about to be made on the descriptor.
+    pub(super) fn call(&self) -> RawFd {
+        self.calls.set(self.calls.get() + 1);
+        self.fd()
+    }
+
+    /// The descriptor, open as long as `self.disk`.
     pub(super) fn fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+        self.disk.file.as_raw_fd()
     }
 
     /// Does all of `request` before it returns.
     pub(super) fn execute(&self, request: Request) -> io::Result<()> {
-        transfer::check(&request, self.size, self.readonly)?;
+        transfer::check(&request, self.disk.size, self.disk.readonly)?;
         match request.op {
             Op::Read | Op::Write { .. } => self.transfer(request.op, Transfer::new(request)),
             Op::Flush => self.flush(),
@@ -68,7 +92,7 @@ impl DiskFile {
 
     /// Whether the rest of `transfer` can go to the file as it is.
     pub(super) fn is_aligned(&self, transfer: &Transfer) -> bool {
-        let Some(direct) = self.direct else { return true };
+        let Some(direct) = self.disk.direct else { return true };
         transfer.offset().is_multiple_of(direct.offset as u64)
             && transfer.rest().iter().all(|b| {
                 (b.iov_base as usize).is_multiple_of(direct.memory) && b.iov_len.is_multiple_of(direct.offset)
@@ -91,10 +115,10 @@ impl DiskFile {
     }
 
     /// One preadv2 or pwritev2; repeated only if a signal came first.
-    fn vectored(&self, op: Op, buffers: &[libc::iovec], offset: u64) -> io::Result<usize> {
-        let (fd, first, count, offset) =
-            (self.fd(), buffers.as_ptr(), buffers.len() as libc::c_int, offset as libc::off_t);
+    pub(super) fn vectored(&self, op: Op, buffers: &[libc::iovec], offset: u64) -> io::Result<usize> {
+        let (first, count, offset) = (buffers.as_ptr(), buffers.len() as libc::c_int, offset as libc::off_t);
         loop {
+            let fd = self.call();
             // SAFETY: the buffers are guest memory that lives until the request completes (see `Request::buffers`),
             // or our own; `buffers` itself is borrowed for the call.
             let moved = unsafe {
@@ -112,7 +136,8 @@ impl DiskFile {
 
     pub(super) fn flush(&self) -> io::Result<()> {
         loop {
-            match self.file.sync_data() {
+            self.call();
+            match self.disk.file.sync_data() {
                 Err(e) => retry_if_interrupted(e)?,
                 Ok(()) => return Ok(()),
             }
@@ -121,7 +146,7 @@ impl DiskFile {
 
     /// Gives the range's space back.
     pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        let Some(block) = self.device_block.map(u64::from) else {
+        let Some(block) = self.disk.device_block.map(u64::from) else {
             return if len == 0 { Ok(()) } else { self.fallocate(PUNCH_HOLE, offset, len) };
         };
         // A discard is advice: parts of blocks at either end are kept.
@@ -131,7 +156,7 @@ impl DiskFile {
         }
         let range = [start, end - start];
         // SAFETY: BLKDISCARD reads two u64 from `range`.
-        match unsafe { libc::ioctl(self.fd(), BLKDISCARD as _, &range) } {
+        match unsafe { libc::ioctl(self.call(), BLKDISCARD as _, &range) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
@@ -139,8 +164,8 @@ impl DiskFile {
 
     /// How fallocate is to zero a range; `None`: it cannot.
     pub(super) fn zeroing_mode(&self, unmap: bool) -> Option<i32> {
-        let punch = unmap && !self.no_punch_hole.load(Ordering::Relaxed);
-        let zero = !self.no_zero_range.load(Ordering::Relaxed);
+        let punch = unmap && !self.disk.no_punch_hole.load(Ordering::Relaxed);
+        let zero = !self.disk.no_zero_range.load(Ordering::Relaxed);
         if punch { Some(PUNCH_HOLE) } else { zero.then_some(ZERO_RANGE) }
     }
 
@@ -152,7 +177,8 @@ impl DiskFile {
         while let Some(mode) = self.zeroing_mode(unmap) {
             match self.fallocate(mode, offset, len) {
                 Err(e) if cannot(&e) => {
-                    let known = if mode == PUNCH_HOLE { &self.no_punch_hole } else { &self.no_zero_range };
+                    let known =
+                        if mode == PUNCH_HOLE { &self.disk.no_punch_hole } else { &self.disk.no_zero_range };
                     known.store(true, Ordering::Relaxed);
                 }
                 // A part of a block, on a block device: that part has to be written.
@@ -190,7 +216,7 @@ impl DiskFile {
     fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
         loop {
             // SAFETY: no pointers. Offset and length are inside the disk, whose size fits an off_t.
-            if unsafe { libc::fallocate(self.fd(), mode, offset as libc::off_t, len as libc::off_t) } == 0 {
+            if unsafe { libc::fallocate(self.call(), mode, offset as libc::off_t, len as libc::off_t) } == 0 {
                 return Ok(());
             }
             retry_if_interrupted(io::Error::last_os_error())?;
@@ -199,7 +225,7 @@ impl DiskFile {
 
     /// Whether discards free space. Asked with a range behind the end, where there is nothing to free.
     pub(super) fn can_punch_holes(&self) -> bool {
-        let behind = self.size.next_multiple_of(1 << 20);
+        let behind = self.disk.size.next_multiple_of(1 << 20);
         i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()
     }
 }
@@ -225,3 +251,7 @@ pub(super) fn cannot(error: &io::Error) -> bool {
 pub(super) fn retry_if_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

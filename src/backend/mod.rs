@@ -20,6 +20,8 @@ mod lock;
 mod mem;
 mod null;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod transfer;
 mod uring;
 

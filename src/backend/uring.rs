@@ -7,7 +7,7 @@ use std::sync::Arc;
 use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{opcode, squeue};
 
-use super::file::{DiskFile, PUNCH_HOLE, ended, write_flags};
+use super::file::{DiskFile, PUNCH_HOLE, QueueFile, ended, write_flags};
 use super::transfer::{self, Transfer};
 use super::{Backend, Op, Outcome, Request, Submitter};
 
@@ -20,7 +20,7 @@ const MOST_RETRIES: u8 = 16;
 /// ring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, and zeroes where
 /// the file system has no fallocate for them.
 pub(super) struct UringBackend {
-    file: Arc<DiskFile>,
+    file: QueueFile,
     in_flight: HashMap<u64, InFlight, BuildHasherDefault<TokenHasher>>,
 }
 
@@ -38,32 +38,33 @@ enum Work {
 }
 
 impl UringBackend {
-    pub(super) fn new(file: Arc<DiskFile>) -> UringBackend {
-        UringBackend { file, in_flight: HashMap::default() }
+    pub(super) fn new(disk: Arc<DiskFile>) -> UringBackend {
+        UringBackend { file: QueueFile::new(disk), in_flight: HashMap::default() }
     }
 
     /// What `request` is to the ring; `Err`: it is over already.
     fn plan(&self, request: Request) -> Result<Work, io::Result<()>> {
-        transfer::check(&request, self.file.size, self.file.readonly).map_err(Err)?;
+        let file = &self.file;
+        transfer::check(&request, file.disk.size, file.disk.readonly).map_err(Err)?;
         let Request { op, offset, len, .. } = request;
-        let work = match op {
-            Op::Flush => return Ok(Work::Flush),
-            _ if len == 0 => return Err(Ok(())),
+        match op {
+            Op::Flush => Ok(Work::Flush),
+            _ if len == 0 => Err(Ok(())),
             Op::Read | Op::Write { .. } => {
                 let rest = Transfer::new(request);
-                if self.file.is_aligned(&rest) {
-                    Some(Work::Transfer { op, rest })
+                if file.is_aligned(&rest) {
+                    Ok(Work::Transfer { op, rest })
                 } else {
-                    return Err(self.file.transfer(op, rest));
+                    Err(file.transfer(op, rest))
                 }
             }
-            Op::Discard if self.file.device_block.is_some() => return Err(self.file.discard(offset, len)),
-            Op::Discard => Some(Work::Discard { offset, len }),
-            Op::WriteZeroes { unmap } => {
-                self.file.zeroing_mode(unmap).map(|mode| Work::Zero { offset, len, unmap, mode })
-            }
-        };
-        work.ok_or_else(|| self.file.execute(Request { op, offset, len, buffers: Vec::new() }))
+            Op::Discard if file.disk.device_block.is_some() => Err(file.discard(offset, len)),
+            Op::Discard => Ok(Work::Discard { offset, len }),
+            Op::WriteZeroes { unmap } => match file.zeroing_mode(unmap) {
+                Some(mode) => Ok(Work::Zero { offset, len, unmap, mode }),
+                None => Err(file.write_zeroes(offset, len, unmap)),
+            },
+        }
     }
 
     fn push(&mut self, token: u64, flight: InFlight, submitter: &mut dyn Submitter) -> Outcome {
@@ -71,7 +72,7 @@ impl UringBackend {
         self.in_flight.insert(token, flight);
         // SAFETY: the entry points to guest memory, valid until the request completes (see `Request::buffers`), and
         // to the vector in `flight`, which is neither changed nor freed before its completion takes it out of
-        // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as `self.file`.
+        // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as the disk.
         match unsafe { submitter.push(token, entry) } {
             Ok(()) => Outcome::Pending,
             Err(e) => {
@@ -130,6 +131,10 @@ impl Backend for UringBackend {
             _ => Outcome::Done(Ok(())),
         }
     }
+
+    fn system_calls(&self) -> u64 {
+        self.file.calls()
+    }
 }
 
 impl Drop for UringBackend {
@@ -138,7 +143,7 @@ impl Drop for UringBackend {
         // dataplane drains before it drops, so that there are none.
         if !self.in_flight.is_empty() {
             mem::forget(mem::take(&mut self.in_flight));
-            mem::forget(self.file.clone());
+            mem::forget(self.file.disk.clone());
         }
     }
 }
@@ -198,3 +203,7 @@ impl Hasher for TokenHasher {
         self.0 = token.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }
+
+#[cfg(test)]
+#[path = "uring_tests.rs"]
+mod tests;

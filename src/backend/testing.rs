@@ -1,0 +1,167 @@
+//! What the tests of this room share: a ring to run backends on, buffers, random numbers, and the model that every
+//! backend which stores is held against.
+
+use std::fs::File;
+use std::io;
+
+use io_uring::{IoUring, squeue};
+
+use super::{Backend, Op, Outcome, Request, Submitter, io_uring_available};
+
+/// A thread with a ring, or without.
+pub(super) struct TestRing(Option<IoUring>);
+
+impl TestRing {
+    /// For backends that need no ring.
+    pub(super) fn none() -> TestRing {
+        TestRing(None)
+    }
+
+    /// `None`, with a line that says why, where the host has no io_uring.
+    pub(super) fn new() -> Option<TestRing> {
+        match io_uring_available() {
+            Ok(()) => Some(TestRing(Some(IoUring::new(64).expect("available just now")))),
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                None
+            }
+        }
+    }
+
+    /// Runs one request to its end.
+    pub(super) fn run(&mut self, backend: &mut dyn Backend, request: Request) -> io::Result<()> {
+        match backend.start(7, request, self) {
+            Outcome::Done(result) => result,
+            Outcome::Pending => self.wait(backend, 1).pop().expect("one was waited for").1,
+        }
+    }
+
+    /// Waits until `count` requests are done.
+    pub(super) fn wait(&mut self, backend: &mut dyn Backend, count: usize) -> Vec<(u64, io::Result<()>)> {
+        let mut done = Vec::new();
+        while done.len() < count {
+            let ring = self.0.as_mut().expect("something is pending");
+            ring.submit_and_wait(1).expect("submit");
+            let found: Vec<_> = ring.completion().map(|c| (c.user_data(), c.result())).collect();
+            for (token, result) in found {
+                if let Outcome::Done(result) = backend.complete(token, result, self) {
+                    done.push((token, result));
+                }
+            }
+        }
+        done
+    }
+}
+
+impl Submitter for TestRing {
+    unsafe fn push(&mut self, token: u64, entry: squeue::Entry) -> io::Result<()> {
+        let ring = self.0.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        // SAFETY: the caller's promise.
+        unsafe { ring.submission().push(&entry.user_data(token)) }.map_err(io::Error::other)
+    }
+}
+
+/// A file of `size` zeroes, with no name. In `/dev/shm` (tmpfs: no FALLOC_FL_ZERO_RANGE) or the temporary directory.
+pub(super) fn file_of(size: u64, shm: bool) -> File {
+    let file =
+        if shm { tempfile::tempfile_in("/dev/shm") } else { tempfile::tempfile() }.expect("temporary file");
+    file.set_len(size).expect("size");
+    file
+}
+
+/// A request with buffers that are the given slices.
+pub(super) fn request(op: Op, offset: u64, buffers: &mut [&mut [u8]]) -> Request {
+    let buffers: Vec<_> = buffers
+        .iter_mut()
+        .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
+        .collect();
+    let len = buffers.iter().map(|b| b.iov_len as u64).sum();
+    Request { op, offset, len, buffers }
+}
+
+/// A request without buffers.
+pub(super) fn range(op: Op, offset: u64, len: u64) -> Request {
+    Request { op, offset, len, buffers: Vec::new() }
+}
+
+/// xorshift64*: the same numbers in every run.
+pub(super) struct Random(pub u64);
+
+impl Random {
+    /// Less than `limit`.
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit
+    }
+}
+
+/// Cuts `bytes` into up to five buffers. `align`: at multiples of it, else anywhere.
+fn cut<'a>(mut bytes: &'a mut [u8], align: usize, random: &mut Random) -> Vec<&'a mut [u8]> {
+    let mut pieces = Vec::new();
+    for _ in 0..random.below(5) {
+        let at = (random.below(bytes.len() + 1)) / align * align;
+        let (now, later) = bytes.split_at_mut(at);
+        pieces.push(now);
+        bytes = later;
+    }
+    pieces.push(bytes);
+    pieces
+}
+
+/// Random requests against a `Vec` that gets the same: every read has to find what the model has. `size`: bytes.
+/// A discarded byte is zero or what it was.
+pub(super) fn against_model(backend: &mut dyn Backend, ring: &mut TestRing, size: usize, seed: u64) {
+    let mut model = vec![0; size];
+    let mut random = Random(seed);
+    // Room to start a buffer at an address that is aligned to a page, or just not.
+    let mut memory = super::aligned::AlignedBuffer::new(256 * 1024 + 4096);
+    let memory = memory.bytes_mut();
+    for step in 0..400 {
+        let block = [512, 512, 4096][random.below(3)];
+        let offset = random.below(size / block) * block;
+        let most = (size - offset).min(256 * 1024) / block;
+        let short = if random.below(4) == 0 { most } else { most.min(16) };
+        let len = (random.below(short) + 1) * block;
+        let skew = [0, 0, 512, 1][random.below(4)];
+        let align = [512, 4096, 1][random.below(3)];
+        let bytes = &mut memory[skew..skew + len];
+        let part = offset..offset + len;
+        let (at, length) = (offset as u64, len as u64);
+        let durable = random.below(8) == 0;
+        let unmap = random.below(2) == 0;
+        match random.below(10) {
+            0..4 => {
+                bytes.fill_with(|| random.below(256) as u8);
+                model[part].copy_from_slice(bytes);
+                let mut pieces = cut(bytes, align, &mut random);
+                let write = request(Op::Write { durable }, at, &mut pieces);
+                ring.run(backend, write).expect("write");
+            }
+            4..8 => {
+                bytes.fill(0xee);
+                let mut pieces = cut(bytes, align, &mut random);
+                let read = request(Op::Read, at, &mut pieces);
+                ring.run(backend, read).expect("read");
+                assert!(memory[skew..skew + len] == model[part], "step {step}: {len} bytes at {offset}");
+            }
+            8 => {
+                ring.run(backend, range(Op::WriteZeroes { unmap }, at, length)).expect("write zeroes");
+                model[part].fill(0);
+            }
+            _ if unmap => {
+                ring.run(backend, range(Op::Discard, at, length)).expect("discard");
+                ring.run(backend, request(Op::Read, at, &mut [&mut *bytes])).expect("read after discard");
+                for (found, kept) in bytes.iter().zip(&mut model[part]) {
+                    assert!(*found == 0 || found == kept, "step {step}: neither zero nor what was there");
+                    *kept = *found;
+                }
+            }
+            _ => ring.run(backend, range(Op::Flush, 0, 0)).expect("flush"),
+        }
+    }
+    let mut all = vec![0xee; size];
+    ring.run(backend, request(Op::Read, 0, &mut [&mut all])).expect("read all");
+    assert!(all == model, "the whole disk at the end");
+}
