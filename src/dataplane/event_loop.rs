@@ -1,61 +1,15 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use crossbeam_channel::{Receiver, Sender};
 
-use super::interrupt::enter_io_thread;
+use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::poll::PollWindow;
 use super::ring::RingError;
 use super::setup::QueueSetup;
 use super::waiter::{Event, Patience, Tagged, Waiter};
 use super::worker::Worker;
-use crate::backend::Backend;
-
-/// Why the dataplane could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum DataplaneError {
-    /// A loop could not be made.
-    #[error("cannot make the event loop of {name}: {source}")]
-    Loop {
-        /// Thread name.
-        name: String,
-        /// errno.
-        source: io::Error,
-    },
-    /// The rings that the driver gave are unusable.
-    #[error(transparent)]
-    Ring(#[from] RingError),
-    /// The loop has ended.
-    #[error("thread {0} has ended")]
-    Ended(String),
-}
-
-/// How a loop is to run.
-#[derive(Clone, Debug, Default)]
-pub struct LoopConfig {
-    /// Thread name, as `ps -L` shows it (15 bytes).
-    pub name: String,
-    /// Sleep in an io_uring, which backends of kind io_uring need; else in an epoll.
-    pub uring: bool,
-    /// Longest busy-poll before a sleep, in nanoseconds; 0: none.
-    pub poll_max_ns: u64,
-    /// CPU to stay on.
-    pub cpu: Option<usize>,
-}
-
-/// What a loop did, apart from its queues.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct LoopCounters {
-    /// Waits: `epoll_wait` or `io_uring_enter`, one system call each.
-    pub waits: AtomicU64,
-    /// Waits that a busy-poll made needless.
-    pub poll_hits: AtomicU64,
-}
 
 /// What a source's callback wants of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,82 +20,6 @@ pub enum Flow {
     Remove,
     /// End the loop.
     Stop,
-}
-
-enum Control {
-    Attach(Box<QueueSetup>, Sender<Result<u32, RingError>>),
-    Detach(u32, Sender<Box<Worker>>),
-    Stop,
-}
-
-/// A loop to be reached from other threads.
-#[derive(Clone)]
-pub struct LoopHandle {
-    name: Arc<str>,
-    control: Sender<Control>,
-    wake: Arc<EventFd>,
-    counters: Arc<LoopCounters>,
-}
-
-impl LoopHandle {
-    /// Gives a queue to the loop, which looks at its ring at once: a kick that came before is not lost.
-    ///
-    /// Must not be called on the loop's own thread.
-    ///
-    /// # Errors
-    /// Unusable rings, or the loop has ended.
-    pub fn attach(&self, setup: QueueSetup) -> Result<Attachment, DataplaneError> {
-        let (reply, answer) = bounded(1);
-        self.send(Control::Attach(Box::new(setup), reply))?;
-        let id = answer.recv().map_err(|_| self.ended())??;
-        Ok(Attachment { id, handle: self.clone() })
-    }
-
-    /// Ends the loop once its queues have drained. Does nothing if it has ended.
-    pub fn stop(&self) {
-        let _ = self.send(Control::Stop);
-    }
-
-    /// Thread name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Counts.
-    pub fn counters(&self) -> &LoopCounters {
-        &self.counters
-    }
-
-    fn send(&self, message: Control) -> Result<(), DataplaneError> {
-        self.control.send(message).map_err(|_| self.ended())?;
-        let _ = self.wake.write(1);
-        Ok(())
-    }
-
-    fn ended(&self) -> DataplaneError {
-        DataplaneError::Ended(self.name.to_string())
-    }
-}
-
-/// A queue at a loop.
-pub struct Attachment {
-    id: u32,
-    handle: LoopHandle,
-}
-
-impl Attachment {
-    /// Takes the queue back: no request is started any more, those in flight complete, and the calling thread
-    /// publishes them and rings the guest for them. When it returns nothing touches the rings. Answers the backend;
-    /// `None` if the loop has ended (it drained its queues then).
-    ///
-    /// Must not be called on the loop's own thread.
-    pub fn detach(self) -> Option<Box<dyn Backend>> {
-        let (reply, answer) = bounded(1);
-        self.handle.send(Control::Detach(self.id, reply)).ok()?;
-        let mut worker = answer.recv().ok()?;
-        worker.finish();
-        Some(worker.into_backend())
-    }
 }
 
 struct Seat {
@@ -178,6 +56,7 @@ pub struct EventLoop {
     handle: LoopHandle,
     poll: PollWindow,
     stopping: bool,
+    turns: u32,
     events: Vec<Event>,
 }
 
@@ -189,11 +68,8 @@ impl EventLoop {
     pub fn new(config: &LoopConfig) -> Result<EventLoop, DataplaneError> {
         let fail = |source| DataplaneError::Loop { name: config.name.clone(), source };
         let mut waiter = if config.uring { Waiter::uring() } else { Waiter::epoll() }.map_err(fail)?;
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(fail)?);
+        let (handle, control, wake) = LoopHandle::new(&config.name).map_err(fail)?;
         waiter.add(0, wake.as_raw_fd(), true).map_err(fail)?;
-        let (sender, control) = unbounded();
-        let handle =
-            LoopHandle { name: config.name.as_str().into(), control: sender, wake, counters: Arc::default() };
         Ok(EventLoop {
             waiter,
             seats: Vec::new(),
@@ -203,6 +79,7 @@ impl EventLoop {
             handle,
             poll: PollWindow::new(config.poll_max_ns),
             stopping: false,
+            turns: 0,
             events: Vec::new(),
         })
     }
@@ -259,6 +136,9 @@ impl EventLoop {
             }
         }
         self.events = events;
+        if !self.control.is_empty() {
+            self.obey();
+        }
         self.work();
         Ok(())
     }
@@ -266,11 +146,14 @@ impl EventLoop {
     /// Collects events: without a sleep if there is work, after a busy-poll if that is wanted, else by sleeping.
     fn gather(&mut self) -> io::Result<()> {
         let busy = self.has_ready() || self.poll_rings() || !self.arm();
-        if busy && !self.waiter.has_completions() && !self.waiter.has_unsubmitted() {
+        // A queue that is never empty must not keep the other descriptors from being looked at.
+        self.turns = self.turns.wrapping_add(1);
+        let look = self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns % 64 == 0;
+        if busy && !look {
             return Ok(());
         }
         let patience = if busy { Patience::Look } else { Patience::Sleep };
-        let counters = &self.handle.counters;
+        let counters = self.handle.counters();
         counters.waits.store(counters.waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let slept = self.poll.sleeping();
         self.waiter.wait(patience, &mut self.events)?;
@@ -295,7 +178,7 @@ impl EventLoop {
                 }
             }
             if found || self.waiter.has_completions() || !self.control.is_empty() {
-                let counters = &self.handle.counters;
+                let counters = self.handle.counters();
                 counters.poll_hits.store(counters.poll_hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 return true;
             }
@@ -327,8 +210,8 @@ impl EventLoop {
                 }
             }
             Some(&Watched::Source(index)) => self.call(tag, index),
-            Some(Watched::Wake) => self.obey(),
-            None => {}
+            // Messages are looked for in every turn.
+            Some(Watched::Wake) | None => {}
         }
     }
 
@@ -403,52 +286,6 @@ impl EventLoop {
     }
 }
 
-/// An I/O thread: a loop on a thread of its own, where `auto` completes by irqfd.
-pub struct IoThread {
-    handle: LoopHandle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl IoThread {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// No thread, no io_uring or no epoll to be had.
-    pub fn spawn(config: LoopConfig) -> Result<IoThread, DataplaneError> {
-        let name = config.name.clone();
-        let (sender, started) = bounded(1);
-        let run = move || {
-            enter_io_thread();
-            if let Some(cpu) = config.cpu {
-                super::pin_to_cpu(cpu);
-            }
-            match EventLoop::new(&config) {
-                Ok(event_loop) => {
-                    let _ = sender.send(Ok(event_loop.handle()));
-                    if let Err(error) = event_loop.run() {
-                        eprintln!("doorbell: thread {}: waiting failed: {error}", config.name);
-                    }
-                }
-                Err(error) => _ = sender.send(Err(error)),
-            }
-        };
-        let fail = |source| DataplaneError::Loop { name: name.clone(), source };
-        let thread = std::thread::Builder::new().name(name.clone()).spawn(run).map_err(fail)?;
-        let handle = started.recv().map_err(|_| DataplaneError::Ended(name.clone()))??;
-        Ok(IoThread { handle, thread: Some(thread) })
-    }
-
-    /// For other threads.
-    pub fn handle(&self) -> &LoopHandle {
-        &self.handle
-    }
-}
-
-impl Drop for IoThread {
-    fn drop(&mut self) {
-        self.handle.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
+#[cfg(test)]
+#[path = "event_loop_tests.rs"]
+mod tests;

@@ -6,18 +6,22 @@
 
 mod area;
 mod event_loop;
+mod handle;
 mod interrupt;
+mod io_thread;
 mod poll;
 mod request;
 mod ring;
 mod setup;
+#[cfg(test)]
+mod testing;
 mod waiter;
 mod worker;
 
-pub use event_loop::{
-    Attachment, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopCounters, LoopHandle,
-};
+pub use event_loop::{EventLoop, Flow};
+pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandle};
 pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, in_io_thread};
+pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueLayout, QueueSetup};
 

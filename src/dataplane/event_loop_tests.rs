@@ -1,0 +1,158 @@
+use std::sync::atomic::Ordering;
+
+use super::super::testing::{Driver, Instant, SIZE, TwoSteps};
+use super::super::{CompletePath, IoThread, LoopConfig};
+use super::*;
+
+fn spawn(uring: bool, poll_max_ns: u64) -> IoThread {
+    IoThread::spawn(LoopConfig { name: "test".into(), uring, poll_max_ns, cpu: None }).unwrap()
+}
+
+fn have_uring() -> bool {
+    let have = Waiter::uring().is_ok();
+    if !have {
+        eprintln!("skipped: this host offers no io_uring");
+    }
+    have
+}
+
+#[test]
+fn requests_made_before_the_queue_was_live_complete_without_a_kick() {
+    for uring in [false, true] {
+        if uring && !have_uring() {
+            continue;
+        }
+        let (driver, thread) = (Driver::new(CompletePath::Auto), spawn(uring, 0));
+        driver.offer(0, 0, 0);
+        driver.offer(1, 1, 5);
+        let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+        assert_eq!(driver.interrupts(), 1, "two requests, one batch, one ring-back");
+        assert_eq!((driver.used_index(), driver.status(0), driver.status(1)), (2, Some(0), Some(0)));
+        assert_eq!(driver.counters.batches.load(Ordering::Relaxed), 1);
+        assert!(attached.detach().is_some());
+    }
+}
+
+#[test]
+fn every_kick_is_seen_although_the_eventfd_is_never_read() {
+    for (uring, poll) in [(false, 0), (true, 0), (false, 50_000), (true, 50_000)] {
+        if uring && !have_uring() {
+            continue;
+        }
+        let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(uring, poll));
+        let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+        for round in 0..1000u16 {
+            driver.offer(round % 5, 0, 0);
+            driver.kick();
+            driver.interrupts();
+            assert_eq!(driver.used_index(), round + 1);
+        }
+        attached.detach();
+        assert_eq!(driver.kick.read().unwrap(), 1000, "the eventfd counts the kicks");
+        assert_eq!(driver.counters.requests.load(Ordering::Relaxed), 1000);
+    }
+}
+
+#[test]
+fn auto_completes_by_irqfd_on_an_io_thread_and_by_message_elsewhere() {
+    let (driver, thread) = (Driver::new(CompletePath::Auto), spawn(false, 0));
+    let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+    driver.offer(0, 0, 0);
+    driver.kick();
+    driver.interrupts();
+    let counts = driver.interrupt.counts();
+    assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (1, 0));
+    attached.detach();
+
+    // The same device on the main loop: this very thread.
+    let driver = Driver::new(CompletePath::Auto);
+    let main = EventLoop::new(&LoopConfig { name: "main".into(), ..LoopConfig::default() }).unwrap();
+    let handle = main.handle();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let attached = handle.attach(driver.setup(Instant)).unwrap();
+            driver.offer(0, 0, 0);
+            driver.kick();
+            driver.interrupts();
+            attached.detach();
+            handle.stop();
+        });
+        main.run().unwrap();
+    });
+    let counts = driver.interrupt.counts();
+    assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (0, 1));
+}
+
+#[test]
+fn detaching_drains_what_is_in_flight_and_every_request_completes_once() {
+    if !have_uring() {
+        return;
+    }
+    for _ in 0..50 {
+        let (driver, thread) = (Driver::new(CompletePath::Auto), spawn(true, 0));
+        let attached = thread.handle().attach(driver.setup(TwoSteps::default())).unwrap();
+        for n in 0..5 {
+            driver.offer(n, 0, 0);
+        }
+        driver.kick();
+        attached.detach();
+        // The loop started all five or none: the kick and the detach race.
+        let done = driver.counters.requests.load(Ordering::Relaxed);
+        assert_eq!(u64::from(driver.used_index()), done);
+        let answered = (0..5).filter(|&n| driver.status(n).is_some()).count();
+        assert_eq!(answered as u64, done);
+    }
+}
+
+#[test]
+fn stopping_the_thread_drains_too() {
+    if !have_uring() {
+        return;
+    }
+    let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(true, 0));
+    for n in 0..5 {
+        driver.offer(n, 0, 0);
+    }
+    let attached = thread.handle().attach(driver.setup(TwoSteps::default())).unwrap();
+    driver.interrupts();
+    drop(thread);
+    assert_eq!(driver.used_index(), 5);
+    assert!(attached.detach().is_none(), "the loop has ended and keeps nothing");
+}
+
+#[test]
+fn a_broken_ring_is_reported_once_and_stops_only_its_own_queue() {
+    let thread = spawn(false, 0);
+    let (bad, good) = (Driver::new(CompletePath::Irqfd), Driver::new(CompletePath::Irqfd));
+    let bad_queue = thread.handle().attach(bad.setup(Instant)).unwrap();
+    let good_queue = thread.handle().attach(good.setup(Instant)).unwrap();
+    bad.offer(0, 0, 0);
+    bad.offer_head(SIZE);
+    bad.kick();
+    bad.interrupts();
+    good.offer(0, 0, 0);
+    good.kick();
+    good.interrupts();
+    assert!(bad.broken.load(Ordering::SeqCst));
+    assert_eq!((bad.used_index(), good.used_index()), (1, 1), "what came before the break completes");
+    bad_queue.detach();
+    good_queue.detach();
+}
+
+#[test]
+fn errors_become_the_status_that_the_spec_names() {
+    let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(false, 0));
+    let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+    for (n, (kind, sector)) in [(4, 0), (0, 1000), (1, 999), (77, 0)].into_iter().enumerate() {
+        driver.offer(n as u16, kind, sector);
+    }
+    driver.kick();
+    driver.interrupts();
+    attached.detach();
+    let status = |n| driver.status(n).unwrap();
+    assert_eq!(
+        [status(0), status(1), status(2), status(3)],
+        [1, 1, 0, 2],
+        "EIO, beyond the end, ok, unknown"
+    );
+}

@@ -1,0 +1,140 @@
+//! A loop as other threads see it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::ring::RingError;
+use super::setup::QueueSetup;
+use super::worker::Worker;
+use crate::backend::Backend;
+
+/// Why the dataplane could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// A loop could not be made.
+    #[error("cannot make the event loop of {name}: {source}")]
+    Loop {
+        /// Thread name.
+        name: String,
+        /// errno.
+        source: io::Error,
+    },
+    /// The rings that the driver gave are unusable.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The loop has ended.
+    #[error("thread {0} has ended")]
+    Ended(String),
+}
+
+/// How a loop is to run.
+#[derive(Clone, Debug, Default)]
+pub struct LoopConfig {
+    /// Thread name, as `ps -L` shows it (15 bytes).
+    pub name: String,
+    /// Sleep in an io_uring, which backends of kind io_uring need; else in an epoll.
+    pub uring: bool,
+    /// Longest busy-poll before a sleep, in nanoseconds; 0: none.
+    pub poll_max_ns: u64,
+    /// CPU to stay on.
+    pub cpu: Option<usize>,
+}
+
+/// What a loop did, apart from its queues.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct LoopCounters {
+    /// Waits: `epoll_wait` or `io_uring_enter`, one system call each.
+    pub waits: AtomicU64,
+    /// Waits that a busy-poll made needless.
+    pub poll_hits: AtomicU64,
+}
+
+pub(super) enum Control {
+    Attach(Box<QueueSetup>, Sender<Result<u32, RingError>>),
+    Detach(u32, Sender<Box<Worker>>),
+    Stop,
+}
+
+/// A loop to be reached from other threads.
+#[derive(Clone)]
+pub struct LoopHandle {
+    name: Arc<str>,
+    control: Sender<Control>,
+    wake: Arc<EventFd>,
+    counters: Arc<LoopCounters>,
+}
+
+impl LoopHandle {
+    /// A handle, and what its loop listens to: the messages, and the eventfd that announces them.
+    pub(super) fn new(name: &str) -> io::Result<(LoopHandle, Receiver<Control>, Arc<EventFd>)> {
+        let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let (sender, control) = unbounded();
+        let handle =
+            LoopHandle { name: name.into(), control: sender, wake: wake.clone(), counters: Arc::default() };
+        Ok((handle, control, wake))
+    }
+
+    /// Gives a queue to the loop, which looks at its ring at once: a kick that came before is not lost.
+    ///
+    /// Must not be called on the loop's own thread.
+    ///
+    /// # Errors
+    /// Unusable rings, or the loop has ended.
+    pub fn attach(&self, setup: QueueSetup) -> Result<Attachment, DataplaneError> {
+        let (reply, answer) = bounded(1);
+        self.send(Control::Attach(Box::new(setup), reply))?;
+        let id = answer.recv().map_err(|_| self.ended())??;
+        Ok(Attachment { id, handle: self.clone() })
+    }
+
+    /// Ends the loop once its queues have drained. Does nothing if it has ended.
+    pub fn stop(&self) {
+        let _ = self.send(Control::Stop);
+    }
+
+    /// Thread name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts.
+    pub fn counters(&self) -> &LoopCounters {
+        &self.counters
+    }
+
+    fn send(&self, message: Control) -> Result<(), DataplaneError> {
+        self.control.send(message).map_err(|_| self.ended())?;
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+
+    fn ended(&self) -> DataplaneError {
+        DataplaneError::Ended(self.name.to_string())
+    }
+}
+
+/// A queue at a loop.
+pub struct Attachment {
+    id: u32,
+    handle: LoopHandle,
+}
+
+impl Attachment {
+    /// Takes the queue back: no request is started any more, those in flight complete, and the calling thread
+    /// publishes them and rings the guest for them. When it returns nothing touches the rings. Answers the backend;
+    /// `None` if the loop has ended (it drained its queues then).
+    ///
+    /// Must not be called on the loop's own thread.
+    pub fn detach(self) -> Option<Box<dyn Backend>> {
+        let (reply, answer) = bounded(1);
+        self.handle.send(Control::Detach(self.id, reply)).ok()?;
+        let mut worker = answer.recv().ok()?;
+        worker.finish();
+        Some(worker.into_backend())
+    }
+}
