@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
@@ -63,8 +64,9 @@ impl Submitter for TestRing {
 
 /// A file of `size` zeroes, with no name. In `/dev/shm` (tmpfs: no FALLOC_FL_ZERO_RANGE) or the temporary directory.
 pub(super) fn file_of(size: u64, shm: bool) -> File {
-    let file =
-        if shm { tempfile::tempfile_in("/dev/shm") } else { tempfile::tempfile() }.expect("temporary file");
+    let shm = shm && Path::new("/dev/shm").is_dir();
+    let file = if shm { tempfile::tempfile_in("/dev/shm") } else { tempfile::tempfile() };
+    let file = file.expect("temporary file");
     file.set_len(size).expect("size");
     file
 }
@@ -151,7 +153,11 @@ pub(super) fn against_model(backend: &mut dyn Backend, ring: &mut TestRing, size
                 model[part].fill(0);
             }
             _ if unmap => {
-                ring.run(backend, range(Op::Discard, at, length)).expect("discard");
+                match ring.run(backend, range(Op::Discard, at, length)) {
+                    // Not every file system that tests run on has holes.
+                    Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                    result => result.expect("discard"),
+                }
                 ring.run(backend, request(Op::Read, at, &mut [&mut *bytes])).expect("read after discard");
                 for (found, kept) in bytes.iter().zip(&mut model[part]) {
                     assert!(*found == 0 || found == kept, "step {step}: neither zero nor what was there");
