@@ -189,7 +189,7 @@ fn nobody_writes_to_a_readonly_disk() {
         for request in [
             request(Op::Write { durable: false }, 0, &mut [&mut bytes]),
             range(Op::Discard, 0, 512),
-            range(Op::WriteZeroes { unmap: false }, 0, 512),
+            range(Op::WriteZeroes { unmap: false, durable: false }, 0, 512),
         ] {
             let outcome = backend.start(1, request, &mut TestRing::none());
             assert!(matches!(outcome, Outcome::Done(Err(_))), "{kind}: {outcome:?}");
@@ -212,7 +212,7 @@ fn block_devices() {
             eprintln!("{kind}, direct {direct}: {:?}, discard {}", disk.geometry(), disk.supports_discard());
             let mut backend = disk.queue_backend().unwrap();
             let all = disk.capacity_sectors() * 512;
-            ring.run(&mut *backend, range(Op::WriteZeroes { unmap: true }, 0, all)).unwrap();
+            ring.run(&mut *backend, range(Op::WriteZeroes { unmap: true, durable: false }, 0, all)).unwrap();
             against_model(&mut *backend, &mut ring, SIZE as usize, 41);
             says(&sync(&path), &["in use by this host"]);
         }

@@ -86,7 +86,9 @@ impl QueueFile {
             Op::Read | Op::Write { .. } => self.transfer(request.op, Transfer::new(request)),
             Op::Flush => self.flush(),
             Op::Discard => self.discard(request.offset, request.len),
-            Op::WriteZeroes { unmap } => self.write_zeroes(request.offset, request.len, unmap),
+            Op::WriteZeroes { unmap, durable } => {
+                self.write_zeroes(request.offset, request.len, unmap, durable)
+            }
         }
     }
 
@@ -170,10 +172,15 @@ impl QueueFile {
     }
 
     /// Zeroes the range; by fallocate if the file system can, else by writing zeroes.
-    pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
+    pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool, durable: bool) -> io::Result<()> {
+        if len > 0 {
+            self.zero(offset, len, unmap)?;
         }
+        // fallocate has no flag for it.
+        if durable { self.flush() } else { Ok(()) }
+    }
+
+    fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         while let Some(mode) = self.zeroing_mode(unmap) {
             match self.fallocate(mode, offset, len) {
                 Err(e) if cannot(&e) => {

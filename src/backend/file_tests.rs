@@ -48,7 +48,11 @@ fn writes_zeroes_where_fallocate_cannot() {
         let mut bytes = vec![0x5a; SIZE];
         ring.run(&mut backend, request(Op::Write { durable: false }, 0, &mut [&mut bytes])).unwrap();
         // Longer than one round of zeroes is not possible here, but it begins and ends inside a block.
-        ring.run(&mut backend, range(Op::WriteZeroes { unmap: true }, 512, SIZE as u64 - 1024)).unwrap();
+        ring.run(
+            &mut backend,
+            range(Op::WriteZeroes { unmap: true, durable: false }, 512, SIZE as u64 - 1024),
+        )
+        .unwrap();
         ring.run(&mut backend, request(Op::Read, 0, &mut [&mut bytes])).unwrap();
         assert!(bytes[..512].iter().all(|&b| b == 0x5a), "the sector before");
         assert!(bytes[512..SIZE - 512].iter().all(|&b| b == 0), "the range");
@@ -135,7 +139,7 @@ fn refuses_what_would_leave_the_disk() {
     assert!(queue.execute(request(write, last, &mut [&mut bytes])).is_err(), "over the end");
     assert!(queue.execute(request(write, u64::MAX - 511, &mut [&mut bytes])).is_err(), "around the end");
     assert!(
-        queue.execute(range(Op::WriteZeroes { unmap: true }, last, 1024)).is_err(),
+        queue.execute(range(Op::WriteZeroes { unmap: true, durable: false }, last, 1024)).is_err(),
         "zeroes over the end"
     );
     assert!(queue.execute(range(Op::Read, 0, 512)).is_err(), "fewer buffers than bytes");
@@ -167,7 +171,7 @@ fn discards_free_blocks() {
     queue.execute(range(Op::Discard, 0, 256 * 1024)).unwrap();
     let less = queue.disk.file.metadata().unwrap().blocks();
     assert!(less < full, "{less} blocks after, {full} before");
-    queue.execute(range(Op::WriteZeroes { unmap: true }, 256 * 1024, 256 * 1024)).unwrap();
+    queue.execute(range(Op::WriteZeroes { unmap: true, durable: false }, 256 * 1024, 256 * 1024)).unwrap();
     assert!(queue.disk.file.metadata().unwrap().blocks() < less);
     assert_eq!(queue.disk.file.metadata().unwrap().len(), SIZE as u64);
 }

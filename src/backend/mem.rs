@@ -72,7 +72,7 @@ impl MemRegion {
             Op::Read | Op::Write { .. } => self.copy(request),
             Op::Flush => Ok(()),
             Op::Discard => self.zero(request.offset, request.len, true),
-            Op::WriteZeroes { unmap } => self.zero(request.offset, request.len, unmap),
+            Op::WriteZeroes { unmap, .. } => self.zero(request.offset, request.len, unmap),
         }
     }
 

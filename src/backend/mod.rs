@@ -47,10 +47,12 @@ pub enum Op {
     Flush,
     /// The range's contents are no longer wanted.
     Discard,
-    /// The range reads as zeroes afterwards; `unmap`: its space may be given back.
+    /// The range reads as zeroes afterwards; `unmap`: its space may be given back; `durable`: as for `Write`.
     WriteZeroes {
         /// Whether the range may be deallocated.
         unmap: bool,
+        /// Whether the zeroes must be durable when it completes.
+        durable: bool,
     },
 }
 

@@ -149,7 +149,8 @@ pub(super) fn against_model(backend: &mut dyn Backend, ring: &mut TestRing, size
                 assert!(memory[skew..skew + len] == model[part], "step {step}: {len} bytes at {offset}");
             }
             8 => {
-                ring.run(backend, range(Op::WriteZeroes { unmap }, at, length)).expect("write zeroes");
+                ring.run(backend, range(Op::WriteZeroes { unmap, durable }, at, length))
+                    .expect("write zeroes");
                 model[part].fill(0);
             }
             _ if unmap => {

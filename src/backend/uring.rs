@@ -34,7 +34,7 @@ enum Work {
     Transfer { op: Op, rest: Transfer },
     Flush,
     Discard { offset: u64, len: u64 },
-    Zero { offset: u64, len: u64, unmap: bool, mode: i32 },
+    Zero { offset: u64, len: u64, unmap: bool, durable: bool, mode: i32 },
 }
 
 impl UringBackend {
@@ -60,9 +60,9 @@ impl UringBackend {
             }
             Op::Discard if file.disk.device_block.is_some() => Err(file.discard(offset, len)),
             Op::Discard => Ok(Work::Discard { offset, len }),
-            Op::WriteZeroes { unmap } => match file.zeroing_mode(unmap) {
-                Some(mode) => Ok(Work::Zero { offset, len, unmap, mode }),
-                None => Err(file.write_zeroes(offset, len, unmap)),
+            Op::WriteZeroes { unmap, durable } => match file.zeroing_mode(unmap) {
+                Some(mode) => Ok(Work::Zero { offset, len, unmap, durable, mode }),
+                None => Err(file.write_zeroes(offset, len, unmap, durable)),
             },
         }
     }
@@ -88,7 +88,9 @@ impl UringBackend {
             Work::Transfer { op, rest } => self.file.transfer(op, rest),
             Work::Flush => self.file.flush(),
             Work::Discard { offset, len } => self.file.discard(offset, len),
-            Work::Zero { offset, len, unmap, .. } => self.file.write_zeroes(offset, len, unmap),
+            Work::Zero { offset, len, unmap, durable, .. } => {
+                self.file.write_zeroes(offset, len, unmap, durable)
+            }
         })
     }
 }
@@ -127,6 +129,9 @@ impl Backend for UringBackend {
                     _ if self.file.is_aligned(rest) => self.push(token, flight, submitter),
                     _ => self.finish(flight.work),
                 }
+            }
+            (Work::Zero { durable: true, .. }, _) => {
+                self.push(token, InFlight { work: Work::Flush, retries: 0 }, submitter)
             }
             _ => Outcome::Done(Ok(())),
         }

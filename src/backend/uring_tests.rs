@@ -73,7 +73,7 @@ fn zeroes_are_written_where_the_file_system_cannot() {
     let mut backend = backend(disk(true));
     backend.file.disk.file.write_all_at(&[9; 4096], 0).unwrap();
     for _ in 0..2 {
-        ring.run(&mut backend, range(Op::WriteZeroes { unmap: false }, 512, 1024)).unwrap();
+        ring.run(&mut backend, range(Op::WriteZeroes { unmap: false, durable: false }, 512, 1024)).unwrap();
     }
     let mut bytes = [0; 2048];
     backend.file.disk.file.read_exact_at(&mut bytes, 0).unwrap();
@@ -131,7 +131,7 @@ fn a_ring_that_takes_nothing_fails_the_request() {
         request(Op::Read, 0, &mut [&mut bytes]),
         range(Op::Flush, 0, 0),
         range(Op::Discard, 0, 512),
-        range(Op::WriteZeroes { unmap: true }, 0, 512),
+        range(Op::WriteZeroes { unmap: true, durable: false }, 0, 512),
     ];
     for request in requests {
         assert!(matches!(backend.start(1, request, &mut ring), Outcome::Done(Err(_))));
@@ -172,6 +172,17 @@ fn a_rest_that_is_not_aligned_is_done_by_hand() {
     assert!(matches!(backend.complete(5, 512, &mut ring), Outcome::Done(Ok(()))));
     // The first sector is what the fake ring pretended to have moved.
     assert!(memory.bytes_mut()[512..].iter().all(|&b| b == 3));
+}
+
+#[test]
+fn durable_zeroes_are_followed_by_a_flush() {
+    let mut ring = FakeRing { pushed: 0, room: 1000 };
+    let mut backend = backend(disk(false));
+    let zeroes = range(Op::WriteZeroes { unmap: true, durable: true }, 0, 512);
+    assert!(matches!(backend.start(1, zeroes, &mut ring), Outcome::Pending));
+    assert!(matches!(backend.complete(1, 0, &mut ring), Outcome::Pending));
+    assert_eq!(ring.pushed, 2);
+    assert!(matches!(backend.complete(1, 0, &mut ring), Outcome::Done(Ok(()))));
 }
 
 #[test]

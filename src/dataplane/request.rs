@@ -68,7 +68,7 @@ pub fn parse(chain: &mut Chain, block: &BlockParams) -> Result<Parsed, RingError
             (if chain.readable.is_empty() { request } else { Todo::Answer(Status::IoErr) }, writable)
         }
         VIRTIO_BLK_T_OUT if writable == 0 => {
-            let durable = !block.writeback.load(Ordering::Relaxed);
+            let durable = write_through(block);
             (transfer(Op::Write { durable }, sector, &mut chain.readable, block), 0)
         }
         VIRTIO_BLK_T_FLUSH => (Todo::Backend(request(Op::Flush, 0, 0)), 0),
@@ -106,6 +106,11 @@ fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockPa
     Todo::Backend(Request { buffers: std::mem::take(buffers), ..request(op, sector * SECTOR, len) })
 }
 
+/// Whether a write of any kind, zeroes too, has to be durable when it completes.
+fn write_through(block: &BlockParams) -> bool {
+    !block.writeback.load(Ordering::Relaxed)
+}
+
 fn in_range(sector: u64, sectors: u64, block: &BlockParams) -> bool {
     sectors > 0 && sector.checked_add(sectors).is_some_and(|end| end <= block.capacity)
 }
@@ -131,7 +136,11 @@ fn range(kind: u32, chain: &mut Chain, block: &BlockParams) -> Result<Request, S
     if block.readonly || sectors > max || !in_range(sector, u64::from(sectors), block) {
         return Err(Status::IoErr);
     }
-    let op = if discard { Op::Discard } else { Op::WriteZeroes { unmap: flags != 0 } };
+    let op = if discard {
+        Op::Discard
+    } else {
+        Op::WriteZeroes { unmap: flags != 0, durable: write_through(block) }
+    };
     Ok(request(op, sector * SECTOR, u64::from(sectors) * SECTOR))
 }
 

@@ -93,8 +93,12 @@ fn ranges_obey_their_limits_and_flags() {
     assert_eq!(answer(ask(VIRTIO_BLK_T_DISCARD, 0, 101, 0)), Status::IoErr, "too long");
     assert_eq!(answer(ask(VIRTIO_BLK_T_DISCARD, 950, 60, 0)), Status::IoErr, "beyond the end");
     assert_eq!(answer(ask(VIRTIO_BLK_T_DISCARD, 0, 0, 0)), Status::IoErr, "nothing");
-    let Todo::Backend(request) = ask(VIRTIO_BLK_T_WRITE_ZEROES, 10, 20, 1) else { panic!() };
-    assert_eq!((request.op, request.offset, request.len), (Op::WriteZeroes { unmap: true }, 5120, 10240));
+    for writeback in [true, false] {
+        block.writeback.store(writeback, Ordering::Relaxed);
+        let Todo::Backend(request) = ask(VIRTIO_BLK_T_WRITE_ZEROES, 10, 20, 1) else { panic!() };
+        let op = Op::WriteZeroes { unmap: true, durable: !writeback };
+        assert_eq!((request.op, request.offset, request.len), (op, 5120, 10240));
+    }
     let two = &mut [0u8; 32];
     assert_eq!(
         answer(run(header(VIRTIO_BLK_T_DISCARD, 0), two, &mut [0], &block)),
