@@ -7,7 +7,10 @@ use io_uring::{IoUring, Probe, opcode};
 /// # Errors
 /// The reason, and what would change it, as a part of a sentence.
 pub fn io_uring_available() -> Result<(), String> {
-    let ring = IoUring::new(2).map_err(|e| reason(&e))?;
+    let ring = IoUring::new(2).map_err(|e| {
+        let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+        reason(&e, switch.unwrap_or_default().trim())
+    })?;
     let mut probe = Probe::new();
     // The probe came with Linux 5.6, as did the youngest operations asked for.
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
@@ -25,9 +28,9 @@ pub fn io_uring_available() -> Result<(), String> {
     }
 }
 
-fn reason(error: &io::Error) -> String {
-    let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    match (error.raw_os_error(), switch.trim()) {
+/// `switch`: the value of kernel.io_uring_disabled (Linux 6.6), empty where there is none.
+fn reason(error: &io::Error, switch: &str) -> String {
+    match (error.raw_os_error(), switch) {
         (Some(libc::ENOSYS), _) => {
             "its kernel has no io_uring (Linux 5.6 is needed), or a filter hides it".into()
         }
@@ -39,5 +42,20 @@ fn reason(error: &io::Error) -> String {
         }
         (Some(libc::ENOMEM), _) => "io_uring got no locked memory: raise `ulimit -l`".into(),
         _ => format!("io_uring_setup failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_who_switched_it_off() {
+        let reason = |code, switch| reason(&io::Error::from_raw_os_error(code), switch);
+        assert!(reason(libc::EPERM, "2").contains("`sysctl kernel.io_uring_disabled=0`"));
+        assert!(reason(libc::EPERM, "0").contains("seccomp"));
+        assert!(reason(libc::EPERM, "").contains("seccomp"));
+        assert!(reason(libc::ENOSYS, "").contains("Linux 5.6"));
+        assert!(reason(libc::ENOMEM, "0").contains("ulimit -l"));
     }
 }
