@@ -1,0 +1,78 @@
+# shellcheck shell=bash
+# Debian packages as files: fetched with apt-get, unpacked with dpkg-deb, never installed.
+
+# debs_fetch DIR PACKAGE...: leaves each package's .deb, at apt's candidate version, in DIR.
+debs_fetch() {
+    local directory=$1
+    shift
+    mkdir -p "$directory"
+    # Before the download, because a list that is missing and a list that is stale fail alike: renew it once, then try again.
+    if ! _debs_download "$directory" "$@"; then
+        "$(dirname "${BASH_SOURCE[0]}")/../setup" --refresh
+        _debs_download "$directory" "$@" || { echo "debs: apt-get download failed for: $* (is a Debian 12 mirror reachable?)" >&2; return 1; }
+    fi
+}
+
+# The sandbox user of apt cannot write to our directory; apt then downloads as the caller and warns about it.
+_debs_download() { (cd "$1" && shift && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$@" >/dev/null); }
+
+# debs_unpack DIR TARGET: unpacks every .deb of DIR into TARGET.
+debs_unpack() {
+    local deb
+    mkdir -p "$2"
+    for deb in "$1"/*.deb; do dpkg-deb -x "$deb" "$2"; done
+}
+
+# debs_kernel: the package name of the stock cloud kernel (the meta package names the current one).
+debs_kernel() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1
+}
+
+# vmlinux_of BZIMAGE: writes the uncompressed ELF kernel to stdout. Offsets: Linux boot protocol, setup header.
+vmlinux_of() {
+    local setup_sectors offset length start
+    setup_sectors=$(od -An -tu1 -j $((0x1f1)) -N1 "$1")
+    offset=$(od -An -tu4 -j $((0x248)) -N4 "$1")
+    length=$(od -An -tu4 -j $((0x24c)) -N4 "$1")
+    start=$(((setup_sectors + 1) * 512 + offset))
+    # The payload's last four bytes are its unpacked size, not part of the stream.
+    _payload() { dd if="$1" bs=1M iflag=skip_bytes,count_bytes skip="$start" count=$((length - 4)) status=none; }
+    case $(od -An -tx1 -j "$start" -N4 "$1" | tr -d ' ') in
+        02214c18) _payload "$1" | lz4 -dc - ;;
+        28b52ffd) _payload "$1" | zstd -dcq - ;;
+        fd377a58) _payload "$1" | xz -dc - ;;
+        1f8b*) _payload "$1" | gzip -dc - ;;
+        *) echo "debs: $1: kernel packed in a way that this script does not know" >&2; return 1 ;;
+    esac
+}
+
+# modules_install TREE DIR LIST MODULE...: copies the modules below TREE and what they depend on to DIR, and writes their file
+# names in loading order to DIR/LIST. A name that TREE has not (built in, perhaps) is passed over.
+# (The order is found here because a kernel package has no modules.dep: depmod makes that at installation.)
+modules_install() {
+    local tree=$1 directory=$2 list=$3 name
+    shift 3
+    local -A seen=()
+    for name in "$@"; do _module_install "$name"; done >"$directory/$list"
+}
+
+_module_install() {
+    local name=${1//-/_} path dependency
+    [[ -z ${seen[$name]-} ]] || return 0
+    seen[$name]=1
+    # A module's name has underscores, its file may have dashes instead.
+    path=$(find "$tree" \( -name "$name.ko" -o -name "${name//_/-}.ko" \) -print -quit)
+    [[ -n $path ]] || return 0
+    for dependency in $(tr '\0' '\n' <"$path" | sed -n 's/^depends=//p' | tr ',' ' '); do _module_install "$dependency"; done
+    install -m 644 "$path" "$directory/"
+    basename "$path"
+}
+
+# cpio_tree DIR: DIR as a newc archive on stdout: the same bytes for the same tree (sorted, no owner, time 0, inodes renumbered).
+cpio_tree() {
+    (
+        cd "$1" || exit
+        find . -exec touch -h -d @0 {} +
+        find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --quiet -o -0 -H newc -R 0:0 --reproducible
+    )
+}
