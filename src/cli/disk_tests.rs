@@ -117,7 +117,7 @@ fn unknown_values_name_the_known_ones() {
     );
     says(
         "path=f,complete=msi",
-        "--disk: complete=msi is not possible; complete is one of auto, irqfd, signal-msi",
+        "--disk: complete=msi is not possible; complete is one of auto, irqfd, signal-msi, irq-line, resample",
     );
     says("path=f,event-idx=yes", "--disk: event-idx=yes is not possible; event-idx is one of on, off");
     says(

@@ -156,3 +156,19 @@ fn errors_become_the_status_that_the_spec_names() {
         "EIO, beyond the end, ok, unknown"
     );
 }
+
+#[test]
+fn the_path_of_a_live_queue_can_be_switched_and_nothing_is_lost() {
+    let (driver, thread) = (Driver::new(CompletePath::SignalMsi), spawn(false, 0));
+    let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+    for (round, path) in [CompletePath::Irqfd, CompletePath::SignalMsi].iter().cycle().take(200).enumerate() {
+        driver.lines.set_path(*path).unwrap();
+        driver.offer(round as u16 % 5, 0, 0);
+        driver.kick();
+        driver.interrupts();
+    }
+    attached.detach();
+    let counts = driver.interrupt.counts();
+    assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (100, 100));
+    assert!(driver.lines.set_path(CompletePath::IrqLine).is_err(), "INTx is not a matter of switching");
+}

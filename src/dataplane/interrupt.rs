@@ -1,10 +1,10 @@
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::kvm::{Signalled, Vector};
+use crate::kvm::{Level, Signalled, Vector};
 
 thread_local! {
     static IO_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -31,15 +31,26 @@ pub enum CompletePath {
     Irqfd = 1,
     /// `KVM_SIGNAL_MSI`.
     SignalMsi = 2,
+    /// INTx by `KVM_IRQ_LINE`; the device offers no MSI-X.
+    IrqLine = 3,
+    /// INTx by a level irqfd with a resamplefd; the device offers no MSI-X.
+    Resample = 4,
 }
 
 impl CompletePath {
     /// Every path by its name on the command line.
-    pub const NAMES: [(&'static str, CompletePath); 3] = [
+    pub const NAMES: [(&'static str, CompletePath); 5] = [
         ("auto", CompletePath::Auto),
         ("irqfd", CompletePath::Irqfd),
         ("signal-msi", CompletePath::SignalMsi),
+        ("irq-line", CompletePath::IrqLine),
+        ("resample", CompletePath::Resample),
     ];
+
+    /// Whether the path is a level interrupt: INTx instead of MSI-X.
+    pub fn is_level(self) -> bool {
+        matches!(self, CompletePath::IrqLine | CompletePath::Resample)
+    }
 
     fn from_u8(value: u8) -> CompletePath {
         CompletePath::NAMES
@@ -80,7 +91,9 @@ pub struct InterruptCounts {
     pub pending: AtomicU64,
     /// KVM found no CPU for the message.
     pub refused: AtomicU64,
-    /// The driver had set no vector.
+    /// Told by INTx: the line raised, or held up for one more cause.
+    pub intx: AtomicU64,
+    /// The driver had set no vector, or had INTx switched off.
     pub no_vector: AtomicU64,
 }
 
@@ -89,20 +102,23 @@ pub struct InterruptCounts {
 pub struct InterruptLines {
     vectors: Vec<Arc<Vector>>,
     path: AtomicU8,
-    /// Whether MSI-X is on; without it only the ISR status is set.
+    /// Whether MSI-X is on; without it interrupts are INTx.
     messages: AtomicBool,
-    /// Virtio's ISR status: bit 0 a queue, bit 1 the configuration (virtio 1.2, 4.1.4.5).
-    isr: AtomicU8,
+    intx: Option<Level>,
+    /// Virtio's ISR status: bit 0 a queue, bit 1 the configuration (virtio 1.2, 4.1.4.5). Locked so that status and
+    /// line change together.
+    isr: Mutex<u8>,
 }
 
 impl InterruptLines {
-    /// Lines over `vectors`, rung by `path`.
-    pub fn new(vectors: Vec<Arc<Vector>>, path: CompletePath) -> Arc<InterruptLines> {
+    /// Lines over `vectors`, rung by `path`; `intx` is used as long as MSI-X is off.
+    pub fn new(vectors: Vec<Arc<Vector>>, intx: Option<Level>, path: CompletePath) -> Arc<InterruptLines> {
         Arc::new(InterruptLines {
             vectors,
             path: AtomicU8::new(path as u8),
             messages: AtomicBool::new(false),
-            isr: AtomicU8::new(0),
+            intx,
+            isr: Mutex::new(0),
         })
     }
 
@@ -116,14 +132,63 @@ impl InterruptLines {
         CompletePath::from_u8(self.path.load(Ordering::Relaxed))
     }
 
-    /// Tells whether the guest has MSI-X switched on.
-    pub fn set_messages(&self, on: bool) {
-        self.messages.store(on, Ordering::Release);
+    /// Changes the path of a live device; requests in flight complete by the old one or the new one, none is lost.
+    ///
+    /// # Errors
+    /// The path cannot be switched to: level paths are for devices that were made with them, and irqfds may be
+    /// exhausted.
+    pub fn set_path(&self, path: CompletePath) -> Result<(), String> {
+        if path.is_level() || self.path().is_level() {
+            return Err(format!("{path}: a live device cannot change between MSI-X and INTx"));
+        }
+        if path != CompletePath::SignalMsi {
+            // Before the switch: whoever reads the new path finds an irqfd.
+            for vector in &self.vectors {
+                vector.enable_irqfd().map_err(|error| error.to_string())?;
+            }
+        }
+        self.path.store(path as u8, Ordering::Release);
+        Ok(())
     }
 
-    /// Reads and clears the ISR status, as a guest's read of it does.
+    /// The guest switched MSI-X or INTx on or off in config space.
+    pub fn configure(&self, messages: bool, intx_disabled: bool) {
+        self.messages.store(messages, Ordering::Release);
+        if let Some(intx) = &self.intx
+            && let Err(error) = intx.enable(!messages && !intx_disabled)
+        {
+            eprintln!("doorbell: {error}; INTx goes by KVM_IRQ_LINE");
+        }
+    }
+
+    /// The level interrupt, for whoever watches its resamplefd.
+    pub fn intx(&self) -> Option<&Level> {
+        self.intx.as_ref()
+    }
+
+    fn isr(&self) -> MutexGuard<'_, u8> {
+        self.isr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the ISR status is set: the Interrupt Status bit of config space.
+    pub fn isr_pending(&self) -> bool {
+        *self.isr() != 0
+    }
+
+    /// Reads and clears the ISR status and lowers INTx, as a guest's read of it does.
     pub fn take_isr(&self) -> u8 {
-        self.isr.swap(0, Ordering::AcqRel)
+        let mut isr = self.isr();
+        if let Some(intx) = &self.intx {
+            intx.set_cause(false);
+        }
+        std::mem::take(&mut *isr)
+    }
+
+    /// Sets a bit of the ISR status and raises INTx; `false` if the guest is not told.
+    fn raise_isr(&self, bit: u8) -> bool {
+        let mut isr = self.isr();
+        *isr |= bit;
+        self.intx.as_ref().is_some_and(|intx| intx.set_cause(true))
     }
 
     /// The queue interrupt that uses table entry `vector`, or none.
@@ -180,8 +245,8 @@ impl Interrupt {
         let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
         if !self.lines.messages.load(Ordering::Acquire) {
-            self.lines.isr.fetch_or(self.isr_bit, Ordering::AcqRel);
-            return count(&counts.no_vector);
+            let told = self.lines.raise_isr(self.isr_bit);
+            return count(if told { &counts.intx } else { &counts.no_vector });
         }
         let Some(vector) = self.lines.vectors.get(usize::from(self.vector())) else {
             return count(&counts.no_vector);
@@ -189,7 +254,8 @@ impl Interrupt {
         let by_irqfd = match self.lines.path() {
             CompletePath::Auto => in_io_thread(),
             CompletePath::Irqfd => true,
-            CompletePath::SignalMsi => false,
+            // With MSI-X on, a level path cannot be meant: such devices offer none.
+            CompletePath::SignalMsi | CompletePath::IrqLine | CompletePath::Resample => false,
         };
         if by_irqfd && vector.via_irqfd() {
             vector.signal_irqfd();

@@ -25,7 +25,6 @@ const UNTOUCHED: u8 = 0xee;
 
 pub struct Driver {
     pub memory: Arc<GuestMemoryMmap>,
-    pub vm: Arc<FakeVm>,
     pub lines: Arc<InterruptLines>,
     pub interrupt: Interrupt,
     pub kick: Arc<EventFd>,
@@ -38,14 +37,13 @@ impl Driver {
     pub fn new(path: CompletePath) -> Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
-        let vector = Arc::new(Vector::new(vm.clone(), routes, path != CompletePath::SignalMsi).unwrap());
-        let lines = InterruptLines::new(vec![vector], path);
-        lines.set_messages(true);
+        let vector = Arc::new(Vector::new(vm, routes, path != CompletePath::SignalMsi).unwrap());
+        let lines = InterruptLines::new(vec![vector], None, path);
+        lines.configure(true, false);
         let interrupt = lines.queue_interrupt();
         interrupt.set_vector(0);
         Driver {
             memory: Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap()),
-            vm,
             lines,
             interrupt,
             kick: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::pci::{Msix, PciDevice, Window, load};
+use crate::pci::{Command, Msix, PciDevice, Window, load};
 
 use super::block::written_writeback;
 use super::device::{State, Vectors, VirtioBlk};
@@ -13,7 +13,8 @@ use super::layout::{
 
 impl PciDevice for VirtioBlk {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
-        let state = self.state();
+        let mut state = self.state();
+        state.pci.set_interrupt_status(self.lines.isr_pending());
         if let Some(target) = target(&state, offset, data.len()) {
             drop(state);
             let mut value = [0; 4];
@@ -29,14 +30,15 @@ impl PciDevice for VirtioBlk {
     fn config_write(&self, offset: u16, data: &[u8]) {
         let mut state = self.state();
         state.pci.write(offset, data);
-        let control = state.pci.u16(state.msix_at + 2);
+        let intx_disabled = state.pci.command().contains(Command::INTX_DISABLE);
+        let control = state.msix_at.map_or(0, |at| state.pci.u16(at + 2));
         let State { msix, .. } = &mut *state;
         // Messages on before the vectors are, and off after them: in between they are held as pending, not lost.
         if Msix::enables(control) {
-            self.lines.set_messages(true);
+            self.lines.configure(true, intx_disabled);
         }
         msix.set_control(control, &Vectors(self));
-        self.lines.set_messages(msix.enabled());
+        self.lines.configure(msix.enabled(), intx_disabled);
         if let Some(target) = target(&state, offset, data.len()) {
             let at = state.window_at + WINDOW_DATA;
             let value = state.pci.u32(at).to_le_bytes();

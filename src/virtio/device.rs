@@ -6,7 +6,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
 use crate::dataplane::{BlockParams, CompletePath, Interrupt, InterruptLines, QueueCounters, QueueSetup};
-use crate::kvm::{KvmError, Routes, Vector, VectorState, Vm};
+use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, Vm};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix, NoRoom, VectorSink};
 
 use super::block::{BlkConfig, config_space, writeback_after};
@@ -99,8 +99,8 @@ pub(super) struct State {
     pub(super) pci: ConfigSpace,
     pub(super) bars: Bars,
     pub(super) msix: Msix,
-    /// Offsets of these capabilities.
-    pub(super) msix_at: usize,
+    /// Offsets of these capabilities; MSI-X is hidden by a level path.
+    pub(super) msix_at: Option<usize>,
     pub(super) window_at: usize,
     pub(super) common: Common,
     pub(super) doorbells: Doorbells,
@@ -129,7 +129,8 @@ enum Step {
 }
 
 impl VirtioBlk {
-    /// A device without a driver. Queue n runs at `loops[n % loops.len()]`; its backend comes from `backends`.
+    /// A device without a driver. Queue n runs at `loops[n % loops.len()]`; its backend comes from `backends`. Without
+    /// MSI-X, because the driver leaves it off or because a level path hides it, it interrupts by `intx`.
     ///
     /// # Errors
     /// A bad configuration, no file descriptors, or no backend.
@@ -140,6 +141,7 @@ impl VirtioBlk {
         memory: Arc<GuestMemoryMmap>,
         loops: Vec<Arc<dyn QueueLoop>>,
         backends: Backends,
+        intx: Option<Arc<Line>>,
     ) -> Result<Arc<VirtioBlk>, VirtioError> {
         let problem = config.problem();
         let no_loop = || loops.is_empty().then(|| format!("{} has no thread to run on", config.name));
@@ -149,12 +151,18 @@ impl VirtioBlk {
         let queues = config.queues;
         let kvm = |source| VirtioError::Kvm { name: config.name.clone(), source };
 
+        let level_path = match config.complete {
+            CompletePath::Resample => LevelPath::Resample,
+            _ => LevelPath::IrqLine,
+        };
+        let interrupt_pin = u8::from(intx.is_some());
+        let intx = intx.map(|line| Level::new(line, level_path)).transpose().map_err(kvm)?;
         let via_irqfd = config.complete != CompletePath::SignalMsi;
         let vectors = (0..=queues)
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = InterruptLines::new(vectors, config.complete);
+        let lines = InterruptLines::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -171,7 +179,7 @@ impl VirtioBlk {
             subsystem: DEVICE,
             class: CLASS_SCSI_STORAGE,
             revision: 1,
-            interrupt_pin: 0,
+            interrupt_pin,
         });
         let bars = Bars::new(&mut pci, &layout::bars(notify, queues));
         for structure in layout::structures(notify, queues) {
@@ -180,7 +188,11 @@ impl VirtioBlk {
         let window_at = pci.add_capability(&layout::window())?.into();
         let msix = Msix::new(queues + 1);
         let (table, pba) = layout::msix_places();
-        let msix_at = pci.add_capability(&msix.capability(table, pba))?.into();
+        let msix_at = if config.complete.is_level() {
+            None
+        } else {
+            Some(pci.add_capability(&msix.capability(table, pba))?.into())
+        };
 
         let config_interrupt = lines.config_interrupt();
         let regs = (0..queues).map(|_| QueueRegs::new(config.queue_size, lines.queue_interrupt())).collect();
