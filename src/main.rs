@@ -1,1 +1,5 @@
-fn main() {}
+//! The door: see [`doorbell::cli`].
+
+fn main() -> std::process::ExitCode {
+    doorbell::cli::main()
+}

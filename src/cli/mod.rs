@@ -1,3 +1,112 @@
-//! (room being built)
+//! The command line: one file per verb.
+//!
+//! What lives here: flags, what they default to, sentences for people, exit codes. What may not: anything that another
+//! program could want to call without a command line.
+//!
+//! # Exit codes
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; for `run`: the guest turned the machine off or reset it, or the user typed Ctrl-A x |
+//! | 1 | it failed while it ran: the guest crashed (triple fault, an instruction that KVM cannot run), or a bug |
+//! | 2 | wrong use: unknown flags, keys or values, numbers out of range |
+//! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory |
+//! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk) |
+//! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
 
 pub mod disk;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::machine::MachineError;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        done; for run: the guest powered off or rebooted, or Ctrl-A x
+  1        failed while running: guest crash, internal error
+  2        wrong use: flags, keys, values
+  3        the host lacks something: /dev/kvm, a permission, a capability
+  4        a file is missing, unreadable, in use, or not what it should be
+  128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
+
+/// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
+#[derive(Debug, Parser)]
+#[command(name = "doorbell", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::RunArgs),
+}
+
+/// What went wrong, as one sentence, and the exit code that says so.
+#[derive(Debug)]
+pub struct Failure {
+    /// See the table in this room's documentation.
+    pub code: u8,
+    /// One sentence: what failed, on what, what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// Wrong use.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: 2, message: message.into() }
+    }
+
+    /// The host lacks something.
+    pub fn host(message: impl Into<String>) -> Failure {
+        Failure { code: 3, message: message.into() }
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Failure {
+        let code = match error {
+            MachineError::Guest(_) => 1,
+            MachineError::Config(_) => 2,
+            MachineError::Host(_) => 3,
+            MachineError::File { .. } => 4,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+/// The program: parses the command line, calls one verb, prints one error.
+pub fn main() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => match cli.verb {
+            Verb::Run(args) => run::run(args),
+        },
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let _ = e.print();
+            Ok(0)
+        }
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = e.print();
+            return ExitCode::from(2);
+        }
+        Err(e) => Err(Failure::usage(one_sentence(&e.to_string()))),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("doorbell: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// What clap says about a wrong command line, without its usage lines.
+fn one_sentence(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let kept: Vec<_> =
+        lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
+    kept.join(" ").trim_start_matches("error: ").to_string()
+}

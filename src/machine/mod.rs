@@ -1,1 +1,286 @@
-//! (room being built)
+//! A PC small enough to read: what a stock Linux kernel needs to boot, and nothing else.
+//!
+//! What lives here: guest RAM, vCPUs and their exits, CPUID, kernel loading, ACPI, the serial port, the address map,
+//! the MMIO and port buses, and the PCI host bridge, which knows devices only as [`crate::pci::PciDevice`]. What may
+//! not: virtio, queues, disks.
+//!
+//! The machine: in-kernel local APICs and IOAPIC (no PIC, no PIT: hardware-reduced ACPI and kvm-clock make do without),
+//! one 16550, PCI bus 0 by ECAM and by ports, poweroff and reset registers. Reading order: [`layout`], [`Machine`],
+//! [`boot`], [`vcpu`], [`bus`], [`pci_root`].
+
+mod acpi;
+pub mod boot;
+pub mod bus;
+mod console_input;
+pub mod cpu_state;
+pub mod cpuid;
+mod error;
+mod exit;
+pub mod layout;
+mod memory;
+mod pci_bars;
+pub mod pci_root;
+mod power;
+mod serial;
+mod terminal;
+pub mod vcpu;
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kvm_bindings::{CpuId, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+pub use boot::Kernel;
+pub use cpu_state::Entry;
+pub use error::MachineError;
+pub use exit::{ExitLatch, ExitReason};
+pub use memory::Ram;
+pub use serial::Console;
+pub use terminal::RawMode;
+
+use crate::dataplane::{EventLoop, Flow};
+use crate::kvm::{KvmVm, Routes, Vm};
+use crate::pci::PciDevice;
+use bus::Bus;
+use pci_root::PciRoot;
+use serial::SerialPort;
+use vcpu::{ExitCounters, Vcpu, VcpuThreads};
+
+/// What machine to make.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// What to boot.
+    pub kernel: Kernel,
+    /// Initial ramdisk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// vCPUs, 1 to [`layout::VCPUS_MAX`].
+    pub cpus: u8,
+    /// RAM in bytes, [`layout::RAM_MIN`] to [`layout::RAM_MAX`], a multiple of 1 MiB.
+    pub memory: u64,
+    /// What the serial port is connected to.
+    pub console: Console,
+}
+
+impl MachineConfig {
+    fn check(&self) -> Result<(), MachineError> {
+        use layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
+        if !(1..=VCPUS_MAX).contains(&self.cpus) {
+            return Err(MachineError::Config(format!("{} vCPUs: it takes 1 to {VCPUS_MAX}", self.cpus)));
+        }
+        if !(RAM_MIN..=RAM_MAX).contains(&self.memory) || !self.memory.is_multiple_of(MIB) {
+            return Err(MachineError::Config(format!(
+                "{} bytes of memory: it takes 128 MiB to 8 GiB in whole MiB",
+                self.memory
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A machine that has not started yet.
+pub struct Machine {
+    config: MachineConfig,
+    kvm: Kvm,
+    vm: Arc<VmFd>,
+    kvm_vm: Arc<dyn Vm>,
+    routes: Arc<Routes>,
+    ram: Arc<Ram>,
+    mmio: Arc<Bus>,
+    pio: Arc<Bus>,
+    pci: Arc<PciRoot>,
+    serial: Arc<SerialPort>,
+    exit: ExitLatch,
+    counters: Vec<Arc<ExitCounters>>,
+}
+
+impl Machine {
+    /// Makes the VM with its RAM, interrupt controllers, buses and serial port. Nothing runs yet.
+    ///
+    /// # Errors
+    /// The configuration is out of range, or the host refuses something.
+    pub fn new(config: MachineConfig) -> Result<Machine, MachineError> {
+        config.check()?;
+        let kvm = open_kvm()?;
+        let vm = Arc::new(kvm.create_vm().map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
+        let ram = memory::allocate(config.memory)?;
+        memory::register(&vm, &ram)?;
+        // Both are for Intel CPUs without unrestricted guests; elsewhere they change nothing.
+        vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+            .map_err(|e| MachineError::kvm("KVM_SET_IDENTITY_MAP_ADDR", e))?;
+        vm.set_tss_address(layout::KVM_TSS as usize).map_err(|e| MachineError::kvm("KVM_SET_TSS_ADDR", e))?;
+        vm.create_irq_chip().map_err(|e| MachineError::kvm("KVM_CREATE_IRQCHIP", e))?;
+        mask_pic(&vm)?;
+
+        let exit = ExitLatch::new().map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
+        let kvm_vm: Arc<dyn Vm> = Arc::new(KvmVm::new(vm.clone()));
+        let limit = kvm.check_extension_int(Cap::IrqRouting).max(0) as u32;
+        let routes = Arc::new(Routes::new(kvm_vm.clone(), limit));
+        let serial = SerialPort::new(kvm_vm.clone(), &config.console, exit.clone())?;
+        let (mmio, pio) = (Bus::new(), Bus::new());
+        let pci = PciRoot::new(mmio.clone(), pio.clone());
+        let counters = (0..config.cpus).map(|_| Arc::default()).collect();
+        let machine =
+            Machine { config, kvm, vm, kvm_vm, routes, ram, mmio, pio, pci, serial, exit, counters };
+        machine.plug_platform().map_err(|e| MachineError::Host(format!("address map: {e}")))?;
+        Ok(machine)
+    }
+
+    fn plug_platform(&self) -> Result<(), bus::Overlap> {
+        let exit = self.exit.clone();
+        let reset = Box::new(move || exit.request(ExitReason::Reset));
+        self.mmio.insert(layout::ECAM_START, layout::ECAM_LEN, Arc::new(pci_root::Ecam(self.pci.clone())))?;
+        let ports: [(u16, u64, Arc<dyn bus::BusDevice>); 4] = [
+            (layout::SERIAL_PORT, 8, self.serial.clone()),
+            (layout::PCI_CONFIG_PORT, 8, Arc::new(pci_root::ConfigPorts { root: self.pci.clone(), reset })),
+            (layout::SLEEP_CONTROL_PORT, 2, Arc::new(power::SleepRegisters(self.exit.clone()))),
+            (layout::KEYBOARD_PORT, 1, Arc::new(power::KeyboardReset(self.exit.clone()))),
+        ];
+        ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))
+    }
+
+    /// Puts a device into the lowest free slot of PCI bus 0 and gives its BARs addresses.
+    ///
+    /// # Errors
+    /// All slots are taken, or a BAR window is full.
+    pub fn add_pci_device(&self, device: Arc<dyn PciDevice>) -> Result<u8, MachineError> {
+        self.pci.add(device).map_err(|e| MachineError::Config(e.to_string()))
+    }
+
+    /// The VM-wide ioctls.
+    pub fn vm(&self) -> Arc<dyn Vm> {
+        self.kvm_vm.clone()
+    }
+
+    /// The GSI routing table.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.clone()
+    }
+
+    /// Guest RAM.
+    pub fn memory(&self) -> Arc<Ram> {
+        self.ram.clone()
+    }
+
+    /// The MMIO bus.
+    pub fn mmio(&self) -> Arc<Bus> {
+        self.mmio.clone()
+    }
+
+    /// The port bus.
+    pub fn pio(&self) -> Arc<Bus> {
+        self.pio.clone()
+    }
+
+    /// Where any thread may end the run.
+    pub fn exit_latch(&self) -> ExitLatch {
+        self.exit.clone()
+    }
+
+    /// Exits of each vCPU.
+    pub fn exit_counters(&self) -> &[Arc<ExitCounters>] {
+        &self.counters
+    }
+
+    /// Loads the kernel, starts the vCPUs, and runs `event_loop` on the calling thread until the run is over. When it
+    /// returns no vCPU runs.
+    ///
+    /// # Errors
+    /// The kernel cannot be loaded, the host refuses a vCPU, or the loop failed.
+    pub fn run(&mut self, mut event_loop: EventLoop) -> Result<ExitReason, MachineError> {
+        let (config, host) =
+            (&self.config, |e: std::io::Error| MachineError::Host(format!("main loop: {e}")));
+        acpi::write(&self.ram, config.cpus)?;
+        let initrd = config.initrd.as_deref();
+        let entry = boot::load(&self.ram, config.memory, &config.kernel, initrd, &config.cmdline)?;
+        let vcpus = self.make_vcpus(&entry)?;
+
+        let exit = self.exit.clone();
+        let event = exit.event().try_clone().map_err(host)?;
+        event_loop.add_source(event_into_fd(event), Box::new(|| Flow::Stop)).map_err(host)?;
+        let raw = match self.config.console {
+            Console::Stdio => {
+                let raw = RawMode::enter().map_err(host)?;
+                let (port, exit) = (self.serial.clone(), self.exit.clone());
+                let input = std::io::stdin().as_raw_fd();
+                console_input::ConsoleInput::attach(&mut event_loop, input, port, exit, raw.is_some())
+                    .map_err(host)?;
+                raw
+            }
+            _ => None,
+        };
+        let mut threads = VcpuThreads::start(vcpus)?;
+        let result = event_loop.run();
+        if exit.reason().is_none() {
+            exit.request(ExitReason::Stopped);
+        }
+        threads.stop();
+        drop(raw);
+        result.map_err(host)?;
+        Ok(exit.reason().unwrap_or(ExitReason::Stopped))
+    }
+
+    fn make_vcpus(&self, entry: &Entry) -> Result<Vec<Vcpu>, MachineError> {
+        let supported = cpuid::supported(&self.kvm)?;
+        let mut vcpus = Vec::new();
+        for (index, counters) in (0..self.config.cpus).zip(&self.counters) {
+            let fd =
+                self.vm.create_vcpu(index.into()).map_err(|e| MachineError::kvm("KVM_CREATE_VCPU", e))?;
+            let entries = cpuid::for_vcpu(supported.as_slice(), index, self.config.cpus);
+            let cpuid = CpuId::from_entries(&entries)
+                .map_err(|_| MachineError::Host("the host's CPUID has too many leaves".into()))?;
+            fd.set_cpuid2(&cpuid).map_err(|e| MachineError::kvm("KVM_SET_CPUID2", e))?;
+            cpu_state::firmware_msrs(&fd);
+            cpu_state::wire_lint(&fd)?;
+            if index == 0 {
+                cpu_state::start(&fd, &self.ram, entry)?;
+            }
+            vcpus.push(Vcpu {
+                fd,
+                index,
+                mmio: self.mmio.view(),
+                pio: self.pio.view(),
+                exit: self.exit.clone(),
+                counters: counters.clone(),
+            });
+        }
+        Ok(vcpus)
+    }
+}
+
+fn event_into_fd(event: vmm_sys_util::eventfd::EventFd) -> std::os::fd::OwnedFd {
+    use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+    // SAFETY: the descriptor is given up by its owner in the same breath.
+    unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
+}
+
+fn open_kvm() -> Result<Kvm, MachineError> {
+    Kvm::new().map_err(|e| {
+        MachineError::Host(match e.errno() {
+            libc::ENOENT => {
+                "no /dev/kvm here: switch virtualization on in the firmware and load kvm_intel or \
+                             kvm_amd; `doorbell check` tells more"
+                    .into()
+            }
+            libc::EACCES | libc::EPERM => {
+                "no permission to open /dev/kvm: add yourself to its group (kvm), or use sudo".into()
+            }
+            _ => format!("/dev/kvm cannot be opened: {e}"),
+        })
+    })
+}
+
+/// Masks all pins of the in-kernel PIC. KVM routes GSI 0 to 15 to it as well as to the IOAPIC, and a guest that was told
+/// that there is none does not mask it.
+fn mask_pic(vm: &VmFd) -> Result<(), MachineError> {
+    for chip_id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE] {
+        let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+        vm.get_irqchip(&mut chip).map_err(|e| MachineError::kvm("KVM_GET_IRQCHIP", e))?;
+        chip.chip.pic.imr = 0xff;
+        vm.set_irqchip(&chip).map_err(|e| MachineError::kvm("KVM_SET_IRQCHIP", e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `doorbell run`: one guest on the serial console.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use super::size::parse_size;
+use crate::dataplane::{EventLoop, Flow, LoopConfig};
+use crate::machine::{Console, ExitLatch, ExitReason, Kernel, Machine, MachineConfig};
+
+/// The kernel command line if none is given.
+const CMDLINE: &str = "console=ttyS0 panic=-1";
+
+/// Boot a guest on the serial console.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+On a terminal every key goes to the guest, Ctrl-C included; Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
+A guest that powers off or reboots ends the run with exit code 0; see `doorbell --help` for the others.")]
+pub struct RunArgs {
+    /// Linux bzImage, or an ELF image with a PVH entry (vmlinux)
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// Initial ramdisk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line, in place of the default
+    #[arg(long, value_name = "STRING", default_value = CMDLINE)]
+    cmdline: String,
+    /// vCPUs, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u8,
+    /// Guest RAM, 128M to 8G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
+    memory: u64,
+    /// Serial console: stdio, file=F (output only) or off
+    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
+    console: Console,
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 512M, 2G".into())
+}
+
+fn parse_console(text: &str) -> Result<Console, String> {
+    match text.split_once('=') {
+        None if text == "stdio" => Ok(Console::Stdio),
+        None if text == "off" => Ok(Console::Off),
+        Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
+        _ => Err("it takes stdio, file=FILE or off".into()),
+    }
+}
+
+/// Runs the guest to its end; answers the exit code.
+pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
+    // Before any thread is started, so that all of them inherit the mask.
+    let signals = block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    let config = MachineConfig {
+        kernel: Kernel::File(args.kernel),
+        initrd: args.initrd,
+        cmdline: args.cmdline,
+        cpus: args.cpus,
+        memory: args.memory,
+        console: args.console,
+    };
+    let mut machine = Machine::new(config)?;
+    let mut event_loop = EventLoop::new(&LoopConfig { name: "main".into(), ..Default::default() })
+        .map_err(|e| Failure::host(e.to_string()))?;
+    watch_signals(&mut event_loop, signals, machine.exit_latch())
+        .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    match machine.run(event_loop)? {
+        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
+        ExitReason::Signal(signal) => Ok(128 + signal as u8),
+        ExitReason::Crash(message) => Err(Failure { code: 1, message }),
+    }
+}
+
+/// Takes the signals that ask a process to end out of their default handling; answers a descriptor to read them from.
+fn block_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialized by sigemptyset before it is used; the descriptor is checked and owned here.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(&mut set, signal);
+        }
+        let error = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+fn watch_signals(event_loop: &mut EventLoop, signals: OwnedFd, exit: ExitLatch) -> io::Result<()> {
+    let mut reader = std::fs::File::from(signals.try_clone()?);
+    event_loop.add_source(
+        signals,
+        Box::new(move || {
+            let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+            // The signal's number is the first field.
+            if let Ok(4..) = io::Read::read(&mut reader, &mut info) {
+                exit.request(ExitReason::Signal(i32::from_ne_bytes([info[0], info[1], info[2], info[3]])));
+            }
+            Flow::Continue
+        }),
+    )
+}

@@ -1,0 +1,85 @@
+use std::io::Write;
+
+use super::*;
+use crate::machine::layout::{GIB, HIGH_RAM_START, LOW_RAM_END, MIB};
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn load_file(path: &Path) -> Result<Entry, MachineError> {
+    let ram = memory::allocate(128 * MIB).unwrap();
+    load(&ram, 128 * MIB, &Kernel::File(path.into()), None, "console=ttyS0")
+}
+
+fn sentence(result: Result<Entry, MachineError>) -> String {
+    match result {
+        Err(error @ MachineError::File { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_map_covers_all_ram_once_and_never_the_hole() {
+    for size in [128 * MIB, 3 * GIB, 3 * GIB + MIB, 8 * GIB] {
+        let map = memory_map(size);
+        assert!(map.windows(2).all(|w| w[0].base + w[0].len <= w[1].base), "{map:x?}");
+        let usable: u64 = map.iter().filter(|r| r.usable).map(|r| r.len).sum();
+        assert_eq!(usable, size - (boot::HIGH_MEMORY - boot::LOW_MEMORY_END));
+        let hole = LOW_RAM_END..HIGH_RAM_START;
+        assert!(!map.iter().any(|r| r.usable && hole.contains(&(r.base + r.len - 1))));
+    }
+}
+
+#[test]
+fn what_is_no_kernel_is_said_to_be_none() {
+    assert!(sentence(load_file(Path::new("/nonexistent/vmlinuz"))).contains("no such file"));
+    assert!(sentence(load_file(Path::new("/"))).contains("directory"));
+    assert!(sentence(load_file(file(b"").path())).contains("not a kernel"));
+    assert!(sentence(load_file(file(&[7; 4096]).path())).contains("not a kernel"));
+    assert!(sentence(load_file(file(b"\x7fELF").path())).contains("cut short"));
+}
+
+#[test]
+fn a_bzimage_header_with_nothing_behind_is_refused() {
+    let mut bytes = vec![0; 0x400];
+    bytes[0x202..0x206].copy_from_slice(b"HdrS");
+    assert!(sentence(load_file(file(&bytes).path())).contains("kernel"));
+}
+
+#[test]
+fn a_64_bit_kernel_that_needs_more_than_ram_is_refused() {
+    let mut bytes = vec![0; 0x1000];
+    bytes[0x1f1] = 1;
+    bytes[0x202..0x206].copy_from_slice(b"HdrS");
+    bytes[0x206..0x208].copy_from_slice(&0x020fu16.to_le_bytes());
+    bytes[0x211] = 1;
+    bytes[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes());
+    bytes[0x236] = 1;
+    bytes[0x238..0x23c].copy_from_slice(&2047u32.to_le_bytes());
+    bytes[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    bytes[0x258..0x260].copy_from_slice(&(16 * MIB).to_le_bytes());
+    bytes[0x260..0x264].copy_from_slice(&(64 * MIB as u32).to_le_bytes());
+    assert_eq!(load_file(file(&bytes).path()).unwrap(), Entry::Linux64 { rip: 0x10_0200 });
+    bytes[0x260..0x264].copy_from_slice(&(128 * MIB as u32).to_le_bytes());
+    assert!(sentence(load_file(file(&bytes).path())).contains("too big"));
+}
+
+#[test]
+fn an_initrd_goes_to_the_top_and_never_onto_the_kernel() {
+    let ram = memory::allocate(128 * MIB).unwrap();
+    let initrd = file(&[5; 5000]);
+    let (base, len) = load_initrd(&ram, initrd.path(), 64 * MIB, 128 * MIB).unwrap();
+    assert_eq!((base, len), (128 * MIB - 8192, 5000));
+    let error = load_initrd(&ram, initrd.path(), 128 * MIB - 4096, 128 * MIB).unwrap_err();
+    assert!(error.to_string().contains("do not fit"), "{error}");
+}
+
+#[test]
+fn a_long_command_line_is_refused() {
+    let ram = memory::allocate(128 * MIB).unwrap();
+    assert!(write_cmdline(&ram, &"x".repeat(2047), 2047).is_ok());
+    assert!(write_cmdline(&ram, &"x".repeat(2048), 2047).is_err());
+}

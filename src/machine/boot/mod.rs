@@ -1,0 +1,169 @@
+//! Loading a kernel: a Linux bzImage by the 64-bit boot protocol, or an ELF image (vmlinux, the probe) by PVH.
+
+mod linux;
+mod pvh;
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use vm_memory::{Bytes, GuestAddress, ReadVolatile};
+
+use super::MachineError;
+use super::cpu_state::Entry;
+use super::layout::{self, ECAM_LEN, ECAM_START, boot};
+use super::memory::{self, Ram};
+
+/// Where a kernel comes from.
+#[derive(Clone, Debug)]
+pub enum Kernel {
+    /// A bzImage or an ELF file with a PVH note.
+    File(PathBuf),
+    /// The same, in memory.
+    Image(Cow<'static, [u8]>),
+}
+
+impl Kernel {
+    fn path(&self) -> &Path {
+        match self {
+            Kernel::File(path) => path,
+            Kernel::Image(_) => Path::new("(built in)"),
+        }
+    }
+
+    fn error(&self, why: impl ToString) -> MachineError {
+        MachineError::file("kernel", self.path(), why)
+    }
+}
+
+/// One range of the memory map that the guest gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
+    /// RAM for the guest to use, or reserved.
+    pub usable: bool,
+}
+
+/// The memory map for `size` bytes of RAM: conventional memory, the reserved rest below 1 MiB (ACPI tables), RAM,
+/// ECAM, RAM above 4 GiB.
+pub fn memory_map(size: u64) -> Vec<MemoryRange> {
+    let range = |base, end, usable| MemoryRange { base, len: end - base, usable };
+    let mut map =
+        vec![range(0, boot::LOW_MEMORY_END, true), range(boot::LOW_MEMORY_END, boot::HIGH_MEMORY, false)];
+    for (base, len) in memory::ranges(size) {
+        map.push(range(base.max(boot::HIGH_MEMORY), base + len, true));
+    }
+    map.push(range(ECAM_START, ECAM_START + ECAM_LEN, false));
+    map.sort_by_key(|r| r.base);
+    map
+}
+
+/// Something that can be read as a kernel.
+trait Image: Read + ReadVolatile + Seek {}
+impl<T: Read + ReadVolatile + Seek> Image for T {}
+
+/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes; answers where to start.
+///
+/// # Errors
+/// [`MachineError::File`] if a file is missing, is no kernel, or does not fit; [`MachineError::Config`] if the command
+/// line is too long.
+pub fn load(
+    ram: &Ram,
+    size: u64,
+    kernel: &Kernel,
+    initrd: Option<&Path>,
+    cmdline: &str,
+) -> Result<Entry, MachineError> {
+    match kernel {
+        Kernel::File(path) => {
+            let file = open("kernel", path)?;
+            load_image(ram, size, kernel, file, initrd, cmdline)
+        }
+        Kernel::Image(bytes) => load_image(ram, size, kernel, Cursor::new(bytes.as_ref()), initrd, cmdline),
+    }
+}
+
+fn load_image(
+    ram: &Ram,
+    size: u64,
+    kernel: &Kernel,
+    mut image: impl Image,
+    initrd: Option<&Path>,
+    cmdline: &str,
+) -> Result<Entry, MachineError> {
+    const ELF_MAGIC: &[u8] = b"\x7fELF";
+    const BZIMAGE_MAGIC: &[u8] = b"HdrS";
+    let mut head = Vec::new();
+    image.by_ref().take(0x206).read_to_end(&mut head).map_err(|e| kernel.error(e))?;
+    image.seek(SeekFrom::Start(0)).map_err(|e| kernel.error(e))?;
+    if head.starts_with(ELF_MAGIC) {
+        pvh::load(ram, size, kernel, &mut image, initrd, cmdline)
+    } else if head.get(0x202..0x206) == Some(BZIMAGE_MAGIC) {
+        linux::load(ram, size, kernel, &mut image, initrd, cmdline)
+    } else {
+        Err(kernel.error("not a kernel: neither a Linux bzImage nor an ELF image (vmlinux) for x86-64"))
+    }
+}
+
+/// Opens a regular file or says in one clause why not.
+fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
+    let file = File::open(path).map_err(|e| MachineError::file(what, path, plain(&e)))?;
+    match file.metadata() {
+        Ok(meta) if meta.is_dir() => Err(MachineError::file(what, path, "is a directory")),
+        Ok(_) => Ok(file),
+        Err(e) => Err(MachineError::file(what, path, plain(&e))),
+    }
+}
+
+/// An I/O error without "(os error n)".
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Loads the initrd as high as it goes below `limit` but above `floor`, page aligned; answers address and length.
+fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u64), MachineError> {
+    let fail = |why: String| MachineError::file("initrd", path, why);
+    let mut file = open("initrd", path)?;
+    let len = file.metadata().map_err(|e| fail(plain(&e)))?.len();
+    if len == 0 {
+        return Err(fail("is empty".into()));
+    }
+    let base = limit.checked_sub(len).map(|base| base & !0xfff).filter(|&base| base >= floor);
+    let base = base.ok_or_else(|| {
+        let room = limit.saturating_sub(floor) >> 20;
+        fail(format!("{} MiB do not fit beside the kernel, {room} MiB are left; raise --memory", len >> 20))
+    })?;
+    ram.read_exact_volatile_from(GuestAddress(base), &mut file, len as usize)
+        .map_err(|e| fail(format!("cannot be read: {e}")))?;
+    Ok((base, len))
+}
+
+/// Puts the command line, NUL terminated, at its place.
+fn write_cmdline(ram: &Ram, cmdline: &str, longest: u64) -> Result<(), MachineError> {
+    if cmdline.len() as u64 > longest {
+        let why = format!("the kernel command line has {} bytes, this kernel takes {longest}", cmdline.len());
+        return Err(MachineError::Config(why));
+    }
+    if cmdline.contains('\0') {
+        return Err(MachineError::Config("the kernel command line contains a NUL byte".into()));
+    }
+    let bytes = [cmdline.as_bytes(), &[0]].concat();
+    ram.write_slice(&bytes, GuestAddress(boot::CMDLINE)).map_err(|e| MachineError::Host(e.to_string()))
+}
+
+/// End of RAM below 4 GiB.
+fn low_end(size: u64) -> u64 {
+    size.min(layout::LOW_RAM_END)
+}
+
+#[cfg(test)]
+#[path = "boot_tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+//! CPUID: what KVM supports, passed through, with the leaves that say which vCPU this is and how many there are.
+//!
+//! The topology is one package, one thread a core, one L3 for all; APIC ID = vCPU number.
+
+use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::{Cap, Kvm};
+
+use super::MachineError;
+
+/// What `KVM_GET_SUPPORTED_CPUID` offers, and the TSC deadline timer, which it leaves to the VMM to add where the
+/// in-kernel local APIC has it.
+///
+/// # Errors
+/// The ioctl failed.
+pub fn supported(kvm: &Kvm) -> Result<CpuId, MachineError> {
+    const TSC_DEADLINE: u32 = 1 << 24;
+    let mut cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|e| MachineError::kvm("KVM_GET_SUPPORTED_CPUID", e))?;
+    if kvm.check_extension(Cap::TscDeadlineTimer) {
+        for entry in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == 1) {
+            entry.ecx |= TSC_DEADLINE;
+        }
+    }
+    Ok(cpuid)
+}
+
+/// CPUID of vCPU `index` of `count`, made from `supported`.
+pub fn for_vcpu(supported: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
+    let max_leaf = supported.iter().find(|e| e.function == 0).map_or(0, |e| e.eax);
+    let mut entries: Vec<_> =
+        supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f)).copied().collect();
+    for entry in &mut entries {
+        patch(entry, index.into(), count.into());
+    }
+    for function in [0xb, 0x1f].into_iter().filter(|&leaf| leaf <= max_leaf) {
+        entries.extend(topology(function, index.into(), count.into()));
+    }
+    entries
+}
+
+/// Bits that an APIC ID needs for `count` CPUs.
+fn id_bits(count: u32) -> u32 {
+    count.next_power_of_two().trailing_zeros()
+}
+
+fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32) {
+    const HYPERVISOR: u32 = 1 << 31;
+    const HTT: u32 = 1 << 28;
+    const CMP_LEGACY: u32 = 1 << 1;
+    let set = |word: &mut u32, bit: u32, on: bool| if on { *word |= bit } else { *word &= !bit };
+    match entry.function {
+        1 => {
+            entry.ebx = entry.ebx & 0xffff | count << 16 | index << 24;
+            entry.ecx |= HYPERVISOR;
+            set(&mut entry.edx, HTT, count > 1);
+        }
+        // Caches (Intel 4, AMD 0x8000_001D): private to a core but for level 3; EAX 25:14 is sharers - 1.
+        4 | 0x8000_001d if entry.eax & 0x1f != 0 => {
+            let level = entry.eax >> 5 & 7;
+            let sharers = if level >= 3 { count.next_power_of_two() } else { 1 };
+            entry.eax = entry.eax & 0x3fff | (sharers - 1) << 14;
+            if entry.function == 4 {
+                entry.eax |= (count.next_power_of_two() - 1) << 26;
+            }
+        }
+        0x8000_0001 => set(&mut entry.ecx, CMP_LEGACY, count > 1),
+        // ECX: bits of the APIC ID, cores - 1.
+        0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | id_bits(count) << 12 | (count - 1),
+        // Extended APIC ID; one thread a core; one node.
+        0x8000_001e => {
+            entry.eax = index;
+            entry.ebx = index;
+            entry.ecx = 0;
+        }
+        _ => {}
+    }
+}
+
+/// The extended topology leaves: a thread level of one, a core level of `count`, the end.
+fn topology(function: u32, index: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
+    let level = |number, shift, threads, kind: u32| kvm_cpuid_entry2 {
+        function,
+        index: number,
+        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        eax: shift,
+        ebx: threads,
+        ecx: kind << 8 | number,
+        edx: index,
+        ..Default::default()
+    };
+    [level(0, 0, 1, 1), level(1, id_bits(count), count, 2), level(2, 0, 0, 0)]
+}
+
+#[cfg(test)]
+#[path = "cpuid_tests.rs"]
+mod tests;
