@@ -11,6 +11,7 @@
 //! | [`dataplane`] | I/O threads: rings, batching, and the one function that rings back |
 //! | [`virtio`] | the virtio-pci transport and the block device |
 //! | [`machine`] | a PC small enough to read: memory, vCPUs, boot, ACPI, serial, buses |
+//! | [`assembly`] | a machine with its disks and I/O threads |
 //! | [`bench`] | plans, guests, results, tables |
 //! | [`cli`] | one file per verb |
 //!
@@ -18,6 +19,7 @@
 //! `Interrupt`, and nothing of PCI; `machine` knows buses and devices only as traits; `cli` and `bench` stand on top.
 #![warn(missing_docs)]
 
+pub mod assembly;
 pub mod backend;
 pub mod bench;
 pub mod cli;

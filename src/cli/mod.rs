@@ -21,7 +21,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+use crate::assembly::AssemblyError;
+use crate::backend::DiskError;
 use crate::machine::MachineError;
+use crate::virtio::VirtioError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -75,6 +78,29 @@ impl From<MachineError> for Failure {
             MachineError::File { .. } => 4,
         };
         Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<AssemblyError> for Failure {
+    fn from(error: AssemblyError) -> Failure {
+        let code = match error {
+            AssemblyError::Machine(error) => return error.into(),
+            AssemblyError::Disk(ref error) => disk_code(error),
+            AssemblyError::Virtio(VirtioError::Config(_)) | AssemblyError::NoThread { .. } => 2,
+            AssemblyError::Virtio(_) | AssemblyError::Dataplane(_) => 3,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+fn disk_code(error: &DiskError) -> u8 {
+    match error {
+        DiskError::NeedsPath { .. }
+        | DiskError::NeedsSize { .. }
+        | DiskError::DirectWithoutFile { .. }
+        | DiskError::ZeroSize => 2,
+        DiskError::NotOffered { .. } | DiskError::NoMemory { .. } => 3,
+        _ => 4,
     }
 }
 

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use super::size::parse_size;
-use crate::dataplane::{EventLoop, Flow, LoopConfig};
-use crate::machine::{Console, ExitLatch, ExitReason, Kernel, Machine, MachineConfig};
+use super::disk::{DiskConfig, parse_size};
+use crate::assembly::{Assembly, AssemblyConfig};
+use crate::dataplane::{EventLoop, Flow};
+use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
 
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
@@ -38,6 +39,18 @@ pub struct RunArgs {
     /// Serial console: stdio, file=F (output only) or off
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
+    /// A disk; may be given several times. Its keys and values:
+    ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
+    ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
+    ///   complete=auto|irqfd|signal-msi, event-idx=on|off, serial=S; a comma in a value is written twice
+    #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
+    disks: Vec<DiskConfig>,
+    /// I/O threads, 1 to 16; the queues of disks with iothread=auto are spread over them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    iothreads: u8,
+    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    poll_us: u32,
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
@@ -57,20 +70,26 @@ fn parse_console(text: &str) -> Result<Console, String> {
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     // Before any thread is started, so that all of them inherit the mask.
     let signals = block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
-    let config = MachineConfig {
-        kernel: Kernel::File(args.kernel),
-        initrd: args.initrd,
-        cmdline: args.cmdline,
-        cpus: args.cpus,
-        memory: args.memory,
-        console: args.console,
+    let config = AssemblyConfig {
+        machine: MachineConfig {
+            kernel: Kernel::File(args.kernel),
+            initrd: args.initrd,
+            cmdline: args.cmdline,
+            cpus: args.cpus,
+            memory: args.memory,
+            console: args.console,
+        },
+        disks: args.disks,
+        iothreads: args.iothreads.into(),
+        poll_max_ns: u64::from(args.poll_us) * 1000,
     };
-    let mut machine = Machine::new(config)?;
-    let mut event_loop = EventLoop::new(&LoopConfig { name: "main".into(), ..Default::default() })
-        .map_err(|e| Failure::host(e.to_string()))?;
-    watch_signals(&mut event_loop, signals, machine.exit_latch())
-        .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
-    match machine.run(event_loop)? {
+    let mut assembly = Assembly::new(config)?;
+    let exit = assembly.machine().exit_latch();
+    if let Some(main) = assembly.main_loop() {
+        watch_signals(main, signals, exit)
+            .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    }
+    match assembly.run()? {
         ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
         ExitReason::Crash(message) => Err(Failure { code: 1, message }),

@@ -79,6 +79,11 @@ impl Bus {
         self.replace(guard, entries);
     }
 
+    /// Takes away all devices: they hold what holds the bus (the host bridge its devices and both buses).
+    pub fn clear(&self) {
+        self.replace(self.lock(), Vec::new());
+    }
+
     /// A view for one thread.
     pub fn view(self: &Arc<Self>) -> BusView {
         let generation = self.generation.load(Ordering::Acquire);

@@ -251,6 +251,13 @@ impl Machine {
     }
 }
 
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.mmio.clear();
+        self.pio.clear();
+    }
+}
+
 fn event_into_fd(event: vmm_sys_util::eventfd::EventFd) -> std::os::fd::OwnedFd {
     use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
     // SAFETY: the descriptor is given up by its owner in the same breath.

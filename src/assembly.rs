@@ -1,0 +1,222 @@
+//! A machine with its disks and I/O threads: where the rooms are put together, for `run` and for benches.
+
+use std::sync::Arc;
+
+use crate::backend::{BackendKind, Disk, DiskError};
+use crate::cli::disk::{DiskConfig, IoThreadChoice};
+use crate::dataplane::{DataplaneError, EventLoop, IoThread, LoopConfig};
+use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
+use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
+
+/// What to put together.
+#[derive(Clone, Debug)]
+pub struct AssemblyConfig {
+    /// The machine.
+    pub machine: MachineConfig,
+    /// Its disks; the first one is disk0 (vda).
+    pub disks: Vec<DiskConfig>,
+    /// I/O threads. Those that no disk uses are not started.
+    pub iothreads: usize,
+    /// Longest busy-poll of an I/O thread before it sleeps, in nanoseconds.
+    pub poll_max_ns: u64,
+}
+
+/// Why it cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssemblyError {
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A disk's file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A disk's device.
+    #[error(transparent)]
+    Virtio(#[from] VirtioError),
+    /// A loop.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// A disk asks for a thread that there is not.
+    #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
+        0 => "is none".to_string(),
+        1 => "is only thread 0".to_string(),
+        n => format!("are only threads 0 to {}", n - 1),
+    })]
+    NoThread {
+        /// Its number.
+        disk: usize,
+        /// The thread asked for.
+        index: usize,
+        /// The threads there are.
+        threads: usize,
+    },
+}
+
+/// A machine with its disks, ready to run. Dropped in this order: no vCPU, then no device, then no thread.
+pub struct Assembly {
+    machine: Machine,
+    disks: Vec<Arc<VirtioBlk>>,
+    main: Option<EventLoop>,
+    threads: Vec<Option<IoThread>>,
+}
+
+impl Assembly {
+    /// Opens the disks, starts the I/O threads, makes the machine and plugs the disks in.
+    ///
+    /// # Errors
+    /// See [`AssemblyError`].
+    pub fn new(config: AssemblyConfig) -> Result<Assembly, AssemblyError> {
+        // Files first: most mistakes are there, and nothing has been started yet.
+        let disks = config
+            .disks
+            .into_iter()
+            .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
+            .collect::<Result<Vec<_>, DiskError>>()?;
+        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let plan = plan(&choices, config.iothreads)?;
+        let machine = Machine::new(config.machine)?;
+        let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
+        let main = EventLoop::new(&main)?;
+        let threads = plan.threads.iter().enumerate().map(|(n, need)| {
+            let loop_config = |uring| LoopConfig {
+                name: format!("iothread{n}"),
+                uring,
+                poll_max_ns: config.poll_max_ns,
+                cpu: None,
+            };
+            need.map(|uring| IoThread::spawn(loop_config(uring))).transpose()
+        });
+        let threads = threads.collect::<Result<Vec<_>, _>>()?;
+        let mut this = Assembly { machine, disks: Vec::new(), main: Some(main), threads };
+        let mut turn = 0;
+        for (disk, config) in disks {
+            let loops = this.loops(config.iothread, turn);
+            turn += usize::from(config.queues);
+            this.plug(disk, config, loops)?;
+        }
+        Ok(this)
+    }
+
+    /// The loops for a disk's queues. Disks that take any thread begin with different ones.
+    fn loops(&self, choice: IoThreadChoice, turn: usize) -> Vec<Arc<dyn QueueLoop>> {
+        let of = |thread: &IoThread| Arc::new(thread.handle().clone()) as Arc<dyn QueueLoop>;
+        let main = || self.main.iter().map(|main| Arc::new(main.handle()) as Arc<dyn QueueLoop>).collect();
+        match choice {
+            IoThreadChoice::None => main(),
+            IoThreadChoice::Index(index) => self.threads.get(index).into_iter().flatten().map(of).collect(),
+            IoThreadChoice::Auto => {
+                let mut all: Vec<_> = self.threads.iter().flatten().map(of).collect();
+                let len = all.len().max(1);
+                all.rotate_left(turn % len);
+                all
+            }
+        }
+    }
+
+    fn plug(
+        &mut self,
+        disk: Arc<Disk>,
+        config: DiskConfig,
+        loops: Vec<Arc<dyn QueueLoop>>,
+    ) -> Result<(), AssemblyError> {
+        let name = format!("disk{}", self.disks.len());
+        let blk = BlkConfig {
+            serial: config.serial.unwrap_or_else(|| name.clone()),
+            name,
+            capacity: disk.capacity_sectors(),
+            readonly: disk.readonly(),
+            discard: disk.supports_discard(),
+            geometry: disk.geometry(),
+            queues: config.queues,
+            queue_size: config.queue_size,
+            notify: config.notify,
+            complete: config.complete,
+            event_idx: config.event_idx,
+        };
+        let backends = Box::new(move |_| disk.queue_backend());
+        let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
+        let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends)?;
+        self.machine.add_pci_device(device.clone())?;
+        self.disks.push(device);
+        Ok(())
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The disks.
+    pub fn disks(&self) -> &[Arc<VirtioBlk>] {
+        &self.disks
+    }
+
+    /// The main loop, for sources of one's own; `None` once it has run.
+    pub fn main_loop(&mut self) -> Option<&mut EventLoop> {
+        self.main.as_mut()
+    }
+
+    /// Runs the machine to its end, once.
+    ///
+    /// # Errors
+    /// See [`Machine::run`].
+    pub fn run(&mut self) -> Result<ExitReason, MachineError> {
+        match self.main.take() {
+            Some(main) => self.machine.run(main),
+            None => Ok(ExitReason::Stopped),
+        }
+    }
+}
+
+/// Which loops need an io_uring; `None` for threads that nobody uses.
+struct Plan {
+    main_uring: bool,
+    threads: Vec<Option<bool>>,
+}
+
+fn plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<Plan, AssemblyError> {
+    let mut plan = Plan { main_uring: false, threads: vec![None; iothreads] };
+    for (disk, &(choice, kind)) in disks.iter().enumerate() {
+        let uring = kind == BackendKind::IoUring;
+        let missing = |index| AssemblyError::NoThread { disk, index, threads: iothreads };
+        let used = match choice {
+            IoThreadChoice::None => {
+                plan.main_uring |= uring;
+                continue;
+            }
+            IoThreadChoice::Auto if iothreads == 0 => return Err(missing(0)),
+            IoThreadChoice::Auto => &mut plan.threads[..],
+            IoThreadChoice::Index(index) => {
+                std::slice::from_mut(plan.threads.get_mut(index).ok_or_else(|| missing(index))?)
+            }
+        };
+        for thread in used {
+            *thread = Some(thread.unwrap_or(false) | uring);
+        }
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BackendKind::{IoUring, Null};
+    use IoThreadChoice::{Auto, Index, None as Main};
+
+    #[test]
+    fn only_loops_that_serve_an_io_uring_disk_get_one() {
+        let both = plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
+        assert_eq!(both.threads, [Some(true), Some(false), None]);
+        assert!(!both.main_uring);
+        let spread = plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
+        assert_eq!(spread.threads, [Some(false), Some(true)]);
+        assert!(spread.main_uring);
+    }
+
+    #[test]
+    fn a_thread_that_is_not_there_is_an_error() {
+        let error = plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
+        assert!(error.contains("disk1") && error.contains("0 to 1"), "{error}");
+        assert!(plan(&[(Auto, Null)], 0).is_err());
+    }
+}
