@@ -1,10 +1,11 @@
 //! A machine with its disks and I/O threads: where the rooms are put together, for `run` and for benches.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::backend::{BackendKind, Disk, DiskError};
 use crate::cli::disk::{DiskConfig, IoThreadChoice};
-use crate::dataplane::{DataplaneError, EventLoop, IoThread, LoopConfig};
+use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig};
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
 
@@ -135,9 +136,31 @@ impl Assembly {
         };
         let backends = Box::new(move |_| disk.queue_backend());
         let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
-        let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends)?;
+        let (_, line) = self.machine.next_slot()?;
+        let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends, Some(line))?;
+        if config.complete == CompletePath::Resample {
+            self.watch_resample(&device)?;
+        }
         self.machine.add_pci_device(device.clone())?;
         self.disks.push(device);
+        Ok(())
+    }
+
+    /// Lets the main loop hear the guest's EOI of a level interrupt.
+    fn watch_resample(&mut self, device: &VirtioBlk) -> Result<(), AssemblyError> {
+        let lines = device.lines().clone();
+        let (Some(main), Some(intx)) = (&mut self.main, lines.intx()) else { return Ok(()) };
+        let fail = |source| DataplaneError::Loop { name: "main".into(), source };
+        // SAFETY: borrowed for the duplication only; the event is alive in `lines`.
+        let event = unsafe { BorrowedFd::borrow_raw(intx.resample_event().as_raw_fd()) };
+        let event = event.try_clone_to_owned().map_err(fail)?;
+        let heard = move || {
+            if let Some(intx) = lines.intx() {
+                intx.resampled();
+            }
+            Flow::Continue
+        };
+        main.add_source(event, Box::new(heard)).map_err(fail)?;
         Ok(())
     }
 

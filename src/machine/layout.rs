@@ -70,8 +70,10 @@ pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// The value of `_S5`: soft off.
 pub const SLEEP_TYPE_S5: u8 = 5;
 
-/// First GSI of the PCI INTx lines; eight of them, spread over the slots.
+/// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;
+/// How many there are, spread over the slots.
+pub const INTX_LINES: u32 = 8;
 
 /// Boot structures, all below 640 KiB.
 pub mod boot {
@@ -99,5 +101,5 @@ pub mod boot {
 
 /// The GSI of INTx pin `pin` (1 = A to 4 = D) of `slot`: spread over the lines as a PCI bridge swizzles them.
 pub const fn intx_gsi(slot: u8, pin: u8) -> u32 {
-    INTX_FIRST_GSI + (slot as u32 + pin as u32 - 1) % 8
+    INTX_FIRST_GSI + (slot as u32 + pin as u32 - 1) % INTX_LINES
 }

@@ -41,7 +41,7 @@ pub use serial::Console;
 pub use terminal::RawMode;
 
 use crate::dataplane::{EventLoop, Flow};
-use crate::kvm::{KvmVm, Routes, Vm};
+use crate::kvm::{KvmVm, Line, Routes, Vm};
 use crate::pci::PciDevice;
 use bus::Bus;
 use pci_root::PciRoot;
@@ -95,6 +95,8 @@ pub struct Machine {
     serial: Arc<SerialPort>,
     exit: ExitLatch,
     counters: Vec<Arc<ExitCounters>>,
+    /// The IOAPIC pins that PCI INTx lines share, from [`layout::INTX_FIRST_GSI`] up.
+    intx: Vec<Arc<Line>>,
 }
 
 impl Machine {
@@ -123,8 +125,11 @@ impl Machine {
         let (mmio, pio) = (Bus::new(), Bus::new());
         let pci = PciRoot::new(mmio.clone(), pio.clone());
         let counters = (0..config.cpus).map(|_| Arc::default()).collect();
+        let intx = (0..layout::INTX_LINES)
+            .map(|n| Arc::new(Line::new(kvm_vm.clone(), layout::INTX_FIRST_GSI + n)))
+            .collect();
         let machine =
-            Machine { config, kvm, vm, kvm_vm, routes, ram, mmio, pio, pci, serial, exit, counters };
+            Machine { config, kvm, vm, kvm_vm, routes, ram, mmio, pio, pci, serial, exit, counters, intx };
         machine.plug_platform().map_err(|e| MachineError::Host(format!("address map: {e}")))?;
         Ok(machine)
     }
@@ -148,6 +153,17 @@ impl Machine {
     /// All slots are taken, or a BAR window is full.
     pub fn add_pci_device(&self, device: Arc<dyn PciDevice>) -> Result<u8, MachineError> {
         self.pci.add(device).map_err(|e| MachineError::Config(e.to_string()))
+    }
+
+    /// The slot that the next [`Machine::add_pci_device`] takes, and the line that INTA of that slot is wired to.
+    ///
+    /// # Errors
+    /// All slots are taken.
+    pub fn next_slot(&self) -> Result<(u8, Arc<Line>), MachineError> {
+        const INTA: u8 = 1;
+        let slot = self.pci.free_slot().map_err(|e| MachineError::Config(e.to_string()))?;
+        let line = layout::intx_gsi(slot, INTA) - layout::INTX_FIRST_GSI;
+        Ok((slot, self.intx[line as usize].clone()))
     }
 
     /// The VM-wide ioctls.

@@ -66,16 +66,22 @@ impl PciRoot {
     /// # Errors
     /// [`PciFull`].
     pub fn add(&self, device: Arc<dyn PciDevice>) -> Result<u8, PciFull> {
-        let slot = {
-            let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
-            let slot = (1..SLOTS).find(|&s| devices[s].is_none()).ok_or(PciFull::Slots)?;
-            devices[slot] = Some(device.clone());
-            slot as u8
-        };
+        let slot = self.free_slot()?;
+        self.devices.write().unwrap_or_else(PoisonError::into_inner)[usize::from(slot)] =
+            Some(device.clone());
         let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         pci_bars::assign(&*device, slot, &mut space)?;
         self.reconcile();
         Ok(slot)
+    }
+
+    /// The lowest free slot.
+    ///
+    /// # Errors
+    /// [`PciFull::Slots`].
+    pub fn free_slot(&self) -> Result<u8, PciFull> {
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        (1..SLOTS).find(|&s| devices[s].is_none()).map(|s| s as u8).ok_or(PciFull::Slots)
     }
 
     /// The devices by slot.
