@@ -1,33 +1,97 @@
-//! The probe: a guest of a few thousand lines of nothing but virtio-blk, which times each ring. See README.md.
+//! The probe: a guest that is nothing but a virtio-blk driver with a clock. See README.md.
 //!
-//! Everything here runs in ring 3; ring 0 is tables.s, stubs.s and entry.s. build.rs of doorbell compiles it with
+//! Everything here runs in ring 3; ring 0 is tables.s, stubs.s and entry.s. doorbell's build.rs compiles it with
 //! plain rustc and embeds the result.
+//!
+//! boot: `boot` `rt` `cpu` `apic` `control` `cmdline`; the driver: `pci` `msix` `device` `queue`; blocks: `serve` `io`
+//! (`slots` `torture` `wait` `samples` `pattern`) `floor` `hostile`; text mode: `script` `report` `text` `clock`.
 #![no_std]
 #![no_main]
 
 #[path = "../../src/bench/probe_abi.rs"]
 #[allow(dead_code, missing_docs)]
 mod abi;
+mod apic;
 mod boot;
+mod clock;
+mod cmdline;
+mod control;
 mod cpu;
+mod device;
+mod floor;
+mod global;
+mod hostile;
+mod io;
+mod msix;
+mod pattern;
+mod pci;
+mod queue;
+mod report;
 mod rt;
+mod samples;
+mod script;
+mod serve;
+mod slots;
 mod text;
+mod torture;
+mod wait;
 
-use abi::{CONTROL, Control};
-use core::mem::offset_of;
+use abi::{MAGIC, MAX_CPUS, TRAP, VERSION, mode, state};
 
 /// Entered by every CPU on its own stack, at ring 3, with interrupts on.
 #[unsafe(no_mangle)]
 extern "C" fn ring3_main(cpu: u64) -> ! {
-    cpu::store::<u32>(CONTROL + offset_of!(Control, text_port) as u64, 0x3f8);
-    say!("probe: hello from ring 3, cpu {cpu}, start info {:x?}", boot::start_info());
-    cpu::out8(0xf4, 0);
-    cpu::stop()
+    let cpu = cpu as usize % MAX_CPUS;
+    if cpu == 0 {
+        boot();
+    } else {
+        apic::enable();
+        control::set_up(cpu);
+    }
+    serve::serve(cpu)
+}
+
+/// CPU 0: interrupt controllers, the bus, the other CPUs; text mode does not come back from here.
+fn boot() {
+    control::set_started(cpu::tsc());
+    cmdline::keep();
+    let orders = control::read();
+    let hosted = orders.magic == MAGIC && orders.mode == mode::HOST;
+    if hosted && orders.version != VERSION {
+        control::set_state(state::FAILED);
+        cpu::stop();
+    }
+    if !hosted {
+        control::set_text_mode(cmdline::number("text", 0x3f8) as u16);
+    }
+    control::set_state(state::BOOTING);
+    apic::silence_pic();
+    apic::enable();
+    let devices = device::scan();
+    control::set_up(0);
+    let cpus = if hosted { orders.start_cpus as u64 } else { cmdline::number("cpus", 1) };
+    for id in 1..cpus.min(MAX_CPUS as u64) {
+        if !apic::start(id as u32) {
+            say!("{{\"probe\":1,\"event\":\"cpu\",\"id\":{id},\"ok\":false}}");
+        }
+    }
+    control::set_ready(cpu::tsc(), devices);
+    if !hosted {
+        clock::find();
+        say!(
+            "{{\"probe\":1,\"event\":\"ready\",\"ring\":3,\"devices\":{devices},\"cpus\":{},\"apic_id\":{},\"tsc_khz\":{}}}",
+            control::cpus_up().count_ones(),
+            apic::id(),
+            clock::khz()
+        );
+        script::run();
+    }
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
     say!("{{\"probe\":1,\"event\":\"panic\",\"text\":\"{info}\"}}");
-    cpu::store::<u64>(abi::TRAP, 0x100);
+    cpu::store::<u64>(TRAP, 0x100);
+    control::set_state(state::FAILED);
     cpu::stop()
 }

@@ -32,6 +32,9 @@ pub mod idle {
     pub const SPIN: u32 = 0;
     /// HLT until any interrupt: after writing `seq` the host sends [`super::vector::WAKE`] to that CPU.
     pub const HALT: u32 = 1;
+    /// HLT with the local APIC's timer as the alarm: looks about every millisecond, needs no message. For hosts that
+    /// only share memory with the guest.
+    pub const TIMER: u32 = 2;
 }
 
 /// [`super::Control::state`].

@@ -1,0 +1,44 @@
+//! TSC ticks and time, for text mode only: a host that reads memory converts by itself.
+
+use crate::{cmdline, cpu, global::Global};
+
+static KHZ: Global<u64> = Global::new(0);
+
+/// Ticks per millisecond: `tsc_khz=` of the command line, else measured against the 8254 (50 ms).
+pub fn find() {
+    let given = cmdline::number("tsc_khz", 0);
+    // SAFETY: CPU 0 in text mode, before any reader.
+    unsafe { *KHZ.get() = if given != 0 { given } else { measure() } };
+}
+
+pub fn khz() -> u64 {
+    // SAFETY: only read after `find`.
+    unsafe { (*KHZ.get()).max(1) }
+}
+
+pub fn ticks_of_us(us: u64) -> u64 {
+    us.saturating_mul(khz()) / 1000
+}
+
+pub fn ns(ticks: u64) -> u64 {
+    (ticks as u128 * 1_000_000 / khz() as u128) as u64
+}
+
+/// Channel 2 counts 59659 periods of 1.193182 MHz; its output shows in bit 5 of port 0x61.
+fn measure() -> u64 {
+    const COUNT: u16 = 59_659;
+    let gate = cpu::in8(0x61) & !2;
+    cpu::out8(0x61, gate & !1);
+    cpu::out8(0x43, 0xb0);
+    cpu::out8(0x42, COUNT as u8);
+    cpu::out8(0x42, (COUNT >> 8) as u8);
+    cpu::out8(0x61, gate | 1);
+    let from = cpu::tsc();
+    while cpu::in8(0x61) & 0x20 == 0 {
+        if cpu::tsc().wrapping_sub(from) > 1 << 32 {
+            // No 8254 here: ticks stay ticks, as if of 1 GHz.
+            return 1_000_000;
+        }
+    }
+    cpu::tsc().wrapping_sub(from) / 50
+}

@@ -1,0 +1,105 @@
+//! The words that hold for the whole guest: where the host finds state, and how each CPU takes its plans.
+
+use crate::abi::*;
+use crate::{apic, cpu};
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The whole structure as it stands now.
+pub fn read() -> Control {
+    cpu::load(CONTROL)
+}
+
+pub fn set_state(state: u32) {
+    cpu::store(CONTROL + offset_of!(Control, state) as u64, state);
+}
+
+pub fn set_started(tsc: u64) {
+    cpu::store(CONTROL + offset_of!(Control, started) as u64, tsc);
+}
+
+pub fn set_ready(tsc: u64, devices: usize) {
+    cpu::store(CONTROL + offset_of!(Control, devices) as u64, devices as u32);
+    cpu::store(CONTROL + offset_of!(Control, ready) as u64, tsc);
+    set_state(state::READY);
+}
+
+/// In text mode there is no host to fill the structure in.
+pub fn set_text_mode(text_port: u16) {
+    cpu::store(CONTROL + offset_of!(Control, mode) as u64, mode::TEXT);
+    cpu::store(CONTROL + offset_of!(Control, idle) as u64, idle::HALT);
+    cpu::store(CONTROL + offset_of!(Control, text_port) as u64, text_port as u32);
+}
+
+fn up() -> &'static AtomicU32 {
+    // SAFETY: the word lies in the control page, which no Rust object shares, and is only used atomically.
+    unsafe { AtomicU32::from_ptr((CONTROL + offset_of!(Control, cpus_up) as u64) as *mut u32) }
+}
+
+pub fn cpus_up() -> u32 {
+    up().load(Ordering::Acquire)
+}
+
+pub fn set_up(cpu: usize) {
+    up().fetch_or(1 << cpu, Ordering::Release);
+}
+
+fn plan_address(cpu: usize) -> u64 {
+    CPU_AREA + cpu as u64 * CPU_STRIDE
+}
+
+fn outcome_address(cpu: usize) -> u64 {
+    plan_address(cpu) + OUTCOME_OFFSET
+}
+
+/// Waits for this CPU's next plan.
+pub fn next_plan(cpu: usize) -> Plan {
+    loop {
+        let head: u64 = cpu::load(plan_address(cpu));
+        if head as u32 != done(cpu) {
+            return cpu::load(plan_address(cpu));
+        }
+        match cpu::load::<u32>(CONTROL + offset_of!(Control, idle) as u64) {
+            idle::HALT => cpu::halt_while(plan_address(cpu), head),
+            idle::TIMER => {
+                apic::alarm();
+                cpu::halt_while(plan_address(cpu), head);
+            }
+            _ => cpu::pause(),
+        }
+    }
+}
+
+/// Sequence number that the CPU finished last.
+pub fn done(cpu: usize) -> u32 {
+    cpu::load(outcome_address(cpu))
+}
+
+/// The outcome of a finished plan.
+pub fn outcome(cpu: usize) -> Outcome {
+    cpu::load(outcome_address(cpu))
+}
+
+/// Publishes an outcome: everything, then `done`.
+pub fn finish(cpu: usize, seq: u32, outcome: Outcome) {
+    cpu::store(outcome_address(cpu), Outcome { done: done(cpu), ..outcome });
+    cpu::store(outcome_address(cpu), seq);
+}
+
+/// Progress of the running block.
+pub fn set_completed(cpu: usize, completed: u32) {
+    cpu::store(outcome_address(cpu) + offset_of!(Outcome, completed) as u64, completed);
+}
+
+/// Gives another CPU a plan, as a host would; its `seq` is chosen here.
+pub fn give(cpu: usize, plan: Plan) -> u32 {
+    let seq = done(cpu).wrapping_add(1);
+    cpu::store(plan_address(cpu), Plan { seq: done(cpu), ..plan });
+    cpu::store(plan_address(cpu), seq);
+    seq
+}
+
+/// `seq` of the plan that a CPU was given last.
+pub fn plan_seq(cpu: usize) -> u32 {
+    cpu::load(plan_address(cpu))
+}

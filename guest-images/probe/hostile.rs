@@ -1,0 +1,95 @@
+//! Attacks on a device: one malformed request, what the device did with it, and whether it comes back.
+//!
+//! A frame with its first examples; issue 5 fills it.
+
+use crate::abi::*;
+use crate::device::{self, NEEDS_RESET};
+use crate::queue::{NEXT, Queue, WRITE};
+use crate::{cpu, io};
+
+pub fn run(cpu: usize, plan: &Plan) -> Outcome {
+    let mut out = Outcome::default();
+    let Some(info) = device::info(plan.device) else {
+        return Outcome { status: status::NO_DEVICE, ..out };
+    };
+    if plan.queue >= info.queues {
+        return Outcome { status: status::DEVICE, ..out };
+    }
+    let queue = Queue::get(plan.device, plan.queue);
+    if !attack(queue, plan) {
+        return Outcome { status: status::BAD_PLAN, ..out };
+    }
+    out.tsc_begin = cpu::tsc();
+    queue.publish();
+    queue.kick();
+    out.kicks = 1;
+    out.value = watch(queue, &info, plan, &mut out);
+    // Whatever it did: a reset and the same set-up must bring it back.
+    let again = device::setup_again(plan.device);
+    let read = Plan {
+        kind: kind::IO,
+        op: op::READ,
+        depth: 1,
+        requests: 1,
+        size: 512,
+        flags: 0,
+        samples: 1,
+        wait: wait::POLL,
+        ..*plan
+    };
+    if again.status == status::OK {
+        let outcome = io::run(cpu, &read);
+        if outcome.status == status::OK && outcome.io_errors == 0 {
+            out.value |= answer::RECOVERED;
+        }
+    }
+    out.completed = 1;
+    out.tsc_end = cpu::tsc();
+    out
+}
+
+/// Puts the malformed chain into the ring; false: no such attack.
+fn attack(queue: &mut Queue, plan: &Plan) -> bool {
+    let data = POOL;
+    let (header, status) = (queue.header(0), queue.status(0));
+    cpu::store(header, op::READ as u64);
+    cpu::store(header + 8, plan.sector);
+    cpu::store(status, 0xffu8);
+    let ring = queue.ring();
+    Queue::descriptor(ring, 0, header, 16, NEXT, 1);
+    Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, 2);
+    Queue::descriptor(ring, 2, status, 1, WRITE, 0);
+    match plan.op {
+        attack::LOOP => Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, 0),
+        attack::NEXT_OUT_OF_RANGE => Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, queue.size + 7),
+        attack::ADDRESS_BEYOND_RAM => Queue::descriptor(ring, 1, 1 << 45, 512, NEXT | WRITE, 2),
+        attack::HEAD_OUT_OF_RANGE => {
+            queue.push(queue.size.wrapping_add(3));
+            return true;
+        }
+        attack::INDEX_JUMP => queue.jump(queue.size.wrapping_add(5)),
+        _ => return false,
+    }
+    queue.push(0);
+    true
+}
+
+/// The device's answer, or its silence.
+fn watch(queue: &mut Queue, info: &DeviceInfo, plan: &Plan, out: &mut Outcome) -> u64 {
+    let deadline = if plan.deadline == 0 { 1 << 29 } else { plan.deadline };
+    let from = cpu::tsc();
+    loop {
+        if queue.pop().is_some() {
+            let status: u8 = cpu::load(queue.status(0));
+            out.detail = status as u64;
+            return if matches!(status, 1 | 2) { answer::REFUSED } else { answer::TAKEN };
+        }
+        if device::status(info) & NEEDS_RESET != 0 {
+            return answer::NEEDS_RESET;
+        }
+        if cpu::tsc().wrapping_sub(from) > deadline {
+            return answer::SILENT;
+        }
+        cpu::delay(100_000);
+    }
+}

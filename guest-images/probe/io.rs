@@ -1,0 +1,204 @@
+//! A block of requests on one queue: submit, kick, wait, take, check, and again.
+
+use crate::abi::*;
+use crate::device;
+use crate::global::Global;
+use crate::queue::Queue;
+use crate::samples::Samples;
+use crate::slots::{IDLE, Maker, Slot};
+use crate::torture::Torture;
+use crate::wait::{Counts, TimedOut, Waiter};
+use crate::{apic, control, cpu};
+
+static SLOTS: Global<[[Slot; MAX_DEPTH]; MAX_CPUS]> = Global::new([[IDLE; MAX_DEPTH]; MAX_CPUS]);
+
+struct Block<'a> {
+    plan: &'a Plan,
+    queue: &'static mut Queue,
+    slots: &'static mut [Slot],
+    maker: Maker,
+    waiter: Waiter,
+    torture: Torture,
+    samples: Samples,
+    stamped: bool,
+    /// Slots pushed and not yet published.
+    fresh: [u16; MAX_DEPTH],
+    fresh_count: usize,
+    submitted: u32,
+    completed: u32,
+    /// Completions in submission order would have this number next.
+    expected: u32,
+    out: Outcome,
+}
+
+pub fn run(cpu: usize, plan: &Plan) -> Outcome {
+    let refuse = |status| Outcome { status, ..Default::default() };
+    let Some(info) = device::info(plan.device) else { return refuse(status::NO_DEVICE) };
+    if plan.queue >= info.queues {
+        return refuse(status::DEVICE);
+    }
+    let queue = Queue::get(plan.device, plan.queue);
+    if plan.depth == 0 || plan.depth as usize > MAX_DEPTH || plan.requests == 0 {
+        return refuse(status::BAD_PLAN);
+    }
+    let vector = queue.vector;
+    let other = if plan.route_every != 0 && plan.vector2 != vector { plan.vector2 } else { 0 };
+    let (Some(maker), Some(waiter), Some(torture)) = (
+        Maker::new(cpu, plan, &info, queue),
+        Waiter::new(plan, vector, other),
+        Torture::new(plan, &info, vector),
+    ) else {
+        return refuse(status::BAD_PLAN);
+    };
+    // SAFETY: each CPU uses its own row, one block at a time.
+    let slots = unsafe { &mut (&mut *SLOTS.get())[cpu][..plan.depth as usize] };
+    slots.fill(IDLE);
+    let counts = Counts::begin(vector, other);
+    let mut block = Block {
+        plan,
+        queue,
+        slots,
+        maker,
+        waiter,
+        torture,
+        samples: Samples::new(cpu, plan.samples),
+        stamped: other == 0 && (vector::STAMPED..vector::INTX).contains(&vector),
+        fresh: [0; MAX_DEPTH],
+        fresh_count: 0,
+        submitted: 0,
+        completed: 0,
+        expected: 0,
+        out: Outcome::default(),
+    };
+    let result = block.go(cpu);
+    block.torture.restore();
+    let mut out = block.out;
+    out.tsc_end = cpu::tsc();
+    (out.completed, out.samples) = (block.completed, block.samples.count);
+    (out.masks, out.routes) = (block.torture.masks, block.torture.routes);
+    let (interrupts, unconfirmed) = counts.end();
+    out.interrupts = interrupts;
+    out.spurious += unconfirmed;
+    out.status = match result {
+        Err(TimedOut) => {
+            out.detail = (block.submitted - block.completed) as u64;
+            status::TIMEOUT
+        }
+        Ok(()) if out.duplicates + out.unknown > 0 => status::RING,
+        Ok(()) => status::OK,
+    };
+    out
+}
+
+impl Block<'_> {
+    fn go(&mut self, cpu: usize) -> Result<(), TimedOut> {
+        // What an earlier block left in the ring is not ours.
+        self.drain(0);
+        let eager = self.plan.depth > 1 || self.plan.flags & flag::EAGER != 0;
+        let mut count = self.rearm();
+        self.out.tsc_begin = cpu::tsc();
+        let first = self.plan.depth.min(self.plan.requests);
+        for slot in 0..first as usize {
+            self.submit(slot);
+        }
+        self.publish();
+        while self.completed < self.plan.requests {
+            let seen = if self.waiter.polls() {
+                self.waiter.until(|| self.queue.has_used())?
+            } else if eager && self.queue.has_used() {
+                cpu::tsc()
+            } else {
+                let seen = self.waiter.interrupt(count, &mut self.out)?;
+                count = self.waiter.count();
+                seen
+            };
+            if self.drain(seen) == 0 {
+                self.out.spurious += 1;
+                continue;
+            }
+            control::set_completed(cpu, self.completed);
+            // The count first: an interrupt for what arm() asks for must find it taken already.
+            count = self.rearm();
+            if self.fresh_count > 0 {
+                self.publish();
+            }
+        }
+        Ok(())
+    }
+
+    fn rearm(&mut self) -> u64 {
+        let count = self.waiter.count();
+        if self.waiter.polls() {
+            self.queue.disarm()
+        } else {
+            self.queue.arm()
+        }
+        count
+    }
+
+    /// Builds the slot's next request and puts it into the ring.
+    fn submit(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.number = self.submitted;
+        self.submitted += 1;
+        self.fresh[self.fresh_count] = index as u16;
+        self.fresh_count += 1;
+        let head = self.maker.build(self.queue, index, slot);
+        self.queue.push(head);
+    }
+
+    /// Shows the new requests, kicks if the device wants it, and stamps them.
+    fn publish(&mut self) {
+        if self.plan.gap != 0 && self.plan.depth == 1 {
+            cpu::delay(self.plan.gap);
+        }
+        self.torture.before_kick();
+        let start = cpu::tsc();
+        let wanted = self.queue.publish();
+        if wanted || self.plan.flags & flag::ALWAYS_KICK != 0 {
+            self.queue.kick();
+            self.out.kicks += 1;
+        } else {
+            self.out.kicks_suppressed += 1;
+        }
+        let kicked = cpu::tsc();
+        self.torture.after_kick();
+        for index in &self.fresh[..self.fresh_count] {
+            let slot = &mut self.slots[*index as usize];
+            (slot.start, slot.kicked) = (start, kicked);
+        }
+        self.fresh_count = 0;
+    }
+
+    /// Takes every used entry, checks it, and submits in its place while requests are left. Returns how many.
+    fn drain(&mut self, seen: u64) -> u32 {
+        let mut taken = 0;
+        while let Some((head, _)) = self.queue.pop() {
+            taken += 1;
+            let index = (head / self.maker.chain as u32) as usize;
+            let known = head % self.maker.chain as u32 == 0 && index < self.slots.len();
+            if !known || !self.slots[index].busy {
+                if known {
+                    self.out.duplicates += 1
+                } else {
+                    self.out.unknown += 1
+                }
+                continue;
+            }
+            let mut slot = self.slots[index];
+            self.maker.finish(self.queue, index, &mut slot, &mut self.out);
+            let done = cpu::tsc();
+            let handler = if self.stamped { apic::stamp(self.queue.vector) } else { 0 };
+            self.samples.add(slot.start, slot.kicked, handler, seen, done);
+            self.out.reordered += (slot.number != self.expected) as u64;
+            self.expected = slot.number.wrapping_add(1);
+            self.slots[index] = slot;
+            self.completed += 1;
+            if self.submitted < self.plan.requests {
+                self.submit(index);
+            }
+        }
+        self.out.batches += (taken > 0) as u64;
+        taken
+    }
+}

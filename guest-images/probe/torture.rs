@@ -1,0 +1,99 @@
+//! What a block does to its own interrupt while requests are in flight: masking and moving it.
+
+use crate::abi::*;
+use crate::pci::{self, Function};
+use crate::{cpu, msix};
+
+pub struct Torture {
+    info: DeviceInfo,
+    intx: bool,
+    /// MSI-X entry of the queue.
+    entry: u32,
+    mask_every: u32,
+    route_every: u32,
+    live: bool,
+    hold: u64,
+    /// Where the vector may be: (vector, APIC ID), home first.
+    homes: [(u32, u32); 2],
+    kicks: u32,
+    masked: bool,
+    pub masks: u64,
+    pub routes: u64,
+}
+
+impl Torture {
+    /// None: moving is impossible (INTx, or HLT on a CPU that the interrupt leaves).
+    pub fn new(plan: &Plan, info: &DeviceInfo, vector: u32) -> Option<Self> {
+        let intx = (vector::INTX..vector::END).contains(&vector);
+        let away = plan.cpu2 != plan.cpu;
+        if plan.route_every != 0 && (intx || plan.vector2 > 255 || (plan.wait == wait::HALT && away)) {
+            return None;
+        }
+        let vector2 = if plan.vector2 == 0 { vector } else { plan.vector2 };
+        Some(Self {
+            info: *info,
+            intx,
+            entry: plan.queue + 1,
+            mask_every: plan.mask_every,
+            route_every: plan.route_every,
+            live: plan.flags & flag::ROUTE_LIVE != 0,
+            hold: plan.hold,
+            homes: [(vector, plan.cpu), (vector2, plan.cpu2)],
+            kicks: 0,
+            masked: false,
+            masks: 0,
+            routes: 0,
+        })
+    }
+
+    fn set_mask(&self, masked: bool) {
+        match (self.intx, masked) {
+            (false, _) => msix::set_mask(&self.info, self.entry, masked),
+            (true, true) => Function(self.info.bdf as u16).command(pci::COMMAND_INTX_OFF, 0),
+            (true, false) => Function(self.info.bdf as u16).command(0, pci::COMMAND_INTX_OFF),
+        }
+    }
+
+    #[inline(always)]
+    pub fn before_kick(&mut self) {
+        if self.mask_every | self.route_every == 0 {
+            return;
+        }
+        self.kicks += 1;
+        if self.route_every != 0 && self.kicks % self.route_every == 0 {
+            self.routes += 1;
+            self.move_to(self.homes[(self.routes % 2) as usize]);
+        }
+        if self.mask_every != 0 && self.kicks % self.mask_every == 0 {
+            self.set_mask(true);
+            self.masked = true;
+            self.masks += 1;
+        }
+    }
+
+    /// Unmasks after `hold`, while what was kicked completes behind the mask.
+    #[inline(always)]
+    pub fn after_kick(&mut self) {
+        if self.masked {
+            cpu::delay(self.hold);
+            self.set_mask(false);
+            self.masked = false;
+        }
+    }
+
+    fn move_to(&self, (vector, cpu): (u32, u32)) {
+        if self.live {
+            msix::write_vector_live(&self.info, self.entry, vector);
+        } else {
+            msix::write(&self.info, self.entry, vector, cpu);
+            msix::set_mask(&self.info, self.entry, false);
+        }
+    }
+
+    /// Brings the vector home.
+    pub fn restore(&mut self) {
+        if self.routes % 2 == 1 {
+            self.move_to(self.homes[0]);
+        }
+    }
+}

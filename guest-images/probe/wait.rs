@@ -1,0 +1,124 @@
+//! Waiting for an interrupt's count to move, or for memory to change, with a deadline.
+
+use crate::abi::{Outcome, Plan, VECTOR_STRIDE, VECTOR_TABLE, vector, wait};
+use crate::device::DEFAULT_DEADLINE;
+use crate::{apic, cpu};
+
+/// Nothing moved until the deadline.
+pub struct TimedOut;
+
+/// How one block waits.
+#[derive(Clone, Copy)]
+pub struct Waiter {
+    how: u32,
+    /// Word that the first vector's stub bumps.
+    word: u64,
+    /// Second vector's word, while a block moves its interrupt between two; else 0.
+    other: u64,
+    deadline: u64,
+}
+
+/// Address of the word that tells a driver that its interrupt came: for INTx only what the ISR register confirmed.
+fn word_of(vector: u32) -> u64 {
+    let intx = (vector::INTX..vector::END).contains(&vector);
+    VECTOR_TABLE + vector as u64 * VECTOR_STRIDE + if intx { 16 } else { 0 }
+}
+
+impl Waiter {
+    /// None: the plan asks for what cannot be (HLT on two vectors).
+    pub fn new(plan: &Plan, vector: u32, other: u32) -> Option<Self> {
+        if vector > 255 || other > 255 || plan.wait > wait::POLL || (plan.wait == wait::HALT && other != 0) {
+            return None;
+        }
+        let deadline = if plan.deadline == 0 { DEFAULT_DEADLINE } else { plan.deadline };
+        Some(Self {
+            how: plan.wait,
+            word: word_of(vector),
+            other: if other == 0 { 0 } else { word_of(other) },
+            deadline,
+        })
+    }
+
+    pub fn polls(&self) -> bool {
+        self.how == wait::POLL
+    }
+
+    /// Interrupts so far.
+    #[inline(always)]
+    pub fn count(&self) -> u64 {
+        let second: u64 = if self.other == 0 { 0 } else { cpu::load(self.other) };
+        cpu::load::<u64>(self.word).wrapping_add(second)
+    }
+
+    /// Waits until the count is no longer `before`; the TSC when that was seen.
+    #[inline(always)]
+    pub fn interrupt(&self, before: u64, out: &mut Outcome) -> Result<u64, TimedOut> {
+        if self.how == wait::HALT {
+            return self.halt(before, out);
+        }
+        self.until(|| self.count() != before)
+    }
+
+    fn halt(&self, before: u64, out: &mut Outcome) -> Result<u64, TimedOut> {
+        let from = cpu::tsc();
+        while self.count() == before {
+            out.halts += 1;
+            cpu::halt_while(self.word, before);
+            if cpu::tsc().wrapping_sub(from) > self.deadline {
+                return Err(TimedOut);
+            }
+        }
+        Ok(cpu::tsc())
+    }
+
+    /// Spins until `done`; the TSC when that was seen. The clock is looked at rarely, to keep the loop short.
+    #[inline(always)]
+    pub fn until(&self, done: impl Fn() -> bool) -> Result<u64, TimedOut> {
+        let mut from = 0;
+        loop {
+            for _ in 0..1024 {
+                if done() {
+                    return Ok(cpu::tsc());
+                }
+                cpu::pause();
+            }
+            let now = cpu::tsc();
+            if from == 0 {
+                from = now;
+            } else if now.wrapping_sub(from) > self.deadline {
+                return Err(TimedOut);
+            }
+        }
+    }
+}
+
+/// Counts of a block's vectors before it, to be turned into differences after it.
+pub struct Counts {
+    vectors: [u32; 2],
+    handled: u64,
+    confirmed: u64,
+}
+
+impl Counts {
+    /// `other` 0: one vector only.
+    pub fn begin(vector: u32, other: u32) -> Self {
+        let vectors = [vector, other];
+        Self { vectors, handled: Self::sum(vectors, 0), confirmed: Self::sum(vectors, 16) }
+    }
+
+    /// Interrupts handled since, and of those the ones that the ISR register did not confirm (INTx only).
+    pub fn end(&self) -> (u64, u64) {
+        let handled = Self::sum(self.vectors, 0).wrapping_sub(self.handled);
+        let confirmed = Self::sum(self.vectors, 16).wrapping_sub(self.confirmed);
+        let intx = (vector::INTX..vector::END).contains(&self.vectors[0]);
+        (handled, if intx { handled.saturating_sub(confirmed) } else { 0 })
+    }
+
+    fn sum(vectors: [u32; 2], offset: u64) -> u64 {
+        vectors
+            .iter()
+            .filter(|v| **v != 0)
+            .map(|v| cpu::load::<u64>(apic::count_address(*v) + offset))
+            .fold(0, u64::wrapping_add)
+    }
+}
