@@ -70,7 +70,7 @@ impl Maker {
             && places > 0
             && size % 512 == 0
             && (size > 0 || !moves_data)
-            && size >= 512 * parts
+            && (!moves_data || size >= 512 * parts)
             && plan.depth as u64 * size.max(512) as u64 <= POOL_SIZE;
         good.then_some(Self {
             op: plan.op,
