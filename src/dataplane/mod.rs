@@ -4,11 +4,14 @@
 //! [`Interrupt::deliver`], the only place that chooses between irqfd and KVM_SIGNAL_MSI. What may not: PCI, BARs,
 //! doorbell addresses. A queue comes here as a [`QueueSetup`]: ring addresses, a kick eventfd, a backend, an interrupt.
 
+use std::sync::atomic;
+
 mod area;
 mod event_loop;
 mod handle;
 mod interrupt;
 mod io_thread;
+mod order;
 mod poll;
 mod request;
 mod ring;

@@ -1,10 +1,11 @@
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use vm_memory::GuestMemoryMmap;
 
 use super::QueueLayout;
 use super::area::{Area, resolve};
+use super::order::{ask_for_kicks, crossed, publish};
 
 /// The driver broke the rules of the ring; the device needs a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,19 +233,11 @@ impl Ring {
     /// (virtio 1.2, 2.7.7).
     pub fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.next_used);
-        // Release: the entries above are visible before the index.
-        self.used.u16(2).store(new.to_le(), Ordering::Release);
         self.published = new;
-        // StoreLoad between our store of used.idx and our load of used_event (or avail.flags). The driver does the
-        // reverse: stores used_event, then loads used.idx. Without both fences each may miss the other's store, and
-        // the last completion of a burst would sit there without an interrupt.
-        fence(Ordering::SeqCst);
-        if self.layout.event_idx {
-            let event = u16::from_le(self.avail.u16(4 + 2 * self.size_usize()).load(Ordering::Relaxed));
-            crossed(event, old, new)
-        } else {
-            u16::from_le(self.avail.u16(0).load(Ordering::Relaxed)) & AVAIL_NO_INTERRUPT == 0
-        }
+        let wish =
+            if self.layout.event_idx { self.avail.u16(4 + 2 * self.size_usize()) } else { self.avail.u16(0) };
+        let wish = publish(self.used.u16(2), new, wish);
+        if self.layout.event_idx { crossed(wish, old, new) } else { wish & AVAIL_NO_INTERRUPT == 0 }
     }
 
     fn size_usize(&self) -> usize {
@@ -262,22 +255,14 @@ impl Ring {
     /// Asks the driver to kick for the next request, then answers whether one came before it could know: then the
     /// ring must be drained again instead of sleeping.
     pub fn enable_kicks(&mut self) -> bool {
-        if self.layout.event_idx {
-            let event = self.used.u16(4 + 8 * self.size_usize());
-            event.store(self.next_avail.to_le(), Ordering::Relaxed);
+        let avail = self.avail.u16(2);
+        let index = if self.layout.event_idx {
+            ask_for_kicks(self.used.u16(4 + 8 * self.size_usize()), self.next_avail, avail)
         } else {
-            self.used.u16(0).store(0, Ordering::Relaxed);
-        }
-        // StoreLoad between our store of avail_event (or used.flags) and our load of avail.idx; the driver stores
-        // avail.idx, then loads avail_event. Without both, a request could be left with neither kick nor notice.
-        fence(Ordering::SeqCst);
-        self.has_avail()
+            ask_for_kicks(self.used.u16(0), 0, avail)
+        };
+        index != self.next_avail
     }
-}
-
-/// Whether going from `old` to `new` passed `event` (`vring_need_event`, virtio 1.2, 2.7.7.1).
-fn crossed(event: u16, old: u16, new: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
 struct Descriptor {
