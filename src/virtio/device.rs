@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, Interrupt, InterruptLines, QueueCounters, QueueSetup};
+use crate::dataplane::{BlockParams, CompletePath, Interrupt, InterruptLines, QueueCounters};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, Vm};
-use crate::pci::{Bars, ConfigSpace, Identity, Msix, NoRoom, VectorSink};
+use crate::pci::{Bars, ConfigSpace, Identity, Msix, VectorSink};
 
 use super::block::{BlkConfig, config_space, writeback_after};
-use super::common::{Common, DRIVER_OK, Effect};
+use super::common::{Common, Effect};
 use super::doorbells::Doorbells;
 use super::health::Health;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
-use super::{NotifyPath, QueueLoop, RunningQueue};
+use super::{NotifyPath, QueueLoop, RunningQueue, VirtioError};
 
 const VENDOR: u16 = 0x1af4;
 /// 0x1040 plus the virtio device ID of a block device (virtio 1.2, 4.1.2.1).
@@ -25,49 +25,6 @@ const CLASS_SCSI_STORAGE: u32 = 0x01_0000;
 
 /// Makes the backend of queue n.
 pub type Backends = Box<dyn Fn(u16) -> io::Result<Box<dyn Backend>> + Send + Sync>;
-
-/// Why a device could not be made, or not be switched.
-#[derive(Debug, thiserror::Error)]
-pub enum VirtioError {
-    /// The configuration asks for what there is not.
-    #[error("{0}")]
-    Config(String),
-    /// KVM refused, or file descriptors ran out.
-    #[error("{name}: {source}")]
-    Kvm {
-        /// The disk.
-        name: String,
-        /// Why.
-        source: KvmError,
-    },
-    /// A queue's backend could not be made.
-    #[error("{name}: no backend for queue {queue}: {source}")]
-    Backend {
-        /// The disk.
-        name: String,
-        /// The queue.
-        queue: u16,
-        /// errno.
-        source: io::Error,
-    },
-    /// Capabilities too long: a mistake in this room, found by its tests.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// The driver was told at start where the notify registers are.
-    #[error(
-        "{name} cannot switch from notify={from} to notify={to} while it exists: its notify registers are in {place}"
-    )]
-    OtherSpace {
-        /// The disk.
-        name: String,
-        /// Path in force.
-        from: NotifyPath,
-        /// Path wanted.
-        to: NotifyPath,
-        /// "memory" or "I/O ports".
-        place: &'static str,
-    },
-}
 
 /// A virtio-blk device on a PCI bus (virtio 1.2, 4.1 and 5.2).
 ///
@@ -81,9 +38,9 @@ pub enum VirtioError {
 /// exit, ISR reads and status bits of the device take no lock at all.
 pub struct VirtioBlk {
     pub(super) config: BlkConfig,
-    memory: Arc<GuestMemoryMmap>,
-    loops: Vec<Arc<dyn QueueLoop>>,
-    backends: Backends,
+    pub(super) memory: Arc<GuestMemoryMmap>,
+    pub(super) loops: Vec<Arc<dyn QueueLoop>>,
+    pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
     pub(super) health: Arc<Health>,
     pub(super) lines: Arc<InterruptLines>,
@@ -91,8 +48,8 @@ pub struct VirtioBlk {
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
     pub(super) config_interrupt: Interrupt,
-    turn: Mutex<()>,
-    state: Mutex<State>,
+    pub(super) turn: Mutex<()>,
+    pub(super) state: Mutex<State>,
 }
 
 pub(super) struct State {
@@ -106,7 +63,7 @@ pub(super) struct State {
     pub(super) doorbells: Doorbells,
     pub(super) slots: Vec<Slot>,
     /// The driver asked for a reset that is not over.
-    resetting: bool,
+    pub(super) resetting: bool,
     /// What could not be had from the host and was done without; the last one.
     pub(super) trouble: Option<String>,
 }
@@ -116,16 +73,9 @@ pub(super) struct State {
 pub(super) struct Slot {
     pub(super) running: Option<Box<dyn RunningQueue>>,
     /// The backend of a queue that does not run.
-    backend: Option<Box<dyn Backend>>,
+    pub(super) backend: Option<Box<dyn Backend>>,
     /// It could not be started: not tried again before a reset.
-    failed: bool,
-}
-
-/// The next thing for [`VirtioBlk::settle`] to do, without the state lock.
-enum Step {
-    Stop(Vec<(usize, Box<dyn RunningQueue>)>),
-    Start(Vec<(usize, Option<QueueSetup>)>),
-    Settled,
+    pub(super) failed: bool,
 }
 
 impl VirtioBlk {
@@ -272,111 +222,6 @@ impl VirtioBlk {
         config_space(&self.config, &self.block)
     }
 
-    /// Makes the queues that run match what the driver asked for. Steps are decided under the state lock and done
-    /// without it, because they wait for other threads; then it looks again.
-    fn settle(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let step = self.next_step();
-            match step {
-                Step::Settled => return,
-                Step::Stop(running) => self.stop(running),
-                Step::Start(setups) => self.start(setups),
-            }
-        }
-    }
-
-    fn next_step(&self) -> Step {
-        let mut state = self.state();
-        if state.resetting {
-            let none = vec![false; state.slots.len()];
-            let armed = state.doorbells.set_live(none);
-            self.note(&mut state, armed.err());
-            let running =
-                state.slots.iter_mut().enumerate().filter_map(|(n, slot)| Some((n, slot.running.take()?)));
-            return Step::Stop(running.collect());
-        }
-        if state.common.status() & DRIVER_OK == 0 {
-            return Step::Settled;
-        }
-        let State { common, slots, .. } = &mut *state;
-        let due = slots
-            .iter_mut()
-            .zip(&common.queues)
-            .enumerate()
-            .filter(|(_, (slot, queue))| queue.enabled && slot.running.is_none() && !slot.failed);
-        let setups: Vec<_> = due
-            .map(|(n, (slot, queue))| (n, self.setup(n, queue, common.features(), slot.backend.take())))
-            .collect();
-        if setups.is_empty() { Step::Settled } else { Step::Start(setups) }
-    }
-
-    /// All that queue `n` needs to run; `None` if its registers are invalid or it has no backend.
-    fn setup(
-        &self,
-        n: usize,
-        queue: &QueueRegs,
-        features: u64,
-        backend: Option<Box<dyn Backend>>,
-    ) -> Option<QueueSetup> {
-        let health = self.health.clone();
-        Some(QueueSetup {
-            name: format!("{} queue {n}", self.config.name),
-            layout: queue.layout(features)?,
-            memory: self.memory.clone(),
-            kick: self.kicks[n].event().clone(),
-            backend: backend.or_else(|| (self.backends)(n as u16).ok())?,
-            interrupt: queue.interrupt.clone(),
-            block: self.block.clone(),
-            counters: self.counters[n].clone(),
-            broken: Arc::new(move || health.fail()),
-        })
-    }
-
-    fn start(&self, setups: Vec<(usize, Option<QueueSetup>)>) {
-        let started: Vec<_> = setups
-            .into_iter()
-            .map(|(n, setup)| (n, setup.map(|setup| self.loops[n % self.loops.len()].attach(setup))))
-            .collect();
-        let mut state = self.state();
-        for (n, outcome) in started {
-            match outcome {
-                Some(Ok(running)) => state.slots[n].running = Some(running),
-                refused => {
-                    state.slots[n].failed = true;
-                    let why = match refused {
-                        Some(Err(error)) => error.to_string(),
-                        _ => "its size or its alignment is not allowed, or its backend is gone".into(),
-                    };
-                    state.trouble = Some(format!("queue {n} cannot run: {why}"));
-                    self.health.fail();
-                }
-            }
-        }
-        // Only now: the queue hears its kicks, and those from before were looked for by attach.
-        let live = state.slots.iter().map(|slot| slot.running.is_some()).collect();
-        let armed = state.doorbells.set_live(live);
-        self.note(&mut state, armed.err());
-    }
-
-    /// Waits for the queues to drain, then finishes the reset.
-    fn stop(&self, running: Vec<(usize, Box<dyn RunningQueue>)>) {
-        let backends: Vec<_> = running.into_iter().map(|(n, queue)| (n, queue.detach())).collect();
-        let mut state = self.state();
-        for (n, backend) in backends {
-            state.slots[n].backend = backend;
-        }
-        for slot in &mut state.slots {
-            slot.failed = false;
-        }
-        state.common.reset();
-        state.resetting = false;
-        self.lines.take_isr();
-        self.set_writeback(true);
-        // No queue runs, so none can report any more.
-        self.health.recover();
-    }
-
     /// Remembers something that the host refused; the device does without.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
@@ -384,20 +229,6 @@ impl VirtioBlk {
                 eprintln!("doorbell: {}: {error}", self.config.name);
             }
             state.trouble = Some(error.to_string());
-        }
-    }
-}
-
-impl Drop for VirtioBlk {
-    /// Stops the queues. Not on the thread of a loop that runs one of them.
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let none = vec![false; state.slots.len()];
-        let _ = state.doorbells.set_live(none);
-        for slot in &mut state.slots {
-            if let Some(running) = slot.running.take() {
-                running.detach();
-            }
         }
     }
 }

@@ -11,23 +11,28 @@
 //! | `common`, `queue` | the common configuration as a register file |
 //! | `block` | features and `virtio_blk_config` |
 //! | `doorbells`, `kick` | ioeventfds, and kicks that came by exit |
-//! | `device` | the device: what follows from the registers, reset, lock order |
+//! | `device`, `settle` | the device: what follows from the registers; starting, stopping, reset; lock order |
+//! | `health` | what an I/O thread may say about the device without a lock |
+//! | `queue_loop` | the seam to whoever runs the queues |
 
 mod access;
 mod block;
 mod common;
 mod device;
 mod doorbells;
+mod error;
 mod health;
 mod kick;
 mod layout;
 mod notify_path;
 mod queue;
 mod queue_loop;
+mod settle;
 mod view;
 
 pub use block::BlkConfig;
-pub use device::{Backends, VirtioBlk, VirtioError};
+pub use device::{Backends, VirtioBlk};
+pub use error::VirtioError;
 pub use layout::{MAX_QUEUE_SIZE, MAX_QUEUES};
 pub use notify_path::NotifyPath;
 pub use queue_loop::{QueueLoop, RunningQueue};

@@ -1,0 +1,49 @@
+use std::io;
+
+use crate::kvm::KvmError;
+use crate::pci::NoRoom;
+
+use super::NotifyPath;
+
+/// Why a device could not be made, or not be switched.
+#[derive(Debug, thiserror::Error)]
+pub enum VirtioError {
+    /// The configuration asks for what there is not.
+    #[error("{0}")]
+    Config(String),
+    /// KVM refused, or file descriptors ran out.
+    #[error("{name}: {source}")]
+    Kvm {
+        /// The disk.
+        name: String,
+        /// Why.
+        source: KvmError,
+    },
+    /// A queue's backend could not be made.
+    #[error("{name}: no backend for queue {queue}: {source}")]
+    Backend {
+        /// The disk.
+        name: String,
+        /// The queue.
+        queue: u16,
+        /// errno.
+        source: io::Error,
+    },
+    /// Capabilities too long: a mistake in this room, found by its tests.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The driver was told at start where the notify registers are.
+    #[error(
+        "{name} cannot switch from notify={from} to notify={to} while it exists: its notify registers are in {place}"
+    )]
+    OtherSpace {
+        /// The disk.
+        name: String,
+        /// Path in force.
+        from: NotifyPath,
+        /// Path wanted.
+        to: NotifyPath,
+        /// "memory" or "I/O ports".
+        place: &'static str,
+    },
+}
