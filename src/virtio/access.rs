@@ -148,3 +148,7 @@ fn target(state: &State, offset: u16, len: usize) -> Option<Target> {
     let allowed = matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len);
     allowed.then_some(Target { bar, offset: offset.into(), len: len as usize })
 }
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

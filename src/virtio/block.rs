@@ -157,3 +157,7 @@ pub(super) fn written_writeback(features: u64, offset: u64, data: &[u8]) -> Opti
     let byte = data.get(at)?;
     (features >> VIRTIO_BLK_F_CONFIG_WCE & 1 != 0).then_some(*byte != 0)
 }
+
+#[cfg(test)]
+#[path = "block_tests.rs"]
+mod tests;

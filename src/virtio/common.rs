@@ -239,3 +239,7 @@ impl Common {
 fn word(features: u64, select: u32) -> u64 {
     features.checked_shr(select.saturating_mul(32)).unwrap_or(0) & u64::from(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "common_tests.rs"]
+mod tests;

@@ -104,3 +104,7 @@ impl Doorbells {
         result
     }
 }
+
+#[cfg(test)]
+#[path = "doorbells_tests.rs"]
+mod tests;

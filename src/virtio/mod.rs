@@ -27,6 +27,8 @@ mod layout;
 mod notify_path;
 mod queue;
 mod queue_loop;
+#[cfg(test)]
+mod rig;
 mod settle;
 mod view;
 

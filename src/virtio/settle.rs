@@ -137,3 +137,7 @@ impl Drop for VirtioBlk {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;
