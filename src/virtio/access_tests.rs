@@ -137,6 +137,18 @@ fn interrupts_go_out_with_the_tables_message_and_wait_while_masked() {
 }
 
 #[test]
+fn turning_msix_off_makes_interrupts_show_in_the_isr_again() {
+    let rig = Rig::new(|_| {});
+    rig.start_msix();
+    rig.start();
+    let (_, msix) = rig.capabilities()[5];
+    rig.config_write(u16::from(msix) + 2, &[0, 0]);
+    assert!(rig.vm.irqfds().is_empty());
+    rig.device.interrupts()[0].deliver();
+    assert_eq!((rig.get(3, 0, 1), rig.vm.take_deliveries().len()), (1, 0));
+}
+
+#[test]
 fn the_msix_table_survives_a_reset_of_the_virtio_device() {
     let rig = Rig::new(|_| {});
     rig.start_msix();

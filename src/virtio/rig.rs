@@ -27,12 +27,13 @@ impl Backend for Instant {
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
+type Broken = Arc<dyn Fn() + Send + Sync>;
 
 /// A loop that runs nothing, but holds queues as a real one does.
 #[derive(Default)]
 pub struct FakeLoop {
     /// The queues that run, by name, and their `broken` callbacks.
-    pub running: Mutex<Vec<(String, Arc<dyn Fn() + Send + Sync>)>>,
+    pub running: Mutex<Vec<(String, Broken)>>,
     /// Called while a queue is being attached or detached, on another thread, as a loop or a control socket would.
     pub meanwhile: Mutex<Option<Hook>>,
     pub log: Mutex<Vec<String>>,
@@ -95,6 +96,7 @@ pub struct Found {
 pub struct Rig {
     pub vm: Arc<FakeVm>,
     pub fake: Arc<FakeLoop>,
+    pub memory: Arc<GuestMemoryMmap>,
     pub device: Arc<VirtioBlk>,
     mapped: Mutex<Vec<Window>>,
 }
@@ -141,8 +143,8 @@ impl Rig {
         let ranges = [(GuestAddress(0), 1 << 20)];
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
         let backends = Box::new(|_| Ok(Box::new(Instant) as Box<dyn Backend>));
-        let device = VirtioBlk::new(config, vm.clone(), routes, memory, loops, backends).unwrap();
-        let rig = Rig { vm, fake, device, mapped: Mutex::default() };
+        let device = VirtioBlk::new(config, vm.clone(), routes, memory.clone(), loops, backends).unwrap();
+        let rig = Rig { vm, fake, memory, device, mapped: Mutex::default() };
         rig.place(BAR);
         rig.config_write(0x18, &(PORT as u32).to_le_bytes());
         rig.config_write(4, &[7, 0]);
