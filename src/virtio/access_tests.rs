@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::super::NotifyPath;
-use super::super::rig::{BAR, CONFIG_WCE, Found, PORT, Rig, VERSION_1};
+use super::super::rig::{BAR, CONFIG_WCE, Found, INTX, PORT, Rig, VERSION_1};
+use crate::dataplane::CompletePath;
 use crate::kvm::MsiMessage;
 use crate::kvm::fake::Delivery;
 use crate::pci::{PciDevice, Space};
@@ -95,17 +96,45 @@ fn the_pci_cfg_window_ignores_lengths_and_bars_that_are_not_allowed() {
 }
 
 #[test]
-fn reading_the_isr_clears_it_and_reading_beside_it_does_not() {
+fn without_msix_the_isr_and_the_interrupt_pin_tell_and_reading_the_isr_ends_both() {
     let rig = Rig::new(|_| {});
     rig.start();
+    assert_eq!(rig.config_u32(0x3c) >> 8, 1, "INTA");
+    let pending = || rig.config_u32(4) >> 19 & 1;
     rig.device.interrupts()[0].deliver();
     rig.device.interrupts()[2].deliver();
-    assert_eq!(rig.get(3, 1, 4), 0);
-    assert_eq!(rig.get(3, 0, 1), 3, "without MSI-X a queue is bit 0 and the configuration bit 1");
+    assert_eq!((rig.vm.take_deliveries(), pending()), (vec![Delivery::Line(INTX, true)], 1));
+    assert_eq!(rig.get(3, 1, 4), 0, "beside it there is nothing, and reading there clears nothing");
+    assert_eq!(rig.get(3, 0, 1), 3, "a queue is bit 0 and the configuration bit 1");
+    assert_eq!((rig.vm.take_deliveries(), pending()), (vec![Delivery::Line(INTX, false)], 0));
     assert_eq!(rig.get(3, 0, 1), 0);
     rig.device.interrupts()[0].deliver();
     rig.set_status(0);
-    assert_eq!(rig.get(3, 0, 4), 0, "a reset clears it too");
+    assert_eq!(rig.vm.take_deliveries(), [Delivery::Line(INTX, true), Delivery::Line(INTX, false)]);
+    assert_eq!(rig.get(3, 0, 4), 0, "a reset ends it too");
+}
+
+#[test]
+fn intx_disable_keeps_the_line_down_but_not_the_status() {
+    let rig = Rig::new(|_| {});
+    rig.start();
+    rig.config_write(4, &[7, 4]);
+    rig.device.interrupts()[0].deliver();
+    assert_eq!((rig.vm.take_deliveries().len(), rig.config_u32(4) >> 19 & 1), (0, 1));
+    rig.config_write(4, &[7, 0]);
+    assert_eq!(rig.vm.take_deliveries(), [Delivery::Line(INTX, true)]);
+}
+
+#[test]
+fn a_level_path_hides_msix() {
+    for complete in [CompletePath::IrqLine, CompletePath::Resample] {
+        let rig = Rig::new(|config| config.complete = complete);
+        assert!(rig.capabilities().iter().all(|&(id, _)| id == 9));
+        assert_eq!(rig.structures().len(), 5);
+        rig.start();
+        rig.set_status(0);
+        assert!(rig.vm.ioeventfds().is_empty());
+    }
 }
 
 #[test]
@@ -145,7 +174,7 @@ fn turning_msix_off_makes_interrupts_show_in_the_isr_again() {
     rig.config_write(u16::from(msix) + 2, &[0, 0]);
     assert!(rig.vm.irqfds().is_empty());
     rig.device.interrupts()[0].deliver();
-    assert_eq!((rig.get(3, 0, 1), rig.vm.take_deliveries().len()), (1, 0));
+    assert_eq!((rig.vm.take_deliveries(), rig.get(3, 0, 1)), (vec![Delivery::Line(INTX, true)], 1));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::backend::{Backend, Geometry, Op, Outcome, Request, Submitter};
 use crate::dataplane::{CompletePath, DataplaneError, QueueSetup, Ring};
-use crate::kvm::Routes;
 use crate::kvm::fake::FakeVm;
+use crate::kvm::{Line, Routes};
 use crate::pci::{PciDevice, Space, Window, capabilities};
 
 use super::{BlkConfig, NotifyPath, QueueLoop, RunningQueue, VirtioBlk};
@@ -78,6 +78,8 @@ impl RunningQueue for FakeQueue {
 
 pub const BAR: u64 = 0xd000_0000;
 pub const PORT: u64 = 0xc000;
+/// The GSI of the device's interrupt pin.
+pub const INTX: u32 = 16;
 /// Everything that a test's driver may ask for.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
@@ -143,7 +145,9 @@ impl Rig {
         let ranges = [(GuestAddress(0), 1 << 20)];
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).unwrap());
         let backends = Box::new(|_| Ok(Box::new(Instant) as Box<dyn Backend>));
-        let device = VirtioBlk::new(config, vm.clone(), routes, memory.clone(), loops, backends).unwrap();
+        let line = Some(Arc::new(Line::new(vm.clone(), INTX)));
+        let device =
+            VirtioBlk::new(config, vm.clone(), routes, memory.clone(), loops, backends, line).unwrap();
         let rig = Rig { vm, fake, memory, device, mapped: Mutex::default() };
         rig.place(BAR);
         rig.config_write(0x18, &(PORT as u32).to_le_bytes());
