@@ -1,7 +1,21 @@
 //! Plans, guests, results, tables. The built-in guest and the layout it shares with us live here; nothing in this
 //! room knows how a device or a machine works inside.
+//!
+//! One bench, two guests: `plan` says what is compared and in which order, a guest's module measures it, `report` holds
+//! what came out (docs/results.md), `table` shows it, `host` says where it was.
 
+mod host;
+mod plan;
 pub mod probe_abi;
+mod report;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use host::HostFacts;
+pub use plan::{Path, PathName, Plan, Step};
+pub use report::{Report, Row, RunFacts, SCHEMA, fill_ratios, per_request};
+pub use table::render;
 
 /// The probe guest (guest-images/probe), compiled by build.rs: a PVH kernel of a few dozen KiB.
 pub static PROBE_ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.elf"));

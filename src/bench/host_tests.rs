@@ -1,0 +1,27 @@
+use super::*;
+
+const CPUINFO: &str = "processor\t: 0\nmodel name\t: Some CPU @ 2.00GHz\nflags\t\t: fpu svm hypervisor\n\n\
+                       processor\t: 1\nmodel name\t: Other\nflags\t\t: fpu vmx\n";
+
+#[test]
+fn the_first_cpu_speaks_for_all() {
+    assert_eq!(cpu_model(CPUINFO).as_deref(), Some("Some CPU @ 2.00GHz"));
+    assert!(has_flag(CPUINFO, "svm") && has_flag(CPUINFO, "hypervisor"));
+    assert!(!has_flag(CPUINFO, "vmx") && !has_flag(CPUINFO, "sv"));
+    assert_eq!(cpu_model("model name\t:\n"), None);
+    assert!(!has_flag("", "svm"));
+}
+
+#[test]
+fn software_kvm_posts_nothing_and_no_kvm_is_unknown() {
+    assert_eq!(posted_interrupts(Some("kvm_pvm")), Some(false));
+    assert_eq!(posted_interrupts(None), None);
+}
+
+#[test]
+fn this_host_can_be_described() {
+    let facts = HostFacts::here();
+    assert!(facts.cpus >= 1 && facts.kernel.is_some());
+    assert!(facts.sentence().contains("Linux"));
+    assert!(!(facts.lab && facts.hardware_virtualization));
+}

@@ -1,0 +1,168 @@
+//! What a bench found: the same types for every guest, as JSON for programs.
+//!
+//! The JSON is described in docs/results.md and by docs/bench.schema.json; a field's unit is its name's last part. What
+//! could not be measured is `None`, `null` in the JSON, and never 0.
+
+use serde::{Deserialize, Serialize};
+
+use super::HostFacts;
+
+/// The format that this version writes and reads.
+pub const SCHEMA: &str = "doorbell-bench/1";
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Where it was measured.
+    pub host: HostFacts,
+    /// How it was measured.
+    pub run: RunFacts,
+    /// One per guest x path x job, those of a job next to each other.
+    pub rows: Vec<Row>,
+}
+
+/// How a run was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunFacts {
+    /// Seconds since 1970 when it started.
+    pub started_unix: u64,
+    /// Seconds it took, start of the guest included.
+    pub took_s: f64,
+    /// Times that every row was measured.
+    pub rounds: u64,
+    /// Seconds of each measurement, where it is time that ends one.
+    pub runtime_s: Option<f64>,
+    /// vCPUs of the guest.
+    pub vcpus: u64,
+    /// Guest RAM.
+    pub memory_bytes: u64,
+    /// Size of each disk.
+    pub disk_bytes: Option<u64>,
+    /// What the disks are: "memory file", a directory, or the backend if it needs no file.
+    pub disk: Option<String>,
+    /// Guest's kernel release, of a Linux guest.
+    pub guest_kernel: Option<String>,
+    /// Version of fio in the guest.
+    pub fio: Option<String>,
+}
+
+/// One path, on one job, in one guest, over all rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// "linux" or "probe".
+    pub guest: String,
+    /// What was done: "rand-read-1", "floor", ...
+    pub job: String,
+    /// Somebody else's VMM: "qemu". `None`: doorbell.
+    pub peer: Option<String>,
+    /// Notify path.
+    pub notify: Option<String>,
+    /// Complete path.
+    pub complete: Option<String>,
+    /// Backend.
+    pub backend: Option<String>,
+    /// Request queues.
+    pub queues: Option<u64>,
+    /// Requests in flight.
+    pub depth: Option<u64>,
+    /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
+    pub poll_us: Option<u64>,
+
+    /// Requests per second, over all rounds.
+    pub iops: Option<f64>,
+    /// IOPS round by round, in order; `None` for a round that was lost.
+    pub round_iops: Vec<Option<f64>>,
+    /// Fastest request.
+    pub min_ns: Option<u64>,
+    /// Mean.
+    pub mean_ns: Option<f64>,
+    /// Median.
+    pub p50_ns: Option<u64>,
+    /// 90th percentile.
+    pub p90_ns: Option<u64>,
+    /// 99th percentile.
+    pub p99_ns: Option<u64>,
+    /// 99.9th percentile.
+    pub p999_ns: Option<u64>,
+    /// Median from the kick to the I/O thread.
+    pub kick_p50_ns: Option<u64>,
+    /// Median from the ring-back to the guest's handler.
+    pub ring_back_p50_ns: Option<u64>,
+
+    /// Requests that the device completed while the row was measured. The counts below are of the same time.
+    pub requests: Option<u64>,
+    /// Interrupts that the host sent.
+    pub interrupts: Option<u64>,
+    /// Of these, by irqfd.
+    pub interrupts_irqfd: Option<u64>,
+    /// Of these, by KVM_SIGNAL_MSI.
+    pub interrupts_signal_msi: Option<u64>,
+    /// Interrupts as the guest counted them: a cross-check.
+    pub guest_interrupts: Option<u64>,
+    /// Batches of completions for which the driver wanted no interrupt.
+    pub interrupts_suppressed: Option<u64>,
+    /// Kicks that an ioeventfd caught in the kernel.
+    pub kicks_ioeventfd: Option<u64>,
+    /// Kicks that left the guest and were passed on by hand.
+    pub kicks_exit: Option<u64>,
+    /// Of these, kicks that an ioeventfd should have caught. Not 0 is a bug.
+    pub kicks_missed: Option<u64>,
+    /// Exits of the guest, those that KVM handled included (KVM's `exits` statistic).
+    pub exits: Option<u64>,
+    /// Exits that came to the VMM (KVM_RUN returned).
+    pub exits_to_user: Option<u64>,
+    /// System calls of the I/O thread: waits, ring-backs, the backend's own.
+    pub iothread_syscalls: Option<u64>,
+
+    /// Median over the rounds of this row's IOPS to that of the first row of its job, in the same round.
+    pub ratio: Option<f64>,
+    /// Lowest of the rounds.
+    pub ratio_low: Option<f64>,
+    /// Highest of the rounds.
+    pub ratio_high: Option<f64>,
+    /// Median of the bare ping-pong without virtio that this row stands on.
+    pub floor_p50_ns: Option<u64>,
+    /// `p50_ns` to `floor_p50_ns`.
+    pub floor_ratio: Option<f64>,
+}
+
+/// A count per request; `None` if either is unknown or there was no request.
+pub fn per_request(count: Option<u64>, requests: Option<u64>) -> Option<f64> {
+    match (count, requests) {
+        (Some(count), Some(requests)) if requests > 0 => Some(count as f64 / requests as f64),
+        _ => None,
+    }
+}
+
+/// Fills in the ratios of every row to the first row of its guest and job, from [`Row::round_iops`].
+pub fn fill_ratios(rows: &mut [Row]) {
+    for n in 0..rows.len() {
+        let same = |row: &&Row| (&row.guest, &row.job) == (&rows[n].guest, &rows[n].job);
+        let Some(first) = rows.iter().find(same) else { continue };
+        let mut ratios: Vec<f64> = first
+            .round_iops
+            .iter()
+            .zip(&rows[n].round_iops)
+            .filter_map(|(first, this)| Some((*this)? / (*first)?))
+            .filter(|ratio| ratio.is_finite())
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let row = &mut rows[n];
+        row.ratio = median(&ratios);
+        row.ratio_low = ratios.first().copied();
+        row.ratio_high = ratios.last().copied();
+    }
+}
+
+fn median(sorted: &[f64]) -> Option<f64> {
+    let (low, high) = (sorted.len().checked_sub(1)? / 2, sorted.len() / 2);
+    Some((sorted[low] + sorted[high]) / 2.0)
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

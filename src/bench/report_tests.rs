@@ -1,0 +1,111 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::bench::testing::{report, violations};
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../../docs/bench.schema.json")).expect("the schema is JSON")
+}
+
+#[test]
+fn ratios_are_round_by_round_to_the_first_row_of_the_job() {
+    let rows = report().rows;
+    let ratios: Vec<_> = rows.iter().map(|r| (r.ratio, r.ratio_low, r.ratio_high)).collect();
+    let one = (Some(1.0), Some(1.0), Some(1.0));
+    assert_eq!(ratios[0], one);
+    // 0.9 and 1.1; the lost round counts for nothing.
+    assert_eq!(ratios[1], (Some(1.0), Some(0.9), Some(1.1)));
+    // Nothing to 0 requests a second is no ratio, and neither is 0 to 0.
+    assert_eq!(ratios[2], one);
+    assert_eq!(ratios[3], one);
+    // Another guest has first rows of its own.
+    let mut rows = rows[..2].to_vec();
+    rows[1].guest = "probe".into();
+    fill_ratios(&mut rows);
+    assert_eq!((rows[1].ratio, rows[1].ratio_low), (Some(1.0), Some(1.0)));
+    rows[1].round_iops.clear();
+    fill_ratios(&mut rows);
+    assert_eq!((rows[1].ratio, rows[1].ratio_high), (None, None));
+}
+
+#[test]
+fn the_median_of_an_even_number_lies_between_the_two() {
+    assert_eq!(median(&[]), None);
+    assert_eq!(median(&[3.0]), Some(3.0));
+    assert_eq!(median(&[1.0, 2.0]), Some(1.5));
+    assert_eq!(median(&[1.0, 2.0, 9.0]), Some(2.0));
+}
+
+#[test]
+fn a_count_per_request_needs_both() {
+    assert_eq!(per_request(Some(3), Some(2)), Some(1.5));
+    assert_eq!(per_request(Some(3), Some(0)), None);
+    assert_eq!(per_request(None, Some(2)), None);
+    assert_eq!(per_request(Some(2), None), None);
+}
+
+#[test]
+fn what_was_not_measured_is_null_in_the_json() {
+    let row = serde_json::to_value(Row::default()).unwrap();
+    let fields = row.as_object().unwrap();
+    for (name, value) in
+        fields.iter().filter(|(name, _)| !["guest", "job", "round_iops"].contains(&name.as_str()))
+    {
+        assert!(value.is_null(), "{name}");
+    }
+    let issue = "guest job notify complete backend queues depth iops mean_ns p50_ns p99_ns p999_ns requests \
+                 interrupts kicks_ioeventfd kicks_exit exits iothread_syscalls ratio ratio_low ratio_high \
+                 min_ns p90_ns kick_p50_ns ring_back_p50_ns poll_us floor_p50_ns floor_ratio peer";
+    for name in issue.split_whitespace() {
+        assert!(fields.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn a_report_is_what_the_schema_says_and_comes_back() {
+    let report = report();
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(violations(&schema(), &schema(), &json, ""), Vec::<String>::new());
+    assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    // Every field may be unknown.
+    let bare =
+        Report { rows: vec![Row { guest: "probe".into(), job: "floor".into(), ..Row::default() }], ..report };
+    let json = serde_json::to_value(&bare).unwrap();
+    assert_eq!(violations(&schema(), &schema(), &json, ""), Vec::<String>::new());
+}
+
+#[test]
+fn the_schema_refuses_what_is_not_a_report() {
+    let good = serde_json::to_value(report()).unwrap();
+    let broken = |pointer: &str, value: Value| {
+        let mut json = good.clone();
+        *json.pointer_mut(pointer).unwrap() = value;
+        violations(&schema(), &schema(), &json, "")
+    };
+    assert_eq!(broken("/schema", json!("doorbell-bench/2")).len(), 1);
+    assert_eq!(broken("/rows/0/iops", json!("fast")).len(), 1);
+    assert_eq!(broken("/rows/1/requests", json!(-1)).len(), 1);
+    assert_eq!(broken("/rows/1/guest", json!("windows")).len(), 1);
+    assert_eq!(broken("/host/lab", Value::Null).len(), 1);
+    let mut json = good.clone();
+    json["rows"][0].as_object_mut().unwrap().remove("exits");
+    json["rows"][0]["typo"] = json!(1);
+    let found = violations(&schema(), &schema(), &json, "");
+    assert!(found.len() == 2 && found.iter().any(|v| v == "/rows/0: exits is missing"), "{found:?}");
+}
+
+#[test]
+fn every_field_is_described() {
+    let schema = schema();
+    for (name, kind) in
+        [("row", serde_json::to_value(Row::default())), ("run", serde_json::to_value(RunFacts::default()))]
+    {
+        let described = &schema["$defs"][name]["properties"];
+        for field in kind.unwrap().as_object().unwrap().keys() {
+            assert!(
+                described[field]["description"].is_string() || described[field]["$ref"].is_string(),
+                "{field}"
+            );
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A report for eyes.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+
+use super::report::per_request;
+use super::{Report, Row};
+
+/// One column: its heading, and what a row has to say in it.
+struct Column {
+    heading: &'static str,
+    text: fn(&Row) -> String,
+    /// Left out if no row has anything to say.
+    optional: bool,
+}
+
+const fn column(heading: &'static str, text: fn(&Row) -> String) -> Column {
+    Column { heading, text, optional: false }
+}
+
+const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
+    Column { heading, text, optional: true }
+}
+
+/// How a value that was not measured is shown.
+const NONE: &str = "-";
+
+const TIMES: &[Column] = &[
+    column("IOPS", |r| r.iops.map_or(NONE.into(), grouped)),
+    column("ratio (low to high)", ratio),
+    optional("min us", |r| micros(r.min_ns.map(|ns| ns as f64))),
+    column("mean us", |r| micros(r.mean_ns)),
+    column("p50 us", |r| micros(r.p50_ns.map(|ns| ns as f64))),
+    optional("p90 us", |r| micros(r.p90_ns.map(|ns| ns as f64))),
+    column("p99 us", |r| micros(r.p99_ns.map(|ns| ns as f64))),
+    column("p99.9 us", |r| micros(r.p999_ns.map(|ns| ns as f64))),
+    optional("kick us", |r| micros(r.kick_p50_ns.map(|ns| ns as f64))),
+    optional("ring-back us", |r| micros(r.ring_back_p50_ns.map(|ns| ns as f64))),
+    optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}"))),
+];
+
+const COUNTS: &[Column] = &[
+    column("requests", |r| count(r.requests)),
+    column("interrupts", |r| count(r.interrupts)),
+    column("requests/\ninterrupt", |r| two(per_request(r.requests, r.interrupts))),
+    column("kicks/req\nioeventfd", |r| two(per_request(r.kicks_ioeventfd, r.requests))),
+    column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
+    column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
+    column("to VMM\n/req", |r| two(per_request(r.exits_to_user, r.requests))),
+    column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
+];
+
+/// A part of a row's name.
+type Name = (&'static str, fn(&Row) -> Option<String>);
+
+/// What differs between the rows of a report names them; what does not is said once, above the table.
+const NAMES: &[Name] = &[
+    ("guest", |r| Some(r.guest.clone())),
+    ("peer", |r| r.peer.clone()),
+    ("notify", |r| r.notify.clone()),
+    ("complete", |r| r.complete.clone()),
+    ("backend", |r| r.backend.clone()),
+    ("queues", |r| r.queues.map(|n| n.to_string())),
+    ("poll us", |r| r.poll_us.map(|n| n.to_string())),
+];
+
+/// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
+pub fn render(report: &Report) -> String {
+    let rows = &report.rows;
+    let differs = |name: &fn(&Row) -> Option<String>| rows.iter().any(|r| name(r) != name(&rows[0]));
+    let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(|(_, name)| differs(name));
+    let mut lines = vec![heading(report, &common)];
+    lines.extend([TIMES, COUNTS].map(|columns| table(rows, &names, columns)));
+    lines.push(format!("host: {}", report.host.sentence()));
+    lines.extend(warnings(rows));
+    lines.join("\n")
+}
+
+fn table(rows: &[Row], names: &[Name], columns: &[Column]) -> String {
+    let columns: Vec<_> =
+        columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
+    let line = LineStyle::none().fill('─').junction('─');
+    let mut table = Table::new();
+    table.load_style(TableStyle::new().top_border(line).header_separator(line).bottom_border(line));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    let headings = ["job"].into_iter().chain(names.iter().map(|&(heading, _)| heading));
+    let numbers = |c: &&Column| Cell::new(c.heading).set_alignment(CellAlignment::Right);
+    table.set_header(headings.map(Cell::new).chain(columns.iter().map(numbers)));
+    for (n, row) in rows.iter().enumerate() {
+        // A job's name stands at its first row.
+        let repeated = n > 0 && rows[n - 1].job == row.job;
+        let job = Cell::new(if repeated { "" } else { &row.job });
+        let names = names.iter().map(|(_, name)| Cell::new(name(row).unwrap_or(NONE.into())));
+        let numbers = columns.iter().map(|c| Cell::new((c.text)(row)).set_alignment(CellAlignment::Right));
+        table.add_row([job].into_iter().chain(names).chain(numbers));
+    }
+    table.to_string()
+}
+
+fn heading(report: &Report, common: &[Name]) -> String {
+    let run = &report.run;
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(first) = report.rows.first() {
+        let said = |(heading, name): &Name| {
+            let value = name(first).filter(|value| !value.is_empty())?;
+            // A queue is the rule, and so is no polling.
+            let rule = matches!((*heading, value.as_str()), ("queues", "1") | ("poll us", "0"));
+            (!rule).then(|| format!("{heading} {value}"))
+        };
+        parts.extend(common.iter().filter_map(said));
+    }
+    parts.push(format!("{} vCPU{}", run.vcpus, if run.vcpus == 1 { "" } else { "s" }));
+    if let Some(disk) = &run.disk {
+        parts.push(format!("disks: {disk}"));
+    }
+    let each = run.runtime_s.map_or(String::new(), |s| format!(" of {s} s"));
+    parts.push(format!("{} rounds{each}, paths in turn; took {:.0} s", run.rounds, run.took_s));
+    parts.join(", ")
+}
+
+fn warnings(rows: &[Row]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for row in rows {
+        let name = [row.notify.as_deref(), row.complete.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        let name = format!("{} on {}", row.job, name.join("+"));
+        if let Some(missed @ 1..) = row.kicks_missed {
+            lines.push(format!(
+                "warning: {name}: {missed} kicks came by exit that an ioeventfd should have caught"
+            ));
+        }
+        let lost = row.round_iops.iter().filter(|round| round.is_none()).count();
+        if lost > 0 {
+            lines.push(format!("warning: {name}: {lost} of {} rounds were lost", row.round_iops.len()));
+        }
+    }
+    lines
+}
+
+fn ratio(row: &Row) -> String {
+    match (row.ratio, row.ratio_low, row.ratio_high) {
+        (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.3} to {high:.3})"),
+        _ => NONE.into(),
+    }
+}
+
+fn micros(ns: Option<f64>) -> String {
+    match ns.map(|ns| ns / 1000.0) {
+        None => NONE.into(),
+        Some(us) if us < 100.0 => format!("{us:.1}"),
+        Some(us) => grouped(us),
+    }
+}
+
+fn count(value: Option<u64>) -> String {
+    value.map_or(NONE.into(), |n| grouped(n as f64))
+}
+
+fn two(value: Option<f64>) -> String {
+    value.map_or(NONE.into(), |value| format!("{value:.2}"))
+}
+
+/// Whole, with a comma every three digits.
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (n, c) in digits.chars().enumerate() {
+        if n > 0 && c.is_ascii_digit() && (digits.len() - n).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

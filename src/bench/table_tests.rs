@@ -1,0 +1,53 @@
+use super::*;
+use crate::bench::testing::report;
+
+#[test]
+fn a_table_has_a_line_per_row_and_names_what_differs() {
+    let text = render(&report());
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].contains("notify fast-mmio") && lines[0].contains("3 rounds of 2 s"), "{text}");
+    let rows: Vec<_> = lines.iter().filter(|l| l.contains("irqfd") || l.contains("signal-msi")).collect();
+    assert!(rows.len() >= 4, "{text}");
+    assert!(rows[0].trim_start().starts_with("rand-read-1 "), "{text}");
+    assert!(rows[1].trim_start().starts_with("signal-msi"), "the job's name stands once\n{text}");
+    assert!(rows[1].contains("1.000 (0.900 to 1.100)"), "{text}");
+    assert!(!text.contains("backend  ") && text.contains("backend io_uring"), "{text}");
+    assert!(!text.contains("ring-back") && !text.contains("floor"), "nobody measured these\n{text}");
+}
+
+#[test]
+fn what_was_not_measured_is_a_dash_not_a_zero() {
+    let mut report = report();
+    report.rows.truncate(1);
+    let text = render(&report);
+    let row = text.lines().rfind(|l| l.contains("rand-read-1")).unwrap();
+    let cells: Vec<_> = row.split_whitespace().collect();
+    // Exits and system calls of the sample are unknown, kicks by exit are none.
+    assert_eq!(cells[cells.len() - 4..], ["0.00", "-", "-", "-"], "{text}");
+}
+
+#[test]
+fn what_looks_wrong_is_said() {
+    let mut report = report();
+    assert!(render(&report).contains("rand-read-1 on fast-mmio+signal-msi: 1 of 3 rounds were lost"));
+    report.rows[0].kicks_missed = Some(2);
+    assert!(render(&report).contains("2 kicks came by exit that an ioeventfd should have caught"));
+}
+
+#[test]
+fn numbers_are_easy_to_read() {
+    assert_eq!(grouped(0.4), "0");
+    assert_eq!(grouped(999.0), "999");
+    assert_eq!(grouped(1_234_567.0), "1,234,567");
+    assert_eq!(micros(Some(1_500.0)), "1.5");
+    assert_eq!(micros(Some(1_234_000.0)), "1,234");
+    assert_eq!(micros(None), "-");
+    assert_eq!(two(Some(2.0)), "2.00");
+}
+
+#[test]
+fn an_empty_report_is_no_reason_to_panic() {
+    let mut report = report();
+    report.rows.clear();
+    assert!(render(&report).contains("host:"));
+}
