@@ -148,7 +148,8 @@ impl EventLoop {
         let busy = self.has_ready() || self.poll_rings() || !self.arm();
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
-        let look = self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns % 64 == 0;
+        let look =
+            self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns.is_multiple_of(64);
         if busy && !look {
             return Ok(());
         }
