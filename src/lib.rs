@@ -10,6 +10,7 @@
 //! | [`backend`] | what moves bytes for a request: io_uring, sync, mem, null |
 //! | [`dataplane`] | I/O threads: rings, batching, and the one function that rings back |
 //! | [`virtio`] | the virtio-pci transport and the block device |
+//! | [`vfio`] | a device of the host given to the guest: container or iommufd, BARs, MSI-X / MSI / INTx |
 //! | [`machine`] | a PC small enough to read: memory, vCPUs, boot, ACPI, serial, buses |
 //! | [`assembly`] | a machine with its disks and I/O threads |
 //! | [`bench`] | plans, guests, results, tables |
@@ -27,4 +28,5 @@ pub mod dataplane;
 pub mod kvm;
 pub mod machine;
 pub mod pci;
+pub mod vfio;
 pub mod virtio;

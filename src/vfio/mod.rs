@@ -1,0 +1,18 @@
+//! A device of the host given to the guest: VFIO.
+//!
+//! What lives here: finding devices and giving them to vfio-pci ([`Host`], [`bind`]), opening them through a container
+//! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of all that. What may not: virtio,
+//! queues, disks; this room and `virtio` both stand on `kvm` and `pci`, never on each other.
+
+mod bdf;
+mod bind;
+mod error;
+mod host;
+mod in_use;
+#[cfg(test)]
+mod testing;
+
+pub use bdf::{Bdf, NotABdf};
+pub use bind::{Bound, bind, unbind};
+pub use error::VfioError;
+pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name};
