@@ -16,6 +16,7 @@
 
 pub mod disk;
 mod run;
+mod vfio;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::RunArgs),
+    Vfio(vfio::VfioArgs),
 }
 
 /// What went wrong, as one sentence, and the exit code that says so.
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => match cli.verb {
             Verb::Run(args) => run::run(args),
+            Verb::Vfio(args) => vfio::run(args),
         },
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let _ = e.print();

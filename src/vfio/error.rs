@@ -149,9 +149,4 @@ impl VfioError {
             _ => VfioError::File { what, path, source },
         }
     }
-
-    /// The last error of an ioctl.
-    pub(super) fn ioctl(ioctl: &'static str, what: impl Into<String>, source: io::Error) -> VfioError {
-        VfioError::Ioctl { ioctl, what: what.into(), source }
-    }
 }

@@ -7,6 +7,9 @@ use crate::pci::{MSIX_CAPABILITY, capabilities};
 /// The driver that gives a device to user space.
 pub const VFIO_PCI: &str = "vfio-pci";
 
+#[cfg(test)]
+pub(super) type TestKernel = std::sync::Arc<dyn Fn(&Path, &str)>;
+
 /// Where the host's kernel shows itself: /sys, /proc, /dev, and /run for what must survive a process. Tests put a
 /// made-up tree in its place.
 #[derive(Clone)]
@@ -14,7 +17,7 @@ pub struct Host {
     root: PathBuf,
     /// What the made-up kernel of a test does after a write.
     #[cfg(test)]
-    pub(super) kernel: Option<std::sync::Arc<dyn Fn(&Path, &str)>>,
+    pub(super) kernel: Option<TestKernel>,
 }
 
 /// One PCI function of the host.
@@ -154,6 +157,12 @@ fn msix_vectors(config: &[u8]) -> Option<u16> {
     // A config file that ends before it was cut by the kernel: only root sees more than 64 bytes.
     let control = config.get(usize::from(at) + 2..)?.first_chunk()?;
     Some((u16::from_le_bytes(*control) & 0x7ff) + 1)
+}
+
+/// Whether a device with this driver keeps the others of its IOMMU group from a guest: its driver might do DMA. PCI ports
+/// do none (`vfio_dev_viable` in drivers/vfio, `driver_managed_dma` on newer kernels).
+pub fn hinders(driver: Option<&str>) -> bool {
+    !matches!(driver, None | Some(VFIO_PCI | "pcieport" | "pci-stub" | "shpchp"))
 }
 
 /// The class of a function in words (PCI Code and ID Assignment), for the common ones.

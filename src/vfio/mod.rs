@@ -15,4 +15,4 @@ mod testing;
 pub use bdf::{Bdf, NotABdf};
 pub use bind::{Bound, bind, unbind};
 pub use error::VfioError;
-pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name};
+pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};

@@ -1,0 +1,137 @@
+//! `doorbell vfio`: devices of the host that can be given to a guest.
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+
+use super::Failure;
+use crate::vfio::{self, Bdf, Host, HostDevice, VfioError};
+
+/// See, claim and try devices for passthrough.
+#[derive(Debug, Args)]
+pub struct VfioArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// All PCI devices with driver, IOMMU group, who else is in the group, and MSI-X vectors
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a device to vfio-pci; refused while this host uses its disk or network interface
+    Bind {
+        /// PCI address, as 0000:01:00.0
+        bdf: Bdf,
+    },
+    /// Give a device back to the driver that it had
+    Unbind {
+        /// PCI address, as 0000:01:00.0
+        bdf: Bdf,
+    },
+}
+
+impl From<VfioError> for Failure {
+    fn from(error: VfioError) -> Failure {
+        let code = match error {
+            VfioError::NotABdf(_) => 2,
+            VfioError::NoDevice(_) | VfioError::InUse { .. } | VfioError::Busy { .. } => 4,
+            _ => 3,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+/// Runs one of the verbs; answers the exit code.
+pub(super) fn run(args: VfioArgs) -> Result<u8, Failure> {
+    let host = Host::real();
+    match args.verb {
+        Verb::List { json } => list(&host, json)?,
+        Verb::Bind { bdf } => bind(&host, bdf)?,
+        Verb::Unbind { bdf } => match vfio::unbind(&host, bdf)? {
+            Some(driver) => println!("{bdf} is with {driver} again"),
+            None => println!("{bdf} has no driver now, as before"),
+        },
+    }
+    Ok(0)
+}
+
+fn list(host: &Host, json: bool) -> Result<(), Failure> {
+    let devices = host.devices()?;
+    if json {
+        let all: Vec<_> = devices.iter().map(as_json).collect();
+        println!("{}", serde_json::Value::from(all));
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["device", "id", "class", "driver", "group", "MSI-X", "in the same group"]);
+    for device in &devices {
+        let group = device.group.as_ref();
+        let others = group.map_or(Vec::new(), |g| g.others.iter().map(other).collect());
+        table.add_row([
+            device.bdf.to_string(),
+            id(device),
+            vfio::class_name(device.class).into(),
+            device.driver.clone().unwrap_or_else(|| "-".into()),
+            group.map_or("-".into(), |g| g.id.clone()),
+            device.msix.map_or("-".into(), |n| n.to_string()),
+            others.join(", "),
+        ]);
+    }
+    println!("{}", table.trim_fmt());
+    if devices.iter().all(|d| d.group.is_none()) {
+        println!(
+            "\nNo device is in an IOMMU group, so none can be given to a guest: switch the IOMMU on in the firmware \
+             (VT-d, AMD-Vi) and in the kernel (intel_iommu=on)."
+        );
+    }
+    Ok(())
+}
+
+fn id(device: &HostDevice) -> String {
+    format!("{:04x}:{:04x}", device.id.0, device.id.1)
+}
+
+fn other((bdf, driver): &(Bdf, Option<String>)) -> String {
+    format!("{bdf} ({})", driver.as_deref().unwrap_or("no driver"))
+}
+
+fn as_json(device: &HostDevice) -> serde_json::Value {
+    let group = device.group.as_ref();
+    let others = group.map_or(Vec::new(), |g| {
+        g.others.iter().map(|(b, d)| serde_json::json!({"device": b.to_string(), "driver": d})).collect()
+    });
+    serde_json::json!({
+        "device": device.bdf.to_string(),
+        "id": id(device),
+        "class": format!("{:06x}", device.class),
+        "class_name": vfio::class_name(device.class),
+        "driver": device.driver,
+        "iommu_group": group.map(|g| &g.id),
+        "group_others": others,
+        "msix_vectors": device.msix,
+    })
+}
+
+fn bind(host: &Host, bdf: Bdf) -> Result<(), Failure> {
+    let bound = vfio::bind(host, bdf)?;
+    match (bound.changed, bound.before) {
+        (false, _) => println!("{bdf} is with vfio-pci already"),
+        (true, Some(driver)) => {
+            println!("{bdf} is with vfio-pci now; `doorbell vfio unbind {bdf}` gives it back to {driver}")
+        }
+        (true, None) => println!("{bdf} is with vfio-pci now; it had no driver"),
+    }
+    let others = host.group(bdf).map_or(Vec::new(), |g| g.others);
+    let hindered: Vec<_> = others.iter().filter(|(_, d)| vfio::hinders(d.as_deref())).map(other).collect();
+    if !hindered.is_empty() {
+        println!(
+            "its IOMMU group can be used only when these are given to vfio-pci too: {}",
+            hindered.join(", ")
+        );
+    }
+    Ok(())
+}
