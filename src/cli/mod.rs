@@ -16,6 +16,7 @@
 
 pub mod disk;
 mod run;
+mod stats;
 mod vfio;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::Failure;
 use super::disk::{DiskConfig, parse_size};
+use super::stats::StatsFile;
 use crate::assembly::{Assembly, AssemblyConfig};
 use crate::dataplane::{EventLoop, Flow};
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
@@ -51,6 +52,9 @@ pub struct RunArgs {
     /// Longest busy-poll of an I/O thread before it sleeps, in microseconds
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: u32,
+    /// Write what each disk did (requests, kicks and interrupts by path) to FILE as JSON when the run ends
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
@@ -70,6 +74,7 @@ fn parse_console(text: &str) -> Result<Console, String> {
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     // Before any thread is started, so that all of them inherit the mask.
     let signals = block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
     let config = AssemblyConfig {
         machine: MachineConfig {
             kernel: Kernel::File(args.kernel),
@@ -89,7 +94,11 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         watch_signals(main, signals, exit)
             .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
     }
-    match assembly.run()? {
+    let ended = assembly.run();
+    if let Some(stats) = stats {
+        stats.write(&assembly)?;
+    }
+    match ended? {
         ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
         ExitReason::Crash(message) => Err(Failure { code: 1, message }),
