@@ -13,6 +13,7 @@
 //! | [`vfio`] | a device of the host given to the guest: container or iommufd, BARs, MSI-X / MSI / INTx |
 //! | [`machine`] | a PC small enough to read: memory, vCPUs, boot, ACPI, serial, buses |
 //! | [`assembly`] | a machine with its disks and I/O threads |
+//! | [`observe`] | what the kernel and the dataplane did: counts, kernel evidence, inspection, traces |
 //! | [`bench`] | plans, guests, results, tables |
 //! | [`cli`] | one file per verb |
 //!
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod dataplane;
 pub mod kvm;
 pub mod machine;
+pub mod observe;
 pub mod pci;
 pub mod vfio;
 pub mod virtio;

@@ -1,7 +1,7 @@
 //! The KVM ioctls of the dataplane, as values.
 //!
 //! What lives here: everything that turns into `KVM_IOEVENTFD`, `KVM_IRQFD`, `KVM_SET_GSI_ROUTING`,
-//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them. Values deassign on drop,
+//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; and KVM's own statistics. Values deassign on drop,
 //! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
 //! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
 
@@ -11,6 +11,7 @@ mod ioeventfd;
 mod irqfd;
 mod line;
 mod routes;
+mod stats;
 mod vector;
 mod vm;
 
@@ -19,5 +20,6 @@ pub use ioeventfd::{IoAddress, Ioeventfd, IoeventfdSpec, Match};
 pub use irqfd::Irqfd;
 pub use line::{Level, LevelPath, Line};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
+pub use stats::{KvmStats, StatsSnapshot};
 pub use vector::{Signalled, Vector, VectorState};
 pub use vm::{KvmVm, MsiMessage, Vm};

@@ -1,0 +1,34 @@
+use super::*;
+
+/// Runs wherever the kernel lets itself be traced (the lab; a host with root), else says why not.
+#[test]
+fn functions_are_counted_and_nothing_is_left() {
+    let names =
+        ["eventfd_write", "no_such_function_here", "syscalls:sys_enter_getpid", "kvm:no_such_tracepoint"];
+    let evidence = match KernelEvidence::start(&names) {
+        Ok(evidence) => evidence,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let event = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
+    for _ in 0..100 {
+        event.write(1).unwrap();
+    }
+    let counts = evidence.stop().unwrap();
+    // Others on this host may write eventfds too.
+    assert!(counts.get("eventfd_write").unwrap() >= 100, "{counts}");
+    assert_eq!((counts.get("no_such_function_here"), counts.get("kvm:no_such_tracepoint")), (None, None));
+    let left = std::fs::read_to_string("/sys/kernel/tracing/kprobe_events").unwrap_or_default();
+    assert!(!left.contains(&format!("doorbell_{}", std::process::id())), "{left}");
+}
+
+#[test]
+fn absent_is_not_zero() {
+    let counted = |name: &str, hits| Counted { name: name.into(), hits, tracepoint: false };
+    let counts = Counts {
+        method: "test",
+        counts: vec![counted("irqfd_wakeup", Some(0)), counted("kvm_irqfd_assign", None)],
+        stacks: Vec::new(),
+    };
+    let text = counts.to_string();
+    assert!(text.contains("absent") && text.lines().any(|line| line.trim_end().ends_with(" 0")), "{text}");
+}

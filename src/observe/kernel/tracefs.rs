@@ -1,0 +1,205 @@
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{EvidenceError, StackTree, stacks};
+
+/// Where tracefs is: mounted by itself, or by debugfs on older hosts.
+const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Our instances and event groups: this, our process ID, and a number.
+const PREFIX: &str = "doorbell_";
+
+/// Stacks kept per function: the first ones. Each costs some microseconds, so that a trace does not slow a run down.
+const STACKS_PER_FUNCTION: u32 = 256;
+
+/// Room for those stacks on each CPU.
+const BUFFER_KIB: u32 = 256;
+
+/// The field that counts are kept by, in its name since 5.15 and before.
+const CPU_KEYS: [&str; 2] = ["common_cpu", "cpu"];
+
+/// A tracing instance of our own, with the events that we switched on in it; dropping it takes all of it away.
+#[derive(Debug)]
+pub(super) struct Session {
+    root: PathBuf,
+    /// Name of the instance and of the group of our kprobe events.
+    name: String,
+    events: Vec<Event>,
+}
+
+#[derive(Debug)]
+struct Event {
+    name: String,
+    /// Its directory in the instance; `None`: absent here.
+    dir: Option<PathBuf>,
+    stacks: bool,
+}
+
+impl Session {
+    pub fn open() -> Result<Session, EvidenceError> {
+        let root = MOUNTS.iter().map(Path::new).find(|root| root.join("README").exists());
+        match root {
+            Some(root) => Session::at(root),
+            // Without permission the directory cannot even be looked into.
+            None if !is_root() => Err(EvidenceError::Permission),
+            None => Err(EvidenceError::NotMounted),
+        }
+    }
+
+    pub fn at(root: &Path) -> Result<Session, EvidenceError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let readme = read(&root.join("README"))?;
+        if !readme.contains("hist trigger") {
+            return Err(EvidenceError::Lacks("hist triggers (CONFIG_HIST_TRIGGERS)"));
+        }
+        if !root.join("kprobe_events").exists() {
+            return Err(EvidenceError::Lacks("kprobe events (CONFIG_KPROBE_EVENTS)"));
+        }
+        remove_leftovers(root);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}_{number}", std::process::id());
+        let instance = root.join("instances").join(&name);
+        fs::create_dir(&instance).map_err(|source| match source.raw_os_error() {
+            Some(libc::EEXIST) => EvidenceError::Busy(format!("{} is there already", instance.display())),
+            Some(libc::ENOMEM | libc::EBUSY) => EvidenceError::Busy("no more tracing instances".into()),
+            _ => failed(&instance, source),
+        })?;
+        // From here on drop takes it away.
+        let session = Session { root: root.into(), name, events: Vec::new() };
+        append(&session.instance().join("buffer_size_kb"), &BUFFER_KIB.to_string())?;
+        Ok(session)
+    }
+
+    fn instance(&self) -> PathBuf {
+        self.root.join("instances").join(&self.name)
+    }
+
+    /// Counts `name`, a function or `group:tracepoint`, from now on.
+    pub fn count(&mut self, name: &str, stacks: bool) -> Result<(), EvidenceError> {
+        let events = self.instance().join("events");
+        let dir = match name.split_once(':') {
+            Some((group, event)) => Some(events.join(group).join(event)).filter(|dir| dir.exists()),
+            None => self.probe(name)?.then(|| events.join(&self.name).join(name)),
+        };
+        if let Some(dir) = &dir {
+            let trigger = dir.join("trigger");
+            // Appended, never truncated: opening a trigger file for truncation removes what is in it.
+            let hist = |key| append(&trigger, &format!("hist:keys={key}:size={}", hist_size()));
+            hist(CPU_KEYS[0]).or_else(|_| hist(CPU_KEYS[1]))?;
+            if stacks {
+                append(&trigger, &format!("stacktrace:{STACKS_PER_FUNCTION}"))?;
+            }
+        }
+        self.events.push(Event { name: name.into(), dir, stacks });
+        Ok(())
+    }
+
+    /// Puts a kprobe at the entry of `function`; `false`: this kernel has no such function by name.
+    fn probe(&self, function: &str) -> Result<bool, EvidenceError> {
+        let file = self.root.join("kprobe_events");
+        match append_raw(&file, &format!("p:{}/{function} {function}", self.name)) {
+            Ok(()) => Ok(true),
+            // EADDRNOTAVAIL: several functions of that name; EINVAL, EILSEQ: not at a place that can be probed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EILSEQ | libc::EINVAL)) => {
+                Ok(false)
+            }
+            Err(e) => Err(failed(&file, e)),
+        }
+    }
+
+    /// Hits of `name` so far; `None`: absent.
+    pub fn hits(&self, name: &str) -> Result<Option<u64>, EvidenceError> {
+        let event = self.events.iter().find(|event| event.name == name);
+        let Some(dir) = event.and_then(|event| event.dir.as_ref()) else { return Ok(None) };
+        Ok(hits(&read(&dir.join("hist"))?))
+    }
+
+    /// The stacks kept so far, one tree per function that was to have them and was hit.
+    pub fn stacks(&self) -> Result<Vec<StackTree>, EvidenceError> {
+        let functions: Vec<_> =
+            self.events.iter().filter(|e| e.stacks && e.dir.is_some()).map(|e| &*e.name).collect();
+        if functions.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(stacks::trees(&read(&self.instance().join("trace"))?, &functions))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        remove(&self.root, &self.name);
+    }
+}
+
+/// Takes an instance and its kprobe events away: triggers go with the instance, after which no event is in use.
+fn remove(root: &Path, name: &str) {
+    let _ = fs::remove_dir(root.join("instances").join(name));
+    let file = root.join("kprobe_events");
+    let events = fs::read_to_string(&file).unwrap_or_default();
+    let group = format!("{name}/");
+    for event in events.lines().filter_map(|line| line.split_whitespace().next()?.split_once(':')) {
+        if event.1.starts_with(&group) {
+            let _ = append_raw(&file, &format!("-:{}", event.1));
+        }
+    }
+}
+
+/// Takes away what a doorbell that was killed left behind.
+fn remove_leftovers(root: &Path) {
+    let names = fs::read_dir(root.join("instances")).into_iter().flatten().flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if owner(&name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            remove(root, &name);
+        }
+    }
+}
+
+/// The process that made an instance of ours.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('_').next()?.parse().ok()
+}
+
+/// Entries for one per CPU; the kernel takes powers of two from 128 up.
+fn hist_size() -> usize {
+    // SAFETY: takes no pointer.
+    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+    usize::try_from(cpus).unwrap_or(1).next_power_of_two().max(128)
+}
+
+/// The `Hits:` line of a hist file.
+fn hits(hist: &str) -> Option<u64> {
+    hist.lines().find_map(|line| line.trim().strip_prefix("Hits:")?.trim().parse().ok())
+}
+
+fn is_root() -> bool {
+    // SAFETY: cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn append_raw(path: &Path, line: &str) -> io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(format!("{line}\n").as_bytes())
+}
+
+fn append(path: &Path, line: &str) -> Result<(), EvidenceError> {
+    append_raw(path, line).map_err(|source| failed(path, source))
+}
+
+fn read(path: &Path) -> Result<String, EvidenceError> {
+    fs::read_to_string(path).map_err(|source| failed(path, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> EvidenceError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) if !is_root() => EvidenceError::Permission,
+        Some(libc::EPERM) => EvidenceError::Lockdown,
+        Some(libc::EBUSY) => EvidenceError::Busy(path.display().to_string()),
+        _ => EvidenceError::Io { path: path.display().to_string(), source },
+    }
+}
+
+#[cfg(test)]
+#[path = "tracefs_tests.rs"]
+mod tests;

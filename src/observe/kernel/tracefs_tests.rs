@@ -1,0 +1,45 @@
+use super::*;
+
+#[test]
+fn hits_are_those_of_the_totals() {
+    let text = "{ common_cpu:  1 } hitcount:  1\n{ common_cpu: 0 } hitcount: 4\n\nTotals:\n    Hits: 5\n    Entries: 2\n";
+    assert_eq!(hits(text), Some(5));
+    assert_eq!(hits(""), None);
+}
+
+#[test]
+fn only_instances_of_ours_have_an_owner() {
+    assert_eq!(owner("doorbell_4711_0"), Some(4711));
+    assert_eq!((owner("perf_4711"), owner("doorbell_x")), (None, None));
+}
+
+#[test]
+fn a_directory_that_is_no_tracefs_is_an_error_and_nothing_is_made_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Session::at(dir.path()), Err(EvidenceError::Io { .. })));
+    fs::create_dir(dir.path().join("instances")).unwrap();
+    fs::write(dir.path().join("README"), "no such triggers").unwrap();
+    assert!(matches!(Session::at(dir.path()), Err(EvidenceError::Lacks(_))));
+    fs::write(dir.path().join("README"), "a hist trigger").unwrap();
+    assert!(matches!(Session::at(dir.path()), Err(EvidenceError::Lacks(_))));
+    assert_eq!(fs::read_dir(dir.path().join("instances")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_killed_doorbell_left_is_taken_away_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let instances = dir.path().join("instances");
+    let (dead, alive) = ("doorbell_4194305_0", format!("doorbell_{}_9", std::process::id()));
+    for name in [dead, &alive, "perf"] {
+        fs::create_dir_all(instances.join(name)).unwrap();
+    }
+    // A plain file stands in for the kernel's list: what is appended shows what would be asked of it.
+    let list = format!("p:{dead}/irqfd_wakeup irqfd_wakeup\np:kprobes/mine vfs_read\np:{alive}/x x\n");
+    fs::write(dir.path().join("kprobe_events"), &list).unwrap();
+    remove_leftovers(dir.path());
+    assert!(
+        !instances.join(dead).exists() && instances.join(&alive).exists() && instances.join("perf").exists()
+    );
+    let asked = fs::read_to_string(dir.path().join("kprobe_events")).unwrap();
+    assert_eq!(asked, format!("{list}-:{dead}/irqfd_wakeup\n"));
+}
