@@ -38,12 +38,18 @@ impl Doorbells {
         self.reconcile()
     }
 
-    /// A window of the device appeared.
+    /// A window of the device appeared. If it holds the registers, every live queue looks at its ring once: a kick that
+    /// was stored while nothing was decoded, by a driver that moves the BAR under load, went nowhere.
     pub(super) fn mapped(&mut self, window: Window) -> Result<(), KvmError> {
-        if window.bar == self.space.place().0 {
-            self.window = Some(window);
+        if window.bar != self.space.place().0 {
+            return Ok(());
         }
-        self.reconcile()
+        self.window = Some(window);
+        let armed = self.reconcile();
+        for (kick, _) in self.kicks.iter().zip(&self.live).filter(|(_, live)| **live) {
+            kick.remind();
+        }
+        armed
     }
 
     /// A window disappeared: nothing is armed in it when this returns.

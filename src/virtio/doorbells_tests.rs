@@ -1,4 +1,4 @@
-use super::super::rig::{BAR, PORT, Rig};
+use super::super::rig::{BAR, PORT, Rig, VERSION_1};
 use super::*;
 use crate::kvm::Match;
 use crate::pci::PciDevice;
@@ -66,6 +66,22 @@ fn doorbells_follow_the_bar() {
     assert_eq!(rig.vm.ioeventfds(), []);
     rig.place(BAR);
     assert_eq!(rig.vm.ioeventfds(), any(BAR));
+}
+
+#[test]
+fn a_bar_that_comes_back_makes_live_queues_look_because_kicks_in_between_went_nowhere() {
+    let rig = Rig::new(|_| {});
+    let kicked = |n: usize| rig.device.kicks[n].event().read().is_ok();
+    rig.place(BAR + 0x10_0000);
+    assert!(!kicked(0), "no driver");
+    assert!(rig.negotiate(VERSION_1));
+    rig.enable_queue(0);
+    rig.set_status(15);
+    assert!(!kicked(0));
+    rig.config_write(4, &[1, 0]);
+    assert!(!kicked(0));
+    rig.config_write(4, &[7, 0]);
+    assert!(kicked(0) && !kicked(1), "queue 1 is not live");
 }
 
 #[test]

@@ -63,6 +63,12 @@ impl Kick {
         self.armed.store(0, Ordering::SeqCst);
     }
 
+    /// A kick of the device's own.
+    pub(super) fn remind(&self) {
+        // Fails only when the counter would pass 2^64 - 2: then it is readable already.
+        let _ = self.event.write(1);
+    }
+
     /// Kicks that left the guest, and of these the ones that an ioeventfd should have caught.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.exits.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
@@ -75,8 +81,7 @@ impl Kick {
     /// thread, a vCPU, has ended another kick by exit since the arming: then this one surely began after it. That
     /// forgives at most one per vCPU and arming, and never accuses an innocent one.
     pub(super) fn by_exit(&self, data: &[u8], direct: bool) {
-        // Fails only when the counter would pass 2^64 - 2: then it is readable already.
-        let _ = self.event.write(1);
+        self.remind();
         self.exits.fetch_add(1, Ordering::Relaxed);
         let armed = self.armed.load(Ordering::SeqCst);
         let (number, any) = (armed >> 1, armed & 1 != 0);
