@@ -24,6 +24,9 @@ pub fn ns(ticks: u64) -> u64 {
     (ticks as u128 * 1_000_000 / khz() as u128) as u64
 }
 
+/// Where there is no 8254 ticks stay ticks, as if of 1 GHz.
+const NO_TIMER: u64 = 1_000_000;
+
 /// The least of a few measurements: a host that takes the CPU away in between makes one too long, never too short.
 fn measure() -> u64 {
     (0..4).map(|_| measure_once()).min().unwrap_or(0)
@@ -39,10 +42,12 @@ fn measure_once() -> u64 {
     cpu::out8(0x42, (COUNT >> 8) as u8);
     cpu::out8(0x61, gate | 1);
     let from = cpu::tsc();
+    if cpu::in8(0x61) & 0x20 != 0 {
+        return NO_TIMER;
+    }
     while cpu::in8(0x61) & 0x20 == 0 {
         if cpu::tsc().wrapping_sub(from) > 1 << 30 {
-            // No 8254 here: ticks stay ticks, as if of 1 GHz.
-            return 1_000_000;
+            return NO_TIMER;
         }
     }
     cpu::tsc().wrapping_sub(from) / 20

@@ -25,7 +25,9 @@ pub fn set_ready(tsc: u64, devices: usize) {
 }
 
 /// In text mode there is no host to fill the structure in.
-pub fn set_text_mode(text_port: u16) {
+pub fn set_text_mode(text_port: u16, ecam: u64, bar_window: u64) {
+    cpu::store(CONTROL + offset_of!(Control, ecam) as u64, ecam);
+    cpu::store(CONTROL + offset_of!(Control, bar_window) as u64, bar_window);
     cpu::store(CONTROL + offset_of!(Control, mode) as u64, mode::TEXT);
     cpu::store(CONTROL + offset_of!(Control, idle) as u64, idle::HALT);
     cpu::store(CONTROL + offset_of!(Control, text_port) as u64, text_port as u32);

@@ -163,7 +163,7 @@ pub fn setup(plan: &Plan) -> Outcome {
     let offered_queues = if out.features & F_BLK_MQ != 0 { load::<u16>(info.config + 34) } else { 1 };
     info.queues = plan.queues.clamp(1, MAX_QUEUES as u32).min(offered_queues.min(load(common + 18)) as u32);
     let function = Function(info.bdf as u16);
-    let vector = interrupts(plan, &info, function);
+    let vector = interrupts(plan, &mut info, function);
     for q in 0..info.queues {
         match Queue::create(plan, &info, out.features, q as u16, vector) {
             Some(size) => info.queue_size = size as u32,
@@ -202,20 +202,38 @@ fn choose_features(plan: &Plan, info: &DeviceInfo) -> u64 {
     features
 }
 
+/// The IOAPIC pin of the device's INTx: the plan's word, else what firmware or the VMM left in the interrupt line
+/// register if it can only mean a pin, else q35's wiring.
+fn pin_of(plan: &Plan, info: &DeviceInfo, function: Function) -> u32 {
+    let line = function.read8(0x3c) as u32;
+    match plan.pin {
+        0 if (16..24).contains(&line) => line,
+        0 => 20 + ((info.bdf >> 3 & 31) + info.interrupt_pin.wrapping_sub(1)) % 4,
+        pin => pin,
+    }
+}
+
+/// Leads a shared INTx pin to this device for its next block; whoever else is on it has nothing in flight.
+pub fn claim_pin(info: &DeviceInfo, vector: u32, apic_id: u32) {
+    if info.intx_pin != 0 {
+        apic::route_pin(info.intx_pin, vector, apic_id);
+    }
+}
+
 /// MSI-X or INTx, as the plan says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
 /// q + 1 for queue q.
-fn interrupts(plan: &Plan, info: &DeviceInfo, function: Function) -> u32 {
+fn interrupts(plan: &Plan, info: &mut DeviceInfo, function: Function) -> u32 {
     let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
     if plan.flags & flag::INTX != 0 {
         let vector = or(plan.vector, vector::INTX + plan.device);
         store(ISR_TABLE + 8 * (vector - vector::INTX) as u64, info.isr);
         msix::disable(info, function);
-        let slot = (info.bdf >> 3) & 31;
-        let pin = or(plan.pin, 20 + (slot + info.interrupt_pin.wrapping_sub(1)) % 4);
-        apic::route_pin(pin, vector, plan.cpu);
+        info.intx_pin = pin_of(plan, info, function);
+        apic::route_pin(info.intx_pin, vector, plan.cpu);
         function.command(pci::COMMAND_MASTER, pci::COMMAND_INTX_OFF);
         return vector;
     }
+    info.intx_pin = 0;
     let vector = or(plan.vector, vector::PLAIN + 4 * plan.device);
     function.command(pci::COMMAND_MASTER | pci::COMMAND_INTX_OFF, 0);
     msix::enable(info, function);

@@ -50,6 +50,7 @@ pub fn run(cpu: usize, plan: &Plan) -> Outcome {
     ) else {
         return refuse(status::BAD_PLAN);
     };
+    device::claim_pin(&info, vector, plan.cpu);
     // SAFETY: each CPU uses its own row, one block at a time.
     let slots = unsafe { &mut (&mut *SLOTS.get())[cpu][..plan.depth as usize] };
     slots.fill(IDLE);

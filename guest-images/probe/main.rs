@@ -62,7 +62,8 @@ fn boot() {
         cpu::stop();
     }
     if !hosted {
-        control::set_text_mode(cmdline::number("text", 0x3f8) as u16);
+        let port = cmdline::number("text", 0x3f8) as u16;
+        control::set_text_mode(port, cmdline::number("ecam", 0), cmdline::number("bar_window", 0));
     }
     control::set_state(state::BOOTING);
     apic::silence_pic();

@@ -154,7 +154,7 @@ abi_struct! {
         pub vector: u32,
         /// IO with `route_every`: the other vector; 0: the same.
         pub vector2: u32,
-        /// SETUP: destination of the interrupts (APIC ID).
+        /// SETUP, IO: destination of the interrupts (APIC ID); IO's is where SETUP put this queue's.
         pub cpu: u32,
         /// IO with `route_every`: the other destination.
         pub cpu2: u32,
@@ -162,7 +162,8 @@ abi_struct! {
         pub queues: u32,
         /// SETUP: ring size; 0: the device's largest up to 256.
         pub queue_size: u32,
-        /// SETUP with INTx: IOAPIC pin; 0: q35's wiring, 20 + (slot + pin - 1) % 4.
+        /// SETUP with INTx: IOAPIC pin; 0: the interrupt line register if it is 16 to 23 (doorbell sets it), else
+        /// q35's wiring, 20 + (slot + pin - 1) % 4.
         pub pin: u32,
         /// FLOOR, STORE, POKE: width of the access, 1, 2, 4 or 8 bytes; 0: 2.
         pub width: u32,
@@ -296,6 +297,10 @@ abi_struct! {
         pub interrupt_pin: u32,
         /// Where the MSI-X capability is in configuration space; 0: none.
         pub msix_capability: u32,
+        /// IOAPIC pin, while the device uses INTx; else 0.
+        pub intx_pin: u32,
+        /// Zero.
+        pub reserved: u32,
         /// Queue size in use.
         pub queue_size: u32,
     }

@@ -26,5 +26,5 @@ fn the_words_that_both_sides_poll_stay_where_version_1_put_them() {
     assert_eq!((offset_of!(Control, magic), offset_of!(Control, mode)), (0, 12));
     assert_eq!((offset_of!(Control, text_port), offset_of!(Control, state)), (40, 44));
     assert_eq!((Control::SIZE, Plan::SIZE, Outcome::SIZE), (72, 168, 160));
-    assert_eq!((Sample::SIZE, DeviceInfo::SIZE, Trap::SIZE), (24, 96, 48));
+    assert_eq!((Sample::SIZE, DeviceInfo::SIZE, Trap::SIZE), (24, 104, 48));
 }
