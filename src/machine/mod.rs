@@ -99,6 +99,17 @@ pub struct Machine {
     intx: Vec<Arc<Line>>,
 }
 
+/// `KVM_CREATE_VM`, again as often as it is interrupted: the kernel gives up with EINTR when anything is pending for
+/// the thread while it takes the locks of all mappings (`mm_take_all_locks`), an io_uring's task work included.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 impl Machine {
     /// Makes the VM with its RAM, interrupt controllers, buses and serial port. Nothing runs yet.
     ///
@@ -107,7 +118,7 @@ impl Machine {
     pub fn new(config: MachineConfig) -> Result<Machine, MachineError> {
         config.check()?;
         let kvm = open_kvm()?;
-        let vm = Arc::new(kvm.create_vm().map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
+        let vm = Arc::new(create_vm(&kvm).map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
         let ram = memory::allocate(config.memory)?;
         memory::register(&vm, &ram)?;
         // Both are for Intel CPUs without unrestricted guests; elsewhere they change nothing.
