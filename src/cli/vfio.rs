@@ -31,6 +31,22 @@ enum Verb {
         /// PCI address, as 0000:01:00.0
         bdf: Bdf,
     },
+    /// Every region and interrupt of a device that is with vfio-pci, decoded
+    Inspect {
+        /// PCI address, as 0000:01:00.0
+        bdf: Bdf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try one interrupt vector without any VM: an eventfd is bound, triggered by the kernel, and read
+    IrqTest {
+        /// PCI address, as 0000:01:00.0
+        bdf: Bdf,
+        /// The vector
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        vector: u32,
+    },
 }
 
 impl From<VfioError> for Failure {
@@ -54,6 +70,20 @@ pub(super) fn run(args: VfioArgs) -> Result<u8, Failure> {
             Some(driver) => println!("{bdf} is with {driver} again"),
             None => println!("{bdf} has no driver now, as before"),
         },
+        Verb::Inspect { bdf, json: false } => print!("{}", vfio::inspect(&host, bdf)?),
+        Verb::Inspect { bdf, json: true } => println!("{}", vfio::inspect(&host, bdf)?.to_json()),
+        Verb::IrqTest { bdf, vector } => {
+            let test = vfio::irq_test(&host, bdf, vector)?;
+            println!(
+                "{bdf}: eventfd bound to {} vector {} of {}, triggered by the kernel (VFIO_IRQ_SET_ACTION_TRIGGER), read: \
+                 counter {}, {} us from trigger to read",
+                test.index.name(),
+                test.vector,
+                test.count,
+                test.signalled,
+                test.took.as_micros()
+            );
+        }
     }
     Ok(0)
 }

@@ -1,12 +1,12 @@
 //! A [`Vm`] for tests: it records what the kernel would know, and delivers like the kernel would.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, kvm_irq_routing_entry};
 
-use super::{Gsi, IoeventfdSpec, MsiMessage, Vm};
+use super::{Gsi, IoeventfdSpec, MemoryRange, MsiMessage, Vm};
 
 /// How an interrupt reached the fake guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ struct State {
     routing: Vec<kvm_irq_routing_entry>,
     routing_calls: u64,
     deliveries: Vec<Delivery>,
+    memory: Vec<(u32, MemoryRange)>,
 }
 
 /// The fake machine. Cheap to share; use [`FakeVm::new`].
@@ -63,6 +64,13 @@ impl FakeVm {
     /// How often the routing table was set.
     pub fn routing_calls(&self) -> u64 {
         self.lock().routing_calls
+    }
+
+    /// The memory slots that were set, by number.
+    pub fn memory(&self) -> Vec<(u32, MemoryRange)> {
+        let mut memory = self.lock().memory.clone();
+        memory.sort_by_key(|&(number, _)| number);
+        memory
     }
 
     /// Lets every irqfd with a pending count deliver, as `irqfd_wakeup` does, then takes all deliveries so far.
@@ -146,5 +154,22 @@ impl Vm for FakeVm {
     fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()> {
         self.lock().deliveries.push(Delivery::Line(gsi, active));
         Ok(())
+    }
+
+    unsafe fn set_memory_slot(&self, number: u32, range: MemoryRange) -> io::Result<()> {
+        let mut state = self.lock();
+        state.memory.retain(|&(n, _)| n != number);
+        let overlaps = |r: &MemoryRange| r.guest < range.guest + range.len && range.guest < r.guest + r.len;
+        if state.memory.iter().any(|(_, r)| overlaps(r)) {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        if range.len > 0 {
+            state.memory.push((number, range));
+        }
+        Ok(())
+    }
+
+    fn create_device(&self, _kind: u32) -> io::Result<OwnedFd> {
+        Err(io::Error::from_raw_os_error(libc::ENODEV))
     }
 }

@@ -1,7 +1,8 @@
 //! The KVM ioctls of the dataplane, as values.
 //!
 //! What lives here: everything that turns into `KVM_IOEVENTFD`, `KVM_IRQFD`, `KVM_SET_GSI_ROUTING`,
-//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; and KVM's own statistics. Values deassign on drop,
+//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; memory slots for mapped BARs;
+//! and KVM's own statistics. Values deassign on drop,
 //! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
 //! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
 
@@ -10,6 +11,7 @@ pub mod fake;
 mod ioeventfd;
 mod irqfd;
 mod line;
+mod memory;
 mod routes;
 mod stats;
 mod vector;
@@ -19,6 +21,7 @@ pub use error::KvmError;
 pub use ioeventfd::{IoAddress, Ioeventfd, IoeventfdSpec, Match};
 pub use irqfd::Irqfd;
 pub use line::{Level, LevelPath, Line};
+pub use memory::{MemoryRange, MemorySlot, MemorySlots};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
 pub use stats::{KvmStats, StatsSnapshot};
 pub use vector::{Signalled, Vector, VectorState};

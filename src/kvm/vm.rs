@@ -1,17 +1,18 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVMIO, KvmIrqRouting, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign,
-    kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irqfd, kvm_msi,
+    KVMIO, KvmIrqRouting, kvm_create_device, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch,
+    kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio, kvm_irq_routing_entry, kvm_irqfd, kvm_msi,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-use super::{IoAddress, IoeventfdSpec, Match};
+use super::{IoAddress, IoeventfdSpec, Match, MemoryRange};
 
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
@@ -41,6 +42,13 @@ pub trait Vm: Send + Sync + fmt::Debug {
     fn signal_msi(&self, message: MsiMessage) -> io::Result<bool>;
     /// `KVM_IRQ_LINE` (KVM API 4.25): drives a GSI's level.
     fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()>;
+    /// `KVM_SET_USER_MEMORY_REGION` (KVM API 4.35): makes `range` slot `number`; length 0 removes the slot.
+    ///
+    /// # Safety
+    /// The host range stays mapped until the slot is removed, and no Rust reference to it is held.
+    unsafe fn set_memory_slot(&self, number: u32, range: MemoryRange) -> io::Result<()>;
+    /// `KVM_CREATE_DEVICE` (KVM API 4.79) of a `KVM_DEV_TYPE_*`.
+    fn create_device(&self, kind: u32) -> io::Result<OwnedFd>;
 }
 
 /// The real thing: ioctls on a VM file descriptor.
@@ -123,5 +131,24 @@ impl Vm for KvmVm {
 
     fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()> {
         Ok(self.0.set_irq_line(gsi, active)?)
+    }
+
+    unsafe fn set_memory_slot(&self, number: u32, range: MemoryRange) -> io::Result<()> {
+        let region = kvm_userspace_memory_region {
+            slot: number,
+            flags: 0,
+            guest_phys_addr: range.guest,
+            memory_size: range.len,
+            userspace_addr: range.host,
+        };
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.0.set_user_memory_region(region) }?)
+    }
+
+    fn create_device(&self, kind: u32) -> io::Result<OwnedFd> {
+        let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
+        let fd = self.0.create_device(&mut device)?;
+        // SAFETY: the descriptor is alive for as long as `fd`; the copy is its own.
+        unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }.try_clone_to_owned()
     }
 }

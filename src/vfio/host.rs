@@ -8,7 +8,7 @@ use crate::pci::{MSIX_CAPABILITY, capabilities};
 pub const VFIO_PCI: &str = "vfio-pci";
 
 #[cfg(test)]
-pub(super) type TestKernel = std::sync::Arc<dyn Fn(&Path, &str)>;
+pub(super) type TestKernel = std::sync::Arc<dyn Fn(&Path, &str) + Send + Sync>;
 
 /// Where the host's kernel shows itself: /sys, /proc, /dev, and /run for what must survive a process. Tests put a
 /// made-up tree in its place.
@@ -44,6 +44,12 @@ pub struct Group {
     pub id: String,
     /// All devices in it but the one asked for, with their drivers.
     pub others: Vec<(Bdf, Option<String>)>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Host({})", self.root.display())
+    }
 }
 
 impl Host {

@@ -6,13 +6,25 @@
 
 mod bdf;
 mod bind;
+mod device_fd;
+mod dma;
 mod error;
 mod host;
 mod in_use;
+mod inspect;
+mod irq_test;
+mod kvm_device;
+mod region;
+mod sys;
 #[cfg(test)]
 mod testing;
 
 pub use bdf::{Bdf, NotABdf};
 pub use bind::{Bound, bind, unbind};
+pub use device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};
+pub use dma::{Dma, Guest};
 pub use error::VfioError;
 pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};
+pub use inspect::{Inspection, inspect};
+pub use irq_test::{IrqTest, irq_test};
+pub use region::{Area, Region};

@@ -1,0 +1,103 @@
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{KvmError, Vm};
+
+/// The first slot number that is not RAM's.
+const FIRST: u32 = 32;
+/// Slots that every KVM has for user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
+const LIMIT: u32 = 509;
+
+/// A range of guest-physical addresses and the memory of this process behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryRange {
+    /// First guest-physical address, page aligned.
+    pub guest: u64,
+    /// Bytes, whole pages; 0 removes a slot.
+    pub len: u64,
+    /// Address in this process, page aligned.
+    pub host: u64,
+}
+
+/// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
+#[derive(Debug)]
+pub struct MemorySlots {
+    vm: Arc<dyn Vm>,
+    taken: Mutex<BTreeSet<u32>>,
+}
+
+impl MemorySlots {
+    /// All slots free but those of RAM.
+    pub fn new(vm: Arc<dyn Vm>) -> Arc<MemorySlots> {
+        Arc::new(MemorySlots { vm, taken: Mutex::default() })
+    }
+
+    /// Lets the guest reach `range.host` at `range.guest`, without exits.
+    ///
+    /// # Errors
+    /// No slot is free, or the range overlaps another one (EEXIST).
+    ///
+    /// # Safety
+    /// The host range stays mapped for as long as the slot lives, and a guest may do to it what it likes.
+    pub unsafe fn map(self: &Arc<Self>, range: MemoryRange) -> Result<MemorySlot, KvmError> {
+        let fail = |source| KvmError::Ioctl {
+            ioctl: "KVM_SET_USER_MEMORY_REGION",
+            what: format!("{:#x} bytes at {:#x}", range.len, range.guest),
+            source,
+        };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = (FIRST..LIMIT).find(|n| !taken.contains(n));
+        let number = number.ok_or_else(|| fail(io::Error::from_raw_os_error(libc::ENOSPC)))?;
+        // SAFETY: the caller's promise, kept by MemorySlot until it is dropped.
+        unsafe { self.vm.set_memory_slot(number, range) }.map_err(fail)?;
+        taken.insert(number);
+        Ok(MemorySlot { slots: self.clone(), number, range })
+    }
+}
+
+/// Memory that the guest reaches; dropping it takes it away before it returns.
+#[derive(Debug)]
+pub struct MemorySlot {
+    slots: Arc<MemorySlots>,
+    number: u32,
+    range: MemoryRange,
+}
+
+impl MemorySlot {
+    /// What is mapped.
+    pub fn range(&self) -> MemoryRange {
+        self.range
+    }
+}
+
+impl Drop for MemorySlot {
+    fn drop(&mut self) {
+        // SAFETY: length 0 removes; nothing is mapped by it.
+        let _ = unsafe { self.slots.vm.set_memory_slot(self.number, MemoryRange { len: 0, ..self.range }) };
+        self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::fake::FakeVm;
+
+    #[test]
+    fn a_slot_is_mapped_while_it_lives_and_its_number_is_given_back() {
+        let vm = FakeVm::new();
+        let slots = MemorySlots::new(vm.clone());
+        let range = |guest| MemoryRange { guest, len: 0x1000, host: 0x7000_0000 };
+        // SAFETY: the fake maps nothing.
+        let map = |guest| unsafe { slots.map(range(guest)) };
+        let first = map(0x1000).unwrap();
+        let second = map(0x2000).unwrap();
+        assert_eq!(vm.memory(), [(32, range(0x1000)), (33, range(0x2000))]);
+        assert!(map(0x2000).is_err(), "it overlaps");
+        drop(first);
+        assert_eq!(map(0x5000).unwrap().range(), range(0x5000));
+        drop(second);
+        assert_eq!(vm.memory(), []);
+    }
+}
