@@ -94,7 +94,9 @@ pub mod boot {
     /// ACPI tables: the RSDP first, in the range where firmware-less guests look for it.
     pub const ACPI: u64 = 0xE_0000;
     /// End of the room for ACPI tables.
-    pub const ACPI_END: u64 = 0x10_0000;
+    pub const ACPI_END: u64 = RESET_VECTOR;
+    /// Where a PC's firmware is entered in real mode, F000:FFF0; the last 16 bytes below 1 MiB.
+    pub const RESET_VECTOR: u64 = 0xF_FFF0;
     /// Where high memory and kernels start.
     pub const HIGH_MEMORY: u64 = 0x10_0000;
 }

@@ -221,6 +221,7 @@ impl Machine {
         let (config, host) =
             (&self.config, |e: std::io::Error| MachineError::Host(format!("main loop: {e}")));
         acpi::write(&self.ram, config.cpus)?;
+        power::write_reset_vector(&self.ram)?;
         let initrd = config.initrd.as_deref();
         let entry = boot::load(&self.ram, config.memory, &config.kernel, initrd, &config.cmdline)?;
         let vcpus = self.make_vcpus(&entry)?;

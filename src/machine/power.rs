@@ -1,9 +1,26 @@
 //! Poweroff and reset as the guest asks for them: the ACPI sleep register and the keyboard controller's reset pulse.
+//! A guest that jumps to the firmware's reset vector is reset as well: Linux does so on a machine with
+//! hardware-reduced ACPI and without EFI (reboot_type BOOT_EFI, then BOOT_BIOS, arch/x86/kernel/reboot.c).
 //! (The reset control register, port 0xCF9, is in [`super::pci_root::ConfigPorts`], whose range it shares.)
 
+use vm_memory::{Bytes, GuestAddress};
+
+use super::MachineError;
 use super::bus::BusDevice;
 use super::exit::{ExitLatch, ExitReason};
-use super::layout::SLEEP_TYPE_S5;
+use super::layout::{RESET_PORT, RESET_VALUE, SLEEP_TYPE_S5, boot};
+use super::memory::Ram;
+
+/// Puts at the reset vector what firmware would end up doing there: a store to the reset control register.
+///
+/// # Errors
+/// RAM does not reach that far, which no configuration within limits causes.
+pub fn write_reset_vector(ram: &Ram) -> Result<(), MachineError> {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    // mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp to the hlt
+    let code = [0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd];
+    ram.write_slice(&code, GuestAddress(boot::RESET_VECTOR)).map_err(|e| MachineError::Host(e.to_string()))
+}
 
 /// Sleep control and status registers (ACPI 6.4, 4.8.3.7).
 pub struct SleepRegisters(pub ExitLatch);
