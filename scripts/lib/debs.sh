@@ -1,31 +1,31 @@
 # shellcheck shell=bash
 # Debian packages as files: fetched with apt-get, unpacked with dpkg-deb, never installed.
 
-# debs_fetch DIR PACKAGE...: leaves each package's .deb, at apt's candidate version, in DIR.
+# debs_fetch DIR PACKAGE...: leaves each package's .deb, at apt's candidate version, in DIR. The name `kernel` stands for the stock
+# cloud kernel, whose package has its version in its name.
 debs_fetch() {
-    local directory=$1
-    shift
-    mkdir -p "$directory"
-    # Before the download, because a list that is missing and a list that is stale fail alike: renew it once, then try again.
-    if ! _debs_download "$directory" "$@"; then
+    # A package list that is missing or stale shows as a failed download: renew it once, then try again.
+    if ! _debs_download "$@" 2>/dev/null; then
         "$(dirname "${BASH_SOURCE[0]}")/../setup" --refresh
-        _debs_download "$directory" "$@" || { echo "debs: apt-get download failed for: $* (is a Debian 12 mirror reachable?)" >&2; return 1; }
+        _debs_download "$@" || { echo "debs: cannot fetch these packages: ${*:2} (this needs Debian 12, amd64, with a mirror in reach)" >&2; return 1; }
     fi
 }
 
-# The sandbox user of apt cannot write to our directory; apt then downloads as the caller and warns about it.
-_debs_download() { (cd "$1" && shift && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$@" >/dev/null); }
+_debs_download() {
+    local directory=$1 kernel packages
+    shift
+    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1)
+    packages=("${@/#kernel/$kernel}")
+    mkdir -p "$directory"
+    # apt's own user cannot write to our directory; told to stay who it is, it does not complain about that.
+    (cd "$directory" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${packages[@]}" >/dev/null)
+}
 
 # debs_unpack DIR TARGET: unpacks every .deb of DIR into TARGET.
 debs_unpack() {
     local deb
     mkdir -p "$2"
     for deb in "$1"/*.deb; do dpkg-deb -x "$deb" "$2"; done
-}
-
-# debs_kernel: the package name of the stock cloud kernel (the meta package names the current one).
-debs_kernel() {
-    apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1
 }
 
 # vmlinux_of BZIMAGE: writes the uncompressed ELF kernel to stdout. Offsets: Linux boot protocol, setup header.
