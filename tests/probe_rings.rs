@@ -1,0 +1,183 @@
+//! Both rings under fire: the probe guest in `doorbell run`, on every notify x complete pair. A request counts only
+//! if it completed exactly once, with its own data, after an interrupt where one was asked for. Skipped with one line
+//! where /dev/kvm is not usable. `PROBE_REQUESTS` sets the requests per pair and depth (default 10000).
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use doorbell::bench::PROBE_ELF;
+use serde_json::Value;
+
+const NOTIFY: [&str; 4] = ["fast-mmio", "mmio", "pio", "exit"];
+const MESSAGES: [&str; 3] = ["auto", "irqfd", "signal-msi"];
+const LEVELS: [&str; 2] = ["irq-line", "resample"];
+
+/// One machine at a time: the tests are many, the CPUs few.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn requests() -> u64 {
+    std::env::var("PROBE_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+}
+
+fn usable_kvm() -> bool {
+    let usable = kvm_ioctls::Kvm::new();
+    if let Err(e) = &usable {
+        eprintln!("skipped: /dev/kvm: {e}");
+    }
+    usable.is_ok()
+}
+
+fn image() -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(PROBE_ELF).unwrap();
+    file
+}
+
+/// The guest's lines, up to its last one.
+fn lines(mut command: Command) -> Vec<Value> {
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(lines.last().map(|l| &l["event"]), Some(&"end".into()), "{text}\n{complaint}");
+    lines
+}
+
+fn doorbell(disk: &str, cpus: u32, orders: &str) -> Vec<Value> {
+    let image = image();
+    let mut command = Command::new("timeout");
+    command.args(["-k", "2", "300", env!("CARGO_BIN_EXE_doorbell"), "run", "--memory", "128M", "--kernel"]);
+    command.arg(image.path()).args(["--cpus", &cpus.to_string(), "--disk", disk, "--cmdline"]);
+    command.arg(format!("tsc_khz=2000000 gap_us=0 deadline_ms=60000 cpus={cpus} {orders}"));
+    command.stdin(std::process::Stdio::null());
+    lines(command)
+}
+
+/// Every block did all its requests, exactly once, without a wrong byte.
+fn assert_blocks(what: &str, lines: &[Value], blocks: usize, requests: u64) {
+    let found: Vec<_> = lines.iter().filter(|line| line["event"] == "block").collect();
+    assert_eq!(found.len(), blocks, "{what}");
+    for block in found {
+        for (key, want) in [
+            ("status", 0),
+            ("requests", requests),
+            ("data_errors", 0),
+            ("io_errors", 0),
+            ("duplicates", 0),
+            ("unknown", 0),
+        ] {
+            assert_eq!(block[key], want, "{what}: {key} in {block}");
+        }
+    }
+    assert_eq!(lines.last().unwrap()["ok"], true, "{what}");
+}
+
+#[test]
+fn every_message_pair_completes_each_request_once() {
+    if !usable_kvm() {
+        return;
+    }
+    let n = requests();
+    for notify in NOTIFY {
+        for complete in MESSAGES {
+            let disk = format!("backend=mem,size=64M,notify={notify},complete={complete}");
+            let lines = doorbell(&disk, 1, &format!("op=verify depth=1,7,64,256 requests={n}"));
+            assert_blocks(&disk, &lines, 4, n);
+        }
+    }
+}
+
+#[test]
+fn masking_and_moving_a_vector_under_load_loses_nothing() {
+    if !usable_kvm() {
+        return;
+    }
+    for complete in MESSAGES {
+        let disk = format!("backend=mem,size=64M,complete={complete}");
+        // The second vector and, on two CPUs, the other CPU: address and data both change.
+        let orders = "op=verify depth=1,16 requests=3000 mask_every=5 hold_us=60 route_every=3 vector2=0x90";
+        assert_blocks(&disk, &doorbell(&disk, 1, orders), 2, 3000);
+        let orders =
+            "queues=1 op=verify depth=1,16 requests=3000 mask_every=7 hold_us=60 route_every=2 cpu2=1";
+        assert_blocks(&disk, &doorbell(&disk, 2, orders), 2, 3000);
+    }
+}
+
+#[test]
+fn level_interrupts_complete_each_request_once_masked_or_not() {
+    if !usable_kvm() {
+        return;
+    }
+    for notify in ["fast-mmio", "exit"] {
+        for complete in LEVELS {
+            let disk = format!("backend=mem,size=64M,notify={notify},complete={complete}");
+            let lines = doorbell(&disk, 1, "irq=intx op=verify wait=spin,halt depth=1,64 requests=2000");
+            assert_blocks(&disk, &lines, 4, 2000);
+            let lines = doorbell(&disk, 1, "irq=intx op=verify depth=1,16 requests=1000 mask_every=5");
+            assert_blocks(&disk, &lines, 2, 1000);
+        }
+    }
+}
+
+#[test]
+fn a_halted_cpu_always_wakes() {
+    if !usable_kvm() {
+        return;
+    }
+    for complete in MESSAGES {
+        let disk = format!("backend=null,size=64M,complete={complete}");
+        let lines = doorbell(&disk, 1, "wait=halt depth=1,7 requests=20000");
+        assert_blocks(&disk, &lines, 2, 20_000);
+    }
+}
+
+#[test]
+fn two_cpus_on_two_queues_keep_apart() {
+    if !usable_kvm() {
+        return;
+    }
+    for event_idx in [0, 1] {
+        let disk = "backend=mem,size=64M,queues=2";
+        let orders = format!("op=verify wait=spin,halt,poll depth=1,16 requests=2000 event_idx={event_idx}");
+        assert_blocks(disk, &doorbell(disk, 2, &orders), 12, 2000);
+    }
+}
+
+#[test]
+fn malformed_requests_are_answered_and_the_device_comes_back() {
+    if !usable_kvm() {
+        return;
+    }
+    let lines = doorbell("backend=mem,size=64M", 1, "mode=hostile attack=0,1,2,3,4,0");
+    let attacks: Vec<_> = lines.iter().filter(|line| line["event"] == "hostile").collect();
+    assert_eq!(attacks.len(), 6);
+    for attack in attacks {
+        let answer = attack["answer"].as_u64().unwrap();
+        use doorbell::bench::probe_abi::answer::*;
+        assert!(answer & (REFUSED | NEEDS_RESET) != 0 && answer & RECOVERED != 0, "{attack}");
+    }
+}
+
+#[test]
+fn the_same_image_runs_in_qemu() {
+    let (qemu, firmware) = ("/usr/bin/qemu-system-x86_64", "/usr/share/qemu/qboot.rom");
+    if !Path::new(qemu).exists() || !Path::new(firmware).exists() {
+        eprintln!("skipped: {qemu} with {firmware} is not installed");
+        return;
+    }
+    let image = image();
+    let mut command = Command::new("timeout");
+    command.args([
+        "-k", "2", "60", qemu, "-accel", "tcg", "-cpu", "max", "-machine", "q35", "-m", "64", "-bios",
+    ]);
+    command.args([firmware, "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"]);
+    command.arg(image.path());
+    command.args(["-append", "requests=300 depth=1,32 wait=spin,halt,poll"]);
+    command.args(["-blockdev", "driver=null-co,node-name=n0,size=67108864", "-object", "iothread,id=io0"]);
+    command.args(["-device", "virtio-blk-pci,drive=n0,iothread=io0"]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    assert_blocks("QEMU", &lines(command), 6, 300);
+}
