@@ -16,6 +16,7 @@ mod poll;
 mod request;
 mod ring;
 mod setup;
+mod stamps;
 #[cfg(test)]
 mod testing;
 mod waiter;
@@ -26,7 +27,8 @@ pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandl
 pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, in_io_thread};
 pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
-pub use setup::{BlockParams, QueueCounters, QueueLayout, QueueSetup};
+pub use setup::{BlockParams, QueueCounters, QueueLayout, QueuePosition, QueueSetup};
+pub use stamps::{Asked, QueueTrace, Recorded, Stamps};
 
 /// Keeps the calling thread on `cpu`. A CPU that does not exist or is not ours leaves it where it is, with a line.
 pub fn pin_to_cpu(cpu: usize) {

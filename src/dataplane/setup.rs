@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Interrupt;
+use super::{Interrupt, QueueTrace};
 use crate::backend::Backend;
 
 /// Where the guest put a split virtqueue (virtio 1.2, 2.7), guest-physical addresses.
@@ -63,6 +63,29 @@ pub struct QueueCounters {
     pub suppressed: AtomicU64,
     /// System calls made for this queue: ring-backs, and those of its backend.
     pub system_calls: AtomicU64,
+    /// Where it stands, stored once per batch: see [`QueueCounters::position`].
+    pub(super) position: AtomicU64,
+    /// Stamps of its requests, while someone wants them.
+    pub trace: QueueTrace,
+}
+
+/// Where a queue stood after its last batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// Next entry of the available ring that the device takes.
+    pub avail: u16,
+    /// Next entry of the used ring that the device writes.
+    pub used: u16,
+    /// Requests at the backend.
+    pub in_flight: u32,
+}
+
+impl QueueCounters {
+    /// Where the queue stood after its last batch; all 0 before the first.
+    pub fn position(&self) -> QueuePosition {
+        let word = self.position.load(std::sync::atomic::Ordering::Relaxed);
+        QueuePosition { avail: word as u16, used: (word >> 16) as u16, in_flight: (word >> 32) as u32 }
+    }
 }
 
 /// A queue, ready to run: all that an I/O thread needs of it.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
 use super::setup::{QueueCounters, QueueSetup};
+use super::stamps::Stamper;
 use crate::backend::{Backend, Op, Outcome, Submitter};
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
@@ -18,6 +19,7 @@ pub struct Worker {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
+    stamper: Stamper,
 }
 
 /// What must be remembered of a request until it completes.
@@ -53,6 +55,7 @@ impl Worker {
             free: (0..slots).rev().collect(),
             broken: false,
             backend_calls: 0,
+            stamper: Stamper::default(),
             setup,
         })
     }
@@ -78,6 +81,7 @@ impl Worker {
 
     /// A kick woke the thread: none more are wanted until [`Worker::arm`].
     pub fn woken(&mut self) {
+        self.stamper.woken();
         add(&self.counters().wakeups, 1);
         if !self.ring.has_avail() {
             add(&self.counters().spurious, 1);
@@ -97,6 +101,13 @@ impl Worker {
 
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
+        self.stamper.taking(&self.setup.counters.trace, self.in_flight.len());
+        let more = self.take(submitter);
+        self.show_position();
+        more
+    }
+
+    fn take(&mut self, submitter: &mut dyn Submitter) -> bool {
         for _ in 0..self.ring.size() {
             // The free list also bounds a driver that offers one descriptor again and again.
             if self.broken || self.free.is_empty() {
@@ -121,8 +132,10 @@ impl Worker {
     fn start(&mut self, submitter: &mut dyn Submitter) -> Result<(), RingError> {
         let head = self.chain.head;
         let parsed = parse(&mut self.chain, &self.setup.block)?;
+        self.stamper.parsed();
         let request = match parsed.todo {
             Todo::Answer(status) => {
+                self.stamper.answered();
                 self.give_back(head, parsed.status, status, parsed.written);
                 return Ok(());
             }
@@ -132,7 +145,11 @@ impl Worker {
         let (op, len) = (request.op, request.len);
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
+        self.stamper.submitting(slot, op, len);
         let outcome = self.setup.backend.start(u64::from(slot), request, submitter);
+        if matches!(outcome, Outcome::Pending) {
+            self.stamper.queued(slot);
+        }
         self.settle(slot, outcome);
         Ok(())
     }
@@ -150,6 +167,7 @@ impl Worker {
     fn settle(&mut self, slot: u32, outcome: Outcome) {
         let Outcome::Done(result) = outcome else { return };
         let Some(done) = self.in_flight[slot as usize].take() else { return };
+        self.stamper.completed(slot);
         self.free.push(slot);
         let status = match result {
             Ok(()) => Status::Ok,
@@ -187,8 +205,12 @@ impl Worker {
             return;
         }
         add(&self.counters().batches, 1);
-        if self.ring.publish() {
+        self.stamper.ending();
+        let wanted = self.ring.publish();
+        self.stamper.published();
+        if wanted {
             self.setup.interrupt.deliver();
+            self.stamper.rung();
             add(&self.counters().system_calls, 1);
         } else {
             add(&self.counters().suppressed, 1);
@@ -196,6 +218,15 @@ impl Worker {
         let calls = self.setup.backend.system_calls();
         add(&self.counters().system_calls, calls - self.backend_calls);
         self.backend_calls = calls;
+        self.stamper.flush(&self.setup.counters.trace);
+        self.show_position();
+    }
+
+    /// For readers of the counters: where the queue stands.
+    fn show_position(&self) {
+        let ((avail, used), in_flight) = (self.ring.indices(), self.in_flight() as u64);
+        let position = u64::from(avail) | u64::from(used) << 16 | in_flight << 32;
+        self.counters().position.store(position, Ordering::Relaxed);
     }
 
     fn stop(&mut self, error: RingError) {
