@@ -5,7 +5,7 @@
 use crate::abi::*;
 use crate::device::{self, NEEDS_RESET};
 use crate::queue::{NEXT, Queue, WRITE};
-use crate::{cpu, io};
+use crate::{cpu, io, setup};
 
 pub fn run(cpu: usize, plan: &Plan) -> Outcome {
     let mut out = Outcome::default();
@@ -25,7 +25,7 @@ pub fn run(cpu: usize, plan: &Plan) -> Outcome {
     out.kicks = 1;
     out.value = watch(queue, &info, plan, &mut out);
     // Whatever it did: a reset and the same set-up must bring it back.
-    let again = device::setup_again(plan.device);
+    let again = setup::setup_again(plan.device);
     let read = Plan {
         kind: kind::IO,
         op: op::READ,

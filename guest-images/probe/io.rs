@@ -8,7 +8,7 @@ use crate::samples::Samples;
 use crate::slots::{IDLE, Maker, Slot};
 use crate::torture::Torture;
 use crate::wait::{Counts, TimedOut, Waiter};
-use crate::{apic, control, cpu};
+use crate::{apic, control, cpu, setup};
 
 static SLOTS: Global<[[Slot; MAX_DEPTH]; MAX_CPUS]> = Global::new([[IDLE; MAX_DEPTH]; MAX_CPUS]);
 
@@ -50,7 +50,7 @@ pub fn run(cpu: usize, plan: &Plan) -> Outcome {
     ) else {
         return refuse(status::BAD_PLAN);
     };
-    device::claim_pin(&info, vector, plan.cpu);
+    setup::claim_pin(&info, vector, plan.cpu);
     // SAFETY: each CPU uses its own row, one block at a time.
     let slots = unsafe { &mut (&mut *SLOTS.get())[cpu][..plan.depth as usize] };
     slots.fill(IDLE);

@@ -3,7 +3,7 @@
 //! Everything here runs in ring 3; ring 0 is tables.s, stubs.s and entry.s. doorbell's build.rs compiles it with
 //! plain rustc and embeds the result.
 //!
-//! boot: `boot` `rt` `cpu` `apic` `control` `cmdline`; the driver: `pci` `msix` `device` `queue`; blocks: `serve` `io`
+//! boot: `boot` `rt` `cpu` `apic` `control` `cmdline`; the driver: `pci` `scan` `device` `setup` `msix` `queue`; blocks: `serve` `io`
 //! (`slots` `torture` `wait` `samples` `pattern`) `floor` `hostile`; text mode: `script` `report` `text` `clock`.
 #![no_std]
 #![no_main]
@@ -29,8 +29,10 @@ mod queue;
 mod report;
 mod rt;
 mod samples;
+mod scan;
 mod script;
 mod serve;
+mod setup;
 mod slots;
 mod text;
 mod torture;
@@ -68,7 +70,7 @@ fn boot() {
     control::set_state(state::BOOTING);
     apic::silence_pic();
     apic::enable();
-    let devices = device::scan();
+    let devices = scan::scan();
     control::set_up(0);
     let cpus = if hosted { orders.start_cpus as u64 } else { cmdline::number("cpus", 1) };
     for id in 1..cpus.min(MAX_CPUS as u64) {

@@ -1,7 +1,7 @@
 //! Each CPU's loop: take a plan, do it, publish what became of it.
 
 use crate::abi::*;
-use crate::{control, cpu, device, floor, hostile, io};
+use crate::{control, cpu, device, floor, hostile, io, setup};
 
 /// Plans until one says END.
 pub fn serve(cpu: usize) -> ! {
@@ -23,7 +23,7 @@ pub fn serve(cpu: usize) -> ! {
 pub fn execute(cpu: usize, plan: &Plan) -> Outcome {
     match plan.kind {
         kind::NOP => Outcome { tsc_begin: cpu::tsc(), tsc_end: cpu::tsc(), ..Default::default() },
-        kind::SETUP => device::setup(plan),
+        kind::SETUP => setup::setup(plan),
         kind::RESET if device::reset(plan.device) => Outcome::default(),
         kind::RESET => Outcome { status: status::DEVICE, ..Default::default() },
         kind::IO => io::run(cpu, plan),
