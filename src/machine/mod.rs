@@ -117,6 +117,7 @@ impl Machine {
     /// The configuration is out of range, or the host refuses something.
     pub fn new(config: MachineConfig) -> Result<Machine, MachineError> {
         config.check()?;
+        boot::check(&config.kernel, config.initrd.as_deref())?;
         let kvm = open_kvm()?;
         let vm = Arc::new(create_vm(&kvm).map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
         let ram = memory::allocate(config.memory)?;
@@ -292,7 +293,11 @@ fn event_into_fd(event: vmm_sys_util::eventfd::EventFd) -> std::os::fd::OwnedFd 
     unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
 }
 
-fn open_kvm() -> Result<Kvm, MachineError> {
+/// Opens /dev/kvm.
+///
+/// # Errors
+/// It is not there or may not be opened: one sentence with what to do.
+pub fn open_kvm() -> Result<Kvm, MachineError> {
     Kvm::new().map_err(|e| {
         MachineError::Host(match e.errno() {
             libc::ENOENT => {

@@ -66,6 +66,38 @@ pub fn memory_map(size: u64) -> Vec<MemoryRange> {
 trait Image: Read + ReadVolatile + Seek {}
 impl<T: Read + ReadVolatile + Seek> Image for T {}
 
+/// Whether the files are there and look like a kernel and an initrd; told before anything is asked of the host.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(kernel: &Kernel, initrd: Option<&Path>) -> Result<(), MachineError> {
+    match kernel {
+        Kernel::File(path) => format(kernel, &mut open("kernel", path)?).map(drop)?,
+        Kernel::Image(_) => {}
+    }
+    initrd.map_or(Ok(()), |path| open("initrd", path).map(drop))
+}
+
+enum Format {
+    BzImage,
+    Elf,
+}
+
+fn format(kernel: &Kernel, image: &mut impl Image) -> Result<Format, MachineError> {
+    const ELF_MAGIC: &[u8] = b"\x7fELF";
+    const BZIMAGE_MAGIC: &[u8] = b"HdrS";
+    let mut head = Vec::new();
+    image.by_ref().take(0x206).read_to_end(&mut head).map_err(|e| kernel.error(plain(&e)))?;
+    image.seek(SeekFrom::Start(0)).map_err(|e| kernel.error(plain(&e)))?;
+    if head.starts_with(ELF_MAGIC) {
+        Ok(Format::Elf)
+    } else if head.get(0x202..0x206) == Some(BZIMAGE_MAGIC) {
+        Ok(Format::BzImage)
+    } else {
+        Err(kernel.error("not a kernel: neither a Linux bzImage nor an ELF image (vmlinux) for x86-64"))
+    }
+}
+
 /// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes; answers where to start.
 ///
 /// # Errors
@@ -95,17 +127,9 @@ fn load_image(
     initrd: Option<&Path>,
     cmdline: &str,
 ) -> Result<Entry, MachineError> {
-    const ELF_MAGIC: &[u8] = b"\x7fELF";
-    const BZIMAGE_MAGIC: &[u8] = b"HdrS";
-    let mut head = Vec::new();
-    image.by_ref().take(0x206).read_to_end(&mut head).map_err(|e| kernel.error(e))?;
-    image.seek(SeekFrom::Start(0)).map_err(|e| kernel.error(e))?;
-    if head.starts_with(ELF_MAGIC) {
-        pvh::load(ram, size, kernel, &mut image, initrd, cmdline)
-    } else if head.get(0x202..0x206) == Some(BZIMAGE_MAGIC) {
-        linux::load(ram, size, kernel, &mut image, initrd, cmdline)
-    } else {
-        Err(kernel.error("not a kernel: neither a Linux bzImage nor an ELF image (vmlinux) for x86-64"))
+    match format(kernel, &mut image)? {
+        Format::Elf => pvh::load(ram, size, kernel, &mut image, initrd, cmdline),
+        Format::BzImage => linux::load(ram, size, kernel, &mut image, initrd, cmdline),
     }
 }
 

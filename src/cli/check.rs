@@ -1,0 +1,90 @@
+//! `doorbell check`: what this host offers of what doorbell needs or can use, one line for each thing.
+
+mod host;
+mod kvm;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Failure;
+
+/// Say what this host has of what doorbell needs or can use.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 0 only if `doorbell run` can boot Linux here, else 3.")]
+pub struct CheckArgs {
+    /// Print JSON instead (schema doorbell-check/1)
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing.
+#[derive(Clone, Debug, Serialize)]
+struct Item {
+    /// Its name, stable for programs.
+    name: &'static str,
+    /// Without it `run` does not work.
+    needed: bool,
+    /// It is there and can be used.
+    present: bool,
+    /// What was found.
+    found: String,
+    /// How to get it, if it is absent and can be had.
+    fix: Option<String>,
+}
+
+impl Item {
+    fn new(name: &'static str, needed: bool, present: bool, found: impl Into<String>) -> Item {
+        Item { name, needed, present, found: found.into(), fix: None }
+    }
+
+    /// What to do about it if it is absent.
+    fn or(mut self, fix: &str) -> Item {
+        if !self.present {
+            self.fix = Some(fix.into());
+        }
+        self
+    }
+
+    fn line(&self, width: usize) -> String {
+        let mark = match (self.present, self.needed) {
+            (true, _) => "present",
+            (false, true) => "MISSING",
+            (false, false) => "absent",
+        };
+        let fix = self.fix.as_ref().map_or_else(String::new, |fix| format!("; {fix}"));
+        format!("{mark:<7}  {:<width$}  {}{fix}", self.name, self.found)
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    run_works: bool,
+    items: Vec<Item>,
+}
+
+/// Prints the list; answers the exit code.
+pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
+    let mut items = kvm::items();
+    items.extend(host::items());
+    let run_works = items.iter().all(|item| item.present || !item.needed);
+    if args.json {
+        let report = Report { schema: "doorbell-check/1", run_works, items };
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|e| Failure { code: 1, message: format!("check: {e}") })?;
+        println!("{text}");
+    } else {
+        let width = items.iter().map(|item| item.name.len()).max().unwrap_or(0);
+        items.iter().for_each(|item| println!("{}", item.line(width)));
+        println!();
+        match run_works {
+            true => println!("`doorbell run` can boot Linux here."),
+            false => println!("`doorbell run` cannot boot Linux here: see what is MISSING above."),
+        }
+    }
+    Ok(if run_works { 0 } else { 3 })
+}
+
+#[cfg(test)]
+#[path = "check/check_tests.rs"]
+mod tests;

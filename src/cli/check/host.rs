@@ -1,0 +1,181 @@
+//! What the rest of the host offers: io_uring, limits, memory, VFIO.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use super::Item;
+use crate::backend::io_uring_available;
+use crate::bench::HostFacts;
+
+pub(super) fn items() -> Vec<Item> {
+    vec![
+        io_uring(),
+        open_files(),
+        memory(),
+        huge_pages(),
+        tracing(),
+        iommu(),
+        vfio(),
+        iommufd(),
+        locked_memory(),
+        posted_interrupts(),
+    ]
+}
+
+/// The file's text without white space around it.
+pub(super) fn read(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_string())
+}
+
+/// Whether the first CPU has `flag`.
+pub(super) fn has_cpu_flag(flag: &str) -> bool {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|line| line.split_whitespace().any(|word| word == flag))
+}
+
+/// The kernel's version, (0, 0) if it cannot be told.
+pub(super) fn release() -> (u32, u32) {
+    parse_release(&read("/proc/sys/kernel/osrelease").unwrap_or_default())
+}
+
+pub(super) fn parse_release(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn io_uring() -> Item {
+    match io_uring_available() {
+        Ok(()) => Item::new("io_uring", false, true, "backend=io_uring"),
+        Err(reason) => Item::new("io_uring", false, false, reason).or("or use backend=sync"),
+    }
+}
+
+/// The soft and hard limit of a resource, `None` for none.
+fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives the call.
+    let ret = unsafe { libc::getrlimit(resource, &mut limit) };
+    (ret == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+fn open_files() -> Item {
+    /// 16 vCPUs and a few disks of 16 queues, four descriptors a queue.
+    const ENOUGH: u64 = 512;
+    let limit = limit(libc::RLIMIT_NOFILE);
+    let found = limit.map_or("no limit".into(), |n| format!("up to {n}"));
+    Item::new("open files", false, limit.is_none_or(|n| n >= ENOUGH), found)
+        .or("ulimit -n 1024, for many queues")
+}
+
+fn memory() -> Item {
+    const DEFAULT_MIB: u64 = 512;
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let mib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) >> 10;
+    Item::new("memory", false, mib >= DEFAULT_MIB, format!("{mib} MiB available"))
+        .or("use a smaller --memory")
+}
+
+fn huge_pages() -> Item {
+    let modes = read("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let mode = modes.split(['[', ']']).nth(1).unwrap_or("not in this kernel").to_string();
+    let present = matches!(mode.as_str(), "always" | "madvise");
+    Item::new("huge pages", false, present, format!("transparent huge pages for guest RAM: {mode}"))
+        .or("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled")
+}
+
+fn tracing() -> Item {
+    const NAME: &str = "kernel tracing";
+    let roots = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    let usable = |root: &&str| fs::read_dir(Path::new(root).join("instances")).is_ok();
+    match roots.iter().find(|root| usable(root)) {
+        Some(root) => Item::new(NAME, false, true, format!("tracefs at {root}, for --kernel")),
+        None => Item::new(NAME, false, false, "no tracefs that can be read, for --kernel")
+            .or("as root: mount -t tracefs nodev /sys/kernel/tracing"),
+    }
+}
+
+fn iommu() -> Item {
+    let groups = fs::read_dir("/sys/kernel/iommu_groups").map_or(0, Iterator::count);
+    Item::new("IOMMU", false, groups > 0, format!("{groups} groups, for --vfio"))
+        .or("switch VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on on Intel")
+}
+
+/// Whether `path` can be opened for reading and writing, and what that means.
+fn device(name: &'static str, path: &str, what: &str, fix: &str) -> Item {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Item::new(name, false, true, format!("{path}, {what}")),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            Item::new(name, false, false, format!("no permission to open {path}"))
+                .or("run as root, or change its owner")
+        }
+        Err(_) => Item::new(name, false, false, format!("no {path}, {what}")).or(fix),
+    }
+}
+
+fn vfio() -> Item {
+    device("VFIO", "/dev/vfio/vfio", "containers for --vfio", "modprobe vfio-pci")
+}
+
+fn iommufd() -> Item {
+    device(
+        "iommufd",
+        "/dev/iommu",
+        "used by --vfio instead of a container",
+        "Linux 6.2 with CONFIG_IOMMUFD has it",
+    )
+}
+
+fn locked_memory() -> Item {
+    /// The default machine's RAM, which --vfio pins.
+    const NEEDED: u64 = 512 << 20;
+    // SAFETY: no arguments.
+    let root = unsafe { libc::geteuid() } == 0;
+    let limit = limit(libc::RLIMIT_MEMLOCK).filter(|_| !root);
+    let found =
+        limit.map_or("no limit for guest RAM that --vfio pins".into(), |n| format!("up to {} MiB", n >> 20));
+    Item::new("locked memory", false, limit.is_none_or(|n| n >= NEEDED), found)
+        .or("raise memlock in /etc/security/limits.conf above --memory, or run as root, for --vfio")
+}
+
+/// Bit 59 of VT-d's capability register: posting (VT-d 10.4.2).
+const VTD_POSTING: u64 = 1 << 59;
+/// Bit 7 of AMD-Vi's extended features: guest virtual APIC (AMD I/O virtualization technology 3.4.13).
+const AMDVI_GUEST_APIC: u64 = 1 << 7;
+
+/// Whether an IOMMU can post interrupts: (there is one, one of them can).
+fn iommu_posting() -> (bool, bool) {
+    let (mut seen, mut posts) = (false, false);
+    for unit in fs::read_dir("/sys/class/iommu").into_iter().flatten().flatten() {
+        for (file, bit) in [("intel-iommu/cap", VTD_POSTING), ("amd-iommu/features", AMDVI_GUEST_APIC)] {
+            let text = fs::read_to_string(unit.path().join(file)).unwrap_or_default();
+            if let Ok(value) = u64::from_str_radix(text.trim().split(':').next().unwrap_or(""), 16) {
+                seen = true;
+                posts |= value & bit != 0;
+            }
+        }
+    }
+    (seen, posts)
+}
+
+fn posted_interrupts() -> Item {
+    let (iommu, posting) = iommu_posting();
+    let cpu = HostFacts::here().posted_interrupts;
+    let found = match (cpu, iommu, posting) {
+        (Some(true), true, true) => "KVM (APICv or AVIC) and the IOMMU can post",
+        (Some(true), true, false) => "KVM can (APICv or AVIC), the IOMMU cannot",
+        (Some(true), false, _) => "KVM can (APICv or AVIC), there is no IOMMU",
+        (Some(false), ..) => "KVM cannot: no APICv or AVIC, or it is switched off",
+        (None, ..) => "cannot be told: KVM shows no parameters",
+    };
+    let present = cpu == Some(true) && posting;
+    let item = Item::new("posted interrupts", false, present, found);
+    match cpu {
+        Some(false) if has_cpu_flag("vmx") => {
+            item.or("load kvm_intel with enable_apicv=1, if the CPU has it")
+        }
+        Some(false) if has_cpu_flag("svm") => item.or("load kvm_amd with avic=1, if the CPU has it"),
+        _ => item,
+    }
+}

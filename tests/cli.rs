@@ -1,0 +1,169 @@
+//! What a user gets for mistakes: one sentence on standard error, the documented exit code, nothing on standard
+//! output. No machine is started, so this runs anywhere.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+fn doorbell(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The sentence, if the exit code is `code` and there is nothing else.
+fn sentence(args: &[&str], code: i32) -> String {
+    let output = doorbell(args);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?} printed something");
+    assert_eq!(error.lines().count(), 1, "{args:?} says more than one line: {error}");
+    error.strip_prefix("doorbell: ").unwrap_or_else(|| panic!("{args:?}: {error}")).trim_end().to_string()
+}
+
+fn contains(args: &[&str], code: i32, parts: &[&str]) {
+    let sentence = sentence(args, code);
+    for part in parts {
+        assert!(sentence.contains(part), "{args:?}: no {part:?} in: {sentence}");
+    }
+}
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Files {
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).into_os_string().into_string().unwrap()
+    }
+
+    fn with(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for args in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["--version"]] {
+        let output = doorbell(args);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+    let help = String::from_utf8(doorbell(&["--help"]).stdout).unwrap();
+    assert!(help.contains("Exit codes:"));
+}
+
+#[test]
+fn without_a_verb_it_says_what_there_is() {
+    let output = doorbell(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("run"));
+}
+
+#[test]
+fn unknown_words_are_named() {
+    contains(&["fly"], 2, &["fly"]);
+    contains(&["run", "--kernel", "k", "--speed", "9"], 2, &["--speed"]);
+    contains(&["run"], 2, &["--kernel"]);
+}
+
+#[test]
+fn numbers_out_of_range_are_told_with_the_range() {
+    contains(&["run", "--kernel", "k", "--cpus", "17"], 2, &["17", "16"]);
+    contains(&["run", "--kernel", "k", "--cpus", "0"], 2, &["0", "1"]);
+    contains(&["run", "--kernel", "k", "--cpus", "many"], 2, &["many"]);
+    contains(&["run", "--kernel", "k", "--memory", "64M"], 2, &["128 MiB", "8 GiB"]);
+    contains(&["run", "--kernel", "k", "--memory", "9G"], 2, &["8 GiB"]);
+    contains(&["run", "--kernel", "k", "--memory", "1.5G"], 2, &["1.5G"]);
+    contains(&["run", "--kernel", "k", "--iothreads", "0"], 2, &["0", "16"]);
+    contains(&["run", "--kernel", "k", "--console", "tty"], 2, &["stdio", "off"]);
+}
+
+#[test]
+fn a_disk_mistake_says_what_is_allowed() {
+    let run = |disk| ["run", "--kernel", "k", "--disk", disk];
+    contains(&run("path=x,turbo"), 2, &["turbo", "backend"]);
+    contains(&run("path=x,notify=pigeon"), 2, &["pigeon", "fast-mmio", "exit"]);
+    contains(&run("path=x,complete=irqfds"), 2, &["irqfd", "signal-msi"]);
+    contains(&run("path=x,queues=99"), 2, &["99", "16"]);
+    contains(&run("path=x,queue-size=100"), 2, &["power of two"]);
+    contains(&run("backend=null"), 2, &["size"]);
+    contains(&run("/some/disk.img"), 2, &["path=/some/disk.img"]);
+}
+
+#[test]
+fn a_kernel_that_is_none_is_told() {
+    let files = Files::new();
+    let text = files.with("text", b"not a kernel at all");
+    contains(
+        &["run", "--kernel", "/nonexistent/bzImage"],
+        4,
+        &["kernel", "/nonexistent/bzImage", "no such file"],
+    );
+    contains(&["run", "--kernel", &text], 4, &[&text, "not a kernel"]);
+    contains(&["run", "--kernel", &files.path("")], 4, &["directory"]);
+    let kernel = files.with("elf", b"\x7fELF");
+    contains(&["run", "--kernel", &kernel, "--initrd", "/nonexistent/rd"], 4, &["initrd", "/nonexistent/rd"]);
+}
+
+#[test]
+fn a_disk_that_cannot_be_used_is_told() {
+    let files = Files::new();
+    let odd = files.with("odd", &[0; 1000]);
+    let empty = files.with("empty", b"");
+    let run = |disk: &str, code, parts: &[&str]| {
+        contains(
+            &["run", "--kernel", "/nonexistent", "--disk", &format!("path={disk},backend=sync")],
+            code,
+            parts,
+        );
+    };
+    run("/nonexistent/disk.img", 4, &["/nonexistent/disk.img"]);
+    run(&odd, 4, &["1000", "512"]);
+    run(&empty, 4, &["empty"]);
+    run(&files.path(""), 4, &["directory"]);
+}
+
+#[test]
+fn a_locked_disk_is_told_and_left_alone() {
+    let files = Files::new();
+    let disk = files.with("disk", &[7; 4096]);
+    let args = ["run", "--kernel", "/nonexistent", "--disk", &format!("path={disk},backend=sync")]
+        .map(str::to_string);
+    // The same disk twice in one machine: the second --disk finds the first one's lock.
+    let twice: Vec<&str> = args.iter().chain(&args[3..]).map(String::as_str).collect();
+    contains(&twice, 4, &["locked", &disk]);
+    assert_eq!(std::fs::read(&disk).unwrap(), [7; 4096]);
+}
+
+#[test]
+fn threads_that_are_not_there_are_told() {
+    let args = ["run", "--kernel", "k", "--disk", "backend=null,size=1M,iothread=3", "--iothreads", "2"];
+    contains(&args, 2, &["disk0", "iothread=3", "--iothreads"]);
+}
+
+#[test]
+fn check_prints_the_same_list_for_people_and_for_programs() {
+    let people = doorbell(&["check"]);
+    let programs = doorbell(&["check", "--json"]);
+    assert_eq!(people.status.code(), programs.status.code());
+    let text = String::from_utf8(people.stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&programs.stdout).unwrap();
+    assert_eq!(json["schema"], "doorbell-check/1");
+    assert_eq!(json["run_works"], programs.status.success());
+    for item in json["items"].as_array().unwrap() {
+        let name = item["name"].as_str().unwrap();
+        assert!(text.lines().any(|line| line.contains(name)), "{name} is not in the list");
+        assert!(item["present"].is_boolean() && item["needed"].is_boolean() && item["found"].is_string());
+    }
+    assert!(programs.status.success() || programs.status.code() == Some(3));
+}
+
+/// A file name that no shell could print.
+#[test]
+fn strange_file_names_do_no_harm() {
+    let name = PathBuf::from("/nonexistent/\u{1f514}\n");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_doorbell")).args(["run", "--kernel"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+}
