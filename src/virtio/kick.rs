@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,6 +75,13 @@ impl Kick {
         (self.exits.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
     }
 
+    /// Every kick, by ioeventfd and by hand: what the kernel says of the eventfd (`eventfd-count`, hexadecimal).
+    pub(super) fn signalled(&self) -> Option<u64> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.event.as_raw_fd())).ok()?;
+        let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
+        u64::from_str_radix(count.trim(), 16).ok()
+    }
+
     /// A store to the register that came to the VMM: passes it on by hand. `direct` is false for one that no
     /// ioeventfd can catch, through the PCI_CFG window.
     ///
@@ -90,5 +98,20 @@ impl Kick {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
         SEEN.set(ARMINGS.load(Ordering::SeqCst));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_knows_every_kick() {
+        let kick = Kick::new(1).unwrap();
+        assert_eq!(kick.signalled(), Some(0));
+        (0..20).for_each(|_| kick.by_exit(&[1, 0], true));
+        // As an ioeventfd does.
+        kick.event().write(1).unwrap();
+        assert_eq!((kick.signalled(), kick.counts()), (Some(21), (20, 0)));
     }
 }

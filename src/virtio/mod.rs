@@ -28,7 +28,7 @@ mod notify_path;
 mod queue;
 mod queue_loop;
 #[cfg(test)]
-mod rig;
+pub(crate) mod rig;
 mod settle;
 mod view;
 
@@ -38,4 +38,4 @@ pub use error::VirtioError;
 pub use layout::{MAX_QUEUE_SIZE, MAX_QUEUES};
 pub use notify_path::NotifyPath;
 pub use queue_loop::{QueueLoop, RunningQueue};
-pub use view::{DeviceView, QueueView};
+pub use view::{DeviceView, QueueView, RingWords};

@@ -12,6 +12,9 @@ pub trait QueueLoop: Send + Sync {
     /// # Errors
     /// The rings are not in guest memory, or the loop has ended.
     fn attach(&self, setup: QueueSetup) -> Result<Box<dyn RunningQueue>, DataplaneError>;
+
+    /// The thread's name.
+    fn name(&self) -> &str;
 }
 
 /// A queue that runs.
@@ -24,6 +27,10 @@ pub trait RunningQueue: Send {
 impl QueueLoop for LoopHandle {
     fn attach(&self, setup: QueueSetup) -> Result<Box<dyn RunningQueue>, DataplaneError> {
         Ok(Box::new(LoopHandle::attach(self, setup)?))
+    }
+
+    fn name(&self) -> &str {
+        LoopHandle::name(self)
     }
 }
 

@@ -65,6 +65,10 @@ impl QueueLoop for FakeHandle {
         self.0.running.lock().unwrap().push((setup.name.clone(), setup.broken.clone()));
         Ok(Box::new(FakeQueue(self.0.clone(), setup)))
     }
+
+    fn name(&self) -> &str {
+        "fake"
+    }
 }
 
 impl RunningQueue for FakeQueue {
@@ -100,6 +104,7 @@ pub struct Rig {
     pub fake: Arc<FakeLoop>,
     pub memory: Arc<GuestMemoryMmap>,
     pub device: Arc<VirtioBlk>,
+    pub routes: Arc<Routes>,
     mapped: Mutex<Vec<Window>>,
 }
 
@@ -147,8 +152,9 @@ impl Rig {
         let backends = Box::new(|_| Ok(Box::new(Instant) as Box<dyn Backend>));
         let line = Some(Arc::new(Line::new(vm.clone(), INTX)));
         let device =
-            VirtioBlk::new(config, vm.clone(), routes, memory.clone(), loops, backends, line).unwrap();
-        let rig = Rig { vm, fake, memory, device, mapped: Mutex::default() };
+            VirtioBlk::new(config, vm.clone(), routes.clone(), memory.clone(), loops, backends, line)
+                .unwrap();
+        let rig = Rig { vm, fake, memory, device, routes, mapped: Mutex::default() };
         rig.place(BAR);
         rig.config_write(0x18, &(PORT as u32).to_le_bytes());
         rig.config_write(4, &[7, 0]);

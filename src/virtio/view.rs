@@ -1,8 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::dataplane::{Interrupt, InterruptLines, QueueCounters};
-use crate::kvm::IoeventfdSpec;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::dataplane::{Interrupt, InterruptLines, QueueCounters, QueueLayout};
+use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};
 
@@ -19,6 +21,12 @@ pub struct DeviceView {
     pub notify: NotifyPath,
     /// What the host refused last and the device does without.
     pub trouble: Option<String>,
+    /// MSI-X is on.
+    pub msix_enabled: bool,
+    /// All its vectors are masked.
+    pub function_masked: bool,
+    /// The MSI-X table as the driver wrote it.
+    pub table: Vec<VectorState>,
     /// The queues.
     pub queues: Vec<QueueView>,
 }
@@ -30,6 +38,8 @@ pub struct QueueView {
     pub enabled: bool,
     /// It runs at a loop.
     pub running: bool,
+    /// The thread whose queue it is while it runs.
+    pub thread: String,
     /// Descriptors.
     pub size: u16,
     /// MSI-X table entry, [`crate::dataplane::NO_VECTOR`] for none.
@@ -40,6 +50,37 @@ pub struct QueueView {
     pub kicks_exit: u64,
     /// Of these, kicks that an ioeventfd should have caught: not 0 means that a doorbell does not match.
     pub kicks_missed: u64,
+    /// The driver's words in the rings, while the queue is enabled and they lie in RAM.
+    pub rings: Option<RingWords>,
+}
+
+/// What stands in a queue's rings in guest memory (virtio 1.2, 2.7.6 and 2.7.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingWords {
+    /// Next entry that the driver will fill.
+    pub avail_index: u16,
+    /// With EVENT_IDX: the used index at which the driver wants an interrupt.
+    pub used_event: u16,
+    /// Next entry that the device will fill, as the driver sees it.
+    pub used_index: u16,
+    /// With EVENT_IDX: the available index at which the device wants a kick.
+    pub avail_event: u16,
+}
+
+impl RingWords {
+    fn read(memory: &GuestMemoryMmap, layout: &QueueLayout) -> Option<RingWords> {
+        let word = |base: u64, offset: u64| {
+            let at = GuestAddress(base.checked_add(offset)?);
+            memory.load::<u16>(at, Ordering::Relaxed).ok().map(u16::from_le)
+        };
+        let size = u64::from(layout.size);
+        Some(RingWords {
+            avail_index: word(layout.avail, 2)?,
+            used_event: word(layout.avail, 4 + 2 * size)?,
+            used_index: word(layout.used, 2)?,
+            avail_event: word(layout.used, 4 + 8 * size)?,
+        })
+    }
 }
 
 impl VirtioBlk {
@@ -65,6 +106,12 @@ impl VirtioBlk {
         queues.chain([self.config_interrupt.clone()]).collect()
     }
 
+    /// Kicks of queue `n` by every path: the count of its eventfd, which only grows because nobody reads it. Told by
+    /// the kernel without touching it (proc(5), fdinfo); `None` if there is no /proc.
+    pub fn kicks_signalled(&self, n: usize) -> Option<u64> {
+        self.kicks.get(n)?.signalled()
+    }
+
     /// Whether writes may complete before they are durable, as the driver last chose.
     pub fn writeback(&self) -> bool {
         self.block.writeback.load(Ordering::Relaxed)
@@ -73,22 +120,31 @@ impl VirtioBlk {
     /// A consistent look at the registers.
     pub fn view(&self) -> DeviceView {
         let state = self.state();
+        let features = state.common.features();
         let queues = state.common.queues.iter().zip(&state.slots).enumerate().map(|(n, (queue, slot))| {
             let (kicks_exit, kicks_missed) = self.kicks[n].counts();
             QueueView {
                 enabled: queue.enabled,
                 running: slot.running.is_some(),
+                thread: self.loops[n % self.loops.len()].name().into(),
                 size: queue.size,
                 vector: queue.interrupt.vector(),
                 doorbell: state.doorbells.armed(n),
                 kicks_exit,
                 kicks_missed,
+                rings: queue
+                    .enabled
+                    .then(|| RingWords::read(&self.memory, &queue.layout(features)?))
+                    .flatten(),
             }
         });
         DeviceView {
             name: self.config.name.clone(),
             status: state.common.status() | self.health.status(),
-            features: state.common.features(),
+            features,
+            msix_enabled: state.msix.enabled(),
+            function_masked: state.msix.function_masked(),
+            table: (0..state.msix.vectors()).filter_map(|n| state.msix.entry(n)).collect(),
             notify: state.doorbells.path(),
             trouble: state.trouble.clone(),
             queues: queues.collect(),

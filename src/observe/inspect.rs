@@ -1,0 +1,374 @@
+//! A live VM as tables: what KVM and the devices hold at one moment.
+//!
+//! Everything is read from published counters, from the kernel's own files, or under locks that no I/O thread takes,
+//! so that looking never holds a request up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::MsiView;
+use super::threads::ThreadView;
+use crate::dataplane::{InterruptCounts, LoopHandle, NO_VECTOR};
+use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
+use crate::virtio::{DeviceView, VirtioBlk};
+
+/// Name and version of the JSON.
+pub const INSPECT_SCHEMA: &str = "doorbell-inspect/1";
+
+/// What may be asked for, and for `all`.
+pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "threads", "vfio"];
+
+/// Something else of the VM that can describe itself: a passed-through device.
+pub trait Inspect: Send + Sync {
+    /// What it is and how each of its vectors is armed, as JSON; must not wait for anything.
+    fn inspect(&self) -> serde_json::Value;
+}
+
+/// What there is to see of a VM.
+#[derive(Default)]
+pub struct Subjects {
+    /// Disks.
+    pub disks: Vec<Arc<VirtioBlk>>,
+    /// The GSI table.
+    pub routes: Option<Arc<Routes>>,
+    /// I/O threads, and the main loop.
+    pub loops: Vec<LoopHandle>,
+    /// Passed-through devices.
+    pub vfio: Vec<Arc<dyn Inspect>>,
+}
+
+/// A VM at one moment; sections that were not asked for are absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VmView {
+    /// [`INSPECT_SCHEMA`].
+    pub schema: String,
+    /// Process ID of the VMM.
+    pub pid: u32,
+    /// The GSI routing table.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub routes: Option<RoutesView>,
+    /// Notify registers and their ioeventfds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub doorbells: Option<Vec<DoorbellView>>,
+    /// MSI-X vectors.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vectors: Option<Vec<VectorView>>,
+    /// Queues.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queues: Option<Vec<QueueState>>,
+    /// Threads.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub threads: Option<Vec<ThreadView>>,
+    /// Passed-through devices, each as it describes itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub vfio: Option<Vec<serde_json::Value>>,
+}
+
+/// The table behind `KVM_SET_GSI_ROUTING`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesView {
+    /// How often it was handed to the kernel.
+    pub commits: u64,
+    /// In GSI order; GSIs 0 to 15 have two entries.
+    pub entries: Vec<RouteView>,
+}
+
+/// One entry of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    /// KVM's handle.
+    pub gsi: u32,
+    /// "pic-master", "pic-slave", "ioapic" or "msi".
+    pub kind: String,
+    /// Pin, for controllers.
+    pub pin: Option<u32>,
+    /// Message, for MSI.
+    pub msi: Option<MsiView>,
+    /// Which vector holds it: "disk0 vector 1".
+    pub holder: Option<String>,
+}
+
+/// A queue's notify register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorbellView {
+    /// "disk0".
+    pub device: String,
+    /// Queue.
+    pub queue: usize,
+    /// The path that is configured.
+    pub notify: String,
+    /// Whether an ioeventfd is armed.
+    pub armed: bool,
+    /// "mmio" or "pio"; `None` without an ioeventfd, as the four that follow.
+    pub bus: Option<String>,
+    /// Guest-physical address, or port.
+    pub address: Option<u64>,
+    /// Bytes that a store must have, 0 for any.
+    pub length: Option<u8>,
+    /// Value that a store must have (datamatch), `None` for any.
+    pub value: Option<u64>,
+    /// Kicks that an ioeventfd caught; `None` where the kernel does not say.
+    pub hits: Option<u64>,
+    /// Kicks that came by exit.
+    pub kicks_exit: u64,
+    /// Of these, kicks that an ioeventfd should have caught.
+    pub kicks_missed: u64,
+}
+
+/// One MSI-X vector of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorView {
+    /// "disk0".
+    pub device: String,
+    /// Table entry.
+    pub vector: usize,
+    /// What rings by it: "queue 0", "config".
+    pub sources: Vec<String>,
+    /// The path that is configured.
+    pub complete: String,
+    /// MSI-X is on for the device.
+    pub enabled: bool,
+    /// The entry's mask bit.
+    pub entry_masked: bool,
+    /// Whether it is masked in effect: by its bit, by the function mask, or because MSI-X is off.
+    pub masked: bool,
+    /// The pending bit.
+    pub pending: bool,
+    /// The message that the driver wrote.
+    pub msi: MsiView,
+    /// GSI that it holds.
+    pub gsi: Option<u32>,
+    /// Whether an irqfd joins its eventfd to the GSI now.
+    pub irqfd: bool,
+    /// What its sources sent.
+    pub interrupts: Sent,
+}
+
+/// Interrupts by path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Written to an irqfd.
+    pub irqfd: u64,
+    /// By KVM_SIGNAL_MSI.
+    pub signal_msi: u64,
+    /// Made pending by a message while masked.
+    pub pending: u64,
+    /// KVM found no CPU.
+    pub refused: u64,
+    /// By INTx.
+    pub intx: u64,
+    /// There was no vector to ring by.
+    pub no_vector: u64,
+}
+
+/// One queue of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueState {
+    /// "disk0".
+    pub device: String,
+    /// Queue.
+    pub queue: usize,
+    /// The driver has enabled it.
+    pub enabled: bool,
+    /// It runs.
+    pub running: bool,
+    /// The thread that owns it while it runs.
+    pub thread: String,
+    /// Descriptors.
+    pub size: u16,
+    /// Table entry that it rings by, `None` if the driver gave none.
+    pub vector: Option<u16>,
+    /// Next available entry the device takes, after its last batch.
+    pub next_avail: u16,
+    /// Next used entry the device writes.
+    pub next_used: u16,
+    /// Requests at the backend.
+    pub in_flight: u32,
+    /// Next available entry the driver fills, as it stands in guest memory; `None` while the rings cannot be read.
+    pub driver_avail: Option<u16>,
+    /// Used index at which the driver wants an interrupt (EVENT_IDX).
+    pub used_event: Option<u16>,
+    /// Available index at which the device wants a kick (EVENT_IDX).
+    pub avail_event: Option<u16>,
+    /// Requests completed.
+    pub requests: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Wake-ups by a kick.
+    pub wakeups: u64,
+    /// Of these, with nothing to do.
+    pub spurious: u64,
+    /// Publications of the used index.
+    pub batches: u64,
+    /// Batches without an interrupt, because the driver wanted none.
+    pub suppressed: u64,
+    /// System calls for this queue.
+    pub system_calls: u64,
+}
+
+impl Subjects {
+    /// Looks at `section`, one of [`SECTIONS`], or at `all` of them; `None`: there is no such section.
+    pub fn look(&self, section: &str) -> Option<VmView> {
+        let wanted = |name: &str| section == name || section == "all";
+        if !SECTIONS.into_iter().any(wanted) {
+            return None;
+        }
+        let views: Vec<_> = self.disks.iter().map(|disk| (disk, disk.view())).collect();
+        let of_disks = || views.iter().map(|(disk, view)| (&***disk, view));
+        Some(VmView {
+            schema: INSPECT_SCHEMA.into(),
+            pid: std::process::id(),
+            routes: wanted("routes").then(|| self.routes()),
+            doorbells: wanted("doorbells").then(|| of_disks().flat_map(doorbells).collect()),
+            vectors: wanted("vectors").then(|| of_disks().flat_map(vectors).collect()),
+            queues: wanted("queues").then(|| of_disks().flat_map(queues).collect()),
+            threads: wanted("threads").then(|| {
+                let owners = of_disks().flat_map(|(_, view)| owners(view)).collect::<Vec<_>>();
+                super::threads::of_this_process(&owners, &self.loops)
+            }),
+            vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| device.inspect()).collect()),
+        })
+    }
+
+    fn routes(&self) -> RoutesView {
+        let Some(routes) = &self.routes else { return RoutesView::default() };
+        let holder = |gsi| {
+            let held = |(disk, n): (&VirtioBlk, usize)| format!("{} vector {n}", disk.config().name);
+            let mut all = self.disks.iter().flat_map(|disk| {
+                disk.lines().vectors().iter().enumerate().map(move |(n, vector)| ((&**disk, n), vector))
+            });
+            all.find(|(_, vector)| vector.gsi().is_some_and(|(own, _)| own == gsi)).map(|(at, _)| held(at))
+        };
+        let entry = |(gsi, route)| {
+            let (kind, pin, msi) = match route {
+                Route::Pic { chip: 0, pin } => ("pic-master", Some(pin), None),
+                Route::Pic { pin, .. } => ("pic-slave", Some(pin), None),
+                Route::Ioapic { pin } => ("ioapic", Some(pin), None),
+                Route::Msi(message) => ("msi", None, Some(MsiView::from(message))),
+            };
+            let holder = msi.is_some().then(|| holder(gsi)).flatten();
+            RouteView { gsi, kind: kind.into(), pin, msi, holder }
+        };
+        RoutesView { commits: routes.commits(), entries: routes.entries().into_iter().map(entry).collect() }
+    }
+}
+
+fn doorbells((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<DoorbellView> {
+    let one = |(n, queue): (usize, &crate::virtio::QueueView)| {
+        let spec = queue.doorbell;
+        let (bus, address) = match spec {
+            Some(IoeventfdSpec { address: IoAddress::Mmio(address), .. }) => (Some("mmio"), Some(address)),
+            Some(IoeventfdSpec { address: IoAddress::Pio(port), .. }) => (Some("pio"), Some(port.into())),
+            None => (None, None),
+        };
+        let (length, value) = match spec.map(|spec| spec.matching) {
+            Some(Match::Any) => (Some(0), None),
+            Some(Match::Length(length)) => (Some(length), None),
+            Some(Match::Value(length, value)) => (Some(length), Some(value)),
+            None => (None, None),
+        };
+        DoorbellView {
+            device: view.name.clone(),
+            queue: n,
+            notify: view.notify.to_string(),
+            armed: spec.is_some(),
+            bus: bus.map(String::from),
+            address,
+            length,
+            value,
+            hits: disk.kicks_signalled(n).map(|all| all.saturating_sub(queue.kicks_exit)),
+            kicks_exit: queue.kicks_exit,
+            kicks_missed: queue.kicks_missed,
+        }
+    };
+    view.queues.iter().enumerate().filter(|(_, queue)| queue.enabled).map(one).collect()
+}
+
+fn vectors((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<VectorView> {
+    let interrupts = disk.interrupts();
+    let name = |n: usize| if n + 1 == interrupts.len() { "config".into() } else { format!("queue {n}") };
+    let one = |(n, (vector, entry)): (usize, (&Arc<crate::kvm::Vector>, &crate::kvm::VectorState))| {
+        let ours = || interrupts.iter().enumerate().filter(|(_, i)| usize::from(i.vector()) == n);
+        let mut sent = Sent::default();
+        ours().for_each(|(_, interrupt)| sent.add(interrupt.counts()));
+        let gsi = vector.gsi();
+        VectorView {
+            device: view.name.clone(),
+            vector: n,
+            sources: ours().map(|(source, _)| name(source)).collect(),
+            complete: disk.lines().path().to_string(),
+            enabled: view.msix_enabled,
+            entry_masked: entry.masked,
+            masked: entry.masked || view.function_masked || !view.msix_enabled,
+            pending: vector.pending(),
+            msi: entry.message.into(),
+            gsi: gsi.map(|(gsi, _)| gsi),
+            irqfd: gsi.is_some_and(|(_, assigned)| assigned),
+            interrupts: sent,
+        }
+    };
+    disk.lines().vectors().iter().zip(&view.table).enumerate().map(one).collect()
+}
+
+fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
+    let one = |(n, (queue, counters)): (usize, (&crate::virtio::QueueView, &Arc<_>))| {
+        let counters: &crate::dataplane::QueueCounters = counters;
+        let position = counters.position();
+        QueueState {
+            device: view.name.clone(),
+            queue: n,
+            enabled: queue.enabled,
+            running: queue.running,
+            thread: queue.thread.clone(),
+            size: queue.size,
+            vector: (queue.vector != NO_VECTOR).then_some(queue.vector),
+            next_avail: position.avail,
+            next_used: position.used,
+            in_flight: position.in_flight,
+            driver_avail: queue.rings.map(|rings| rings.avail_index),
+            used_event: queue.rings.map(|rings| rings.used_event),
+            avail_event: queue.rings.map(|rings| rings.avail_event),
+            requests: load(&counters.requests),
+            errors: load(&counters.errors),
+            bytes_read: load(&counters.bytes_read),
+            bytes_written: load(&counters.bytes_written),
+            wakeups: load(&counters.wakeups),
+            spurious: load(&counters.spurious),
+            batches: load(&counters.batches),
+            suppressed: load(&counters.suppressed),
+            system_calls: load(&counters.system_calls),
+        }
+    };
+    view.queues.iter().zip(disk.counters()).enumerate().map(one).collect()
+}
+
+/// Which thread owns which running queue.
+fn owners(view: &DeviceView) -> Vec<(String, String)> {
+    let running = view.queues.iter().enumerate().filter(|(_, queue)| queue.running);
+    running.map(|(n, queue)| (queue.thread.clone(), format!("{} queue {n}", view.name))).collect()
+}
+
+impl Sent {
+    fn add(&mut self, counts: &InterruptCounts) {
+        self.irqfd += load(&counts.irqfd);
+        self.signal_msi += load(&counts.signal_msi);
+        self.pending += load(&counts.pending);
+        self.refused += load(&counts.refused);
+        self.intx += load(&counts.intx);
+        self.no_vector += load(&counts.no_vector);
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+#[path = "inspect_tests.rs"]
+mod tests;

@@ -1,0 +1,85 @@
+use super::*;
+use crate::virtio::rig::{BAR, Rig};
+
+fn subjects(rig: &Rig) -> Subjects {
+    Subjects { disks: vec![rig.device.clone()], routes: Some(rig.routes.clone()), ..Subjects::default() }
+}
+
+/// A device with both queues running and MSI-X on, and what is seen of it.
+fn started() -> (Rig, VmView) {
+    let rig = Rig::new(|_| {});
+    rig.start_msix();
+    rig.start();
+    let view = subjects(&rig).look("all").unwrap();
+    (rig, view)
+}
+
+#[test]
+fn the_doorbells_are_those_that_the_machine_armed() {
+    let (rig, view) = started();
+    let doorbells = view.doorbells.unwrap();
+    let (bar, offset) = rig.notify(1);
+    assert_eq!(bar, 0);
+    let second = &doorbells[1];
+    assert_eq!((second.bus.as_deref(), second.address), (Some("mmio"), Some(BAR + offset)));
+    assert_eq!((second.length, second.value, second.notify.as_str()), (Some(0), None, "fast-mmio"));
+    rig.place(BAR + 0x10_0000);
+    rig.kick(1);
+    let after = &subjects(&rig).look("doorbells").unwrap().doorbells.unwrap()[1];
+    assert_eq!(after.address, Some(BAR + 0x10_0000 + offset), "it follows the BAR");
+    assert_eq!(after.kicks_exit, 1);
+}
+
+#[test]
+fn the_routes_are_the_kernel_s_and_say_who_holds_them() {
+    let (rig, view) = started();
+    let routes = view.routes.unwrap();
+    assert_eq!(routes.entries.len(), rig.vm.routing().len());
+    assert_eq!(routes.entries[0].kind, "pic-master");
+    let msi: Vec<_> = routes.entries.iter().filter(|entry| entry.kind == "msi").collect();
+    let seen: Vec<_> =
+        msi.iter().map(|e| (e.gsi, e.msi.as_ref().unwrap().vector, e.holder.as_deref())).collect();
+    let expected = [(24, 0x40, "disk0 vector 0"), (25, 0x41, "disk0 vector 1"), (26, 0x42, "disk0 vector 2")];
+    assert_eq!(seen, expected.map(|(gsi, vector, holder)| (gsi, vector, Some(holder))));
+}
+
+#[test]
+fn vectors_show_mask_pending_and_who_rings_by_them() {
+    let (rig, view) = started();
+    let vectors = view.vectors.unwrap();
+    assert_eq!((vectors[0].sources.as_slice(), vectors[0].irqfd), (&["queue 0".to_string()][..], true));
+    assert!(vectors.iter().all(|vector| vector.enabled && !vector.masked && !vector.pending));
+    // Function mask on, then an interrupt.
+    let (_, at) = rig.capabilities().into_iter().find(|&(id, _)| id == 0x11).unwrap();
+    rig.config_write(u16::from(at) + 2, &[0, 0xc0]);
+    rig.device.interrupts()[1].deliver();
+    let vectors = subjects(&rig).look("vectors").unwrap().vectors.unwrap();
+    let masked = &vectors[1];
+    assert!(masked.masked && !masked.entry_masked && masked.pending && !masked.irqfd);
+    assert_eq!(masked.interrupts.pending, 1, "auto completes by message on a thread that is no I/O thread");
+}
+
+#[test]
+fn queues_show_the_rings_as_they_stand_in_guest_memory() {
+    use vm_memory::{Bytes, GuestAddress};
+    let (rig, view) = started();
+    let queue = &view.queues.unwrap()[0];
+    assert_eq!(
+        (queue.enabled, queue.running, queue.thread.as_str(), queue.vector),
+        (true, true, "fake", Some(0))
+    );
+    assert_eq!((queue.size, queue.driver_avail), (256, Some(0)));
+    rig.memory.write_obj(7u16, GuestAddress(0x1_4002)).unwrap();
+    let queue = &subjects(&rig).look("queues").unwrap().queues.unwrap()[0];
+    assert_eq!((queue.driver_avail, queue.next_avail), (Some(7), 0));
+}
+
+#[test]
+fn a_section_comes_alone_and_survives_json() {
+    let (rig, view) = started();
+    let alone = subjects(&rig).look("threads").unwrap();
+    assert!(alone.threads.is_some() && alone.routes.is_none() && alone.vfio.is_none());
+    assert!(subjects(&rig).look("everything").is_none());
+    let text = serde_json::to_string(&view).unwrap();
+    assert_eq!(serde_json::from_str::<VmView>(&text).unwrap(), view);
+}

@@ -1,0 +1,105 @@
+use std::fs;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataplane::LoopHandle;
+
+/// A thread of the VMM, as the kernel and its loop know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadView {
+    /// Thread ID.
+    pub tid: u32,
+    /// Name: "iothread0", "vcpu0", "main".
+    pub name: String,
+    /// "running", "sleeping", "uninterruptible", or the kernel's letter.
+    pub state: String,
+    /// CPU that it ran on last.
+    pub cpu: Option<u32>,
+    /// CPU time in user space and in the kernel, milliseconds.
+    pub user_ms: u64,
+    /// See `user_ms`.
+    pub system_ms: u64,
+    /// Queues that it owns: "disk0 queue 0".
+    pub owns: Vec<String>,
+    /// Its loop's waits, one system call each; `None`: it runs no loop.
+    pub waits: Option<u64>,
+    /// Its loop's waits that a busy-poll made needless.
+    pub poll_hits: Option<u64>,
+}
+
+/// The threads of this process; `owners` are pairs of thread name and queue, `loops` know their waits.
+pub(super) fn of_this_process(owners: &[(String, String)], loops: &[LoopHandle]) -> Vec<ThreadView> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let mut threads: Vec<_> = tasks
+        .filter_map(|task| {
+            let tid = task.file_name().to_str()?.parse().ok()?;
+            // The first thread is the main loop, whatever the process is called.
+            let mut thread = parse(tid, &fs::read_to_string(task.path().join("stat")).ok()?)?;
+            if tid == std::process::id() {
+                thread.name = "main".into();
+            }
+            Some(thread)
+        })
+        .collect();
+    threads.sort_by_key(|thread| thread.tid);
+    for thread in &mut threads {
+        thread.owns =
+            owners.iter().filter(|(name, _)| *name == thread.name).map(|(_, q)| q.clone()).collect();
+        if let Some(handle) = loops.iter().find(|handle| handle.name() == thread.name) {
+            thread.waits = Some(handle.counters().waits.load(Ordering::Relaxed));
+            thread.poll_hits = Some(handle.counters().poll_hits.load(Ordering::Relaxed));
+        }
+    }
+    threads
+}
+
+/// Reads `/proc/PID/task/TID/stat` (proc(5)).
+fn parse(tid: u32, stat: &str) -> Option<ThreadView> {
+    // The name may hold anything, parentheses too; what follows the last one does not.
+    let (name, rest) = (stat.get(stat.find('(')? + 1..stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 1..)?);
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let number = |n: usize| fields.get(n).and_then(|field| field.parse::<u64>().ok());
+    let state = match *fields.first()? {
+        "R" => "running",
+        "S" => "sleeping",
+        "D" => "uninterruptible",
+        other => other,
+    };
+    // SAFETY: takes no pointer.
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+    let milliseconds = |n| number(n).map_or(0, |ticks| ticks * 1000 / per_second);
+    Some(ThreadView {
+        tid,
+        name: name.into(),
+        state: state.into(),
+        // Fields 14, 15 and 39 of proc(5), which counts from 1 and begins with the PID.
+        user_ms: milliseconds(11),
+        system_ms: milliseconds(12),
+        cpu: number(36).map(|cpu| cpu as u32),
+        ..ThreadView::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_whatever_the_name() {
+        let numbers = (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let thread = parse(7, &format!("7 (io) thread (0) S {numbers}\n")).unwrap();
+        assert_eq!((thread.name.as_str(), thread.state.as_str()), ("io) thread (0", "sleeping"));
+        assert_eq!((thread.user_ms, thread.system_ms, thread.cpu), (140, 150, Some(39)));
+        assert!(parse(7, "").is_none() && parse(7, ")(").is_none());
+    }
+
+    #[test]
+    fn our_own_threads_are_found_with_what_they_own() {
+        let owner = ("main".to_string(), "disk0 queue 0".to_string());
+        let threads = of_this_process(&[owner], &[]);
+        let main = threads.iter().find(|thread| thread.tid == std::process::id()).unwrap();
+        assert_eq!((main.name.as_str(), main.owns.len(), main.waits), ("main", 1, None));
+        assert!(threads.len() > 1, "the test runs on a thread of its own");
+    }
+}
