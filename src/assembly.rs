@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::{BackendKind, Disk, DiskError};
 use crate::cli::disk::{DiskConfig, IoThreadChoice};
-use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig};
+use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
 
@@ -17,9 +17,16 @@ pub struct AssemblyConfig {
     /// Its disks; the first one is disk0 (vda).
     pub disks: Vec<DiskConfig>,
     /// I/O threads. Those that no disk uses are not started.
-    pub iothreads: usize,
-    /// Longest busy-poll of an I/O thread before it sleeps, in nanoseconds.
+    pub threads: Vec<ThreadConfig>,
+}
+
+/// How an I/O thread is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadConfig {
+    /// Longest busy-poll before it sleeps, in nanoseconds.
     pub poll_max_ns: u64,
+    /// Host CPU to stay on.
+    pub cpu: Option<usize>,
 }
 
 /// Why it cannot be put together.
@@ -74,16 +81,16 @@ impl Assembly {
             .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
             .collect::<Result<Vec<_>, DiskError>>()?;
         let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
-        let plan = plan(&choices, config.iothreads)?;
+        let plan = plan(&choices, config.threads.len())?;
         let machine = Machine::new(config.machine)?;
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
         let main = EventLoop::new(&main)?;
-        let threads = plan.threads.iter().enumerate().map(|(n, need)| {
+        let threads = plan.threads.iter().zip(&config.threads).enumerate().map(|(n, (need, thread))| {
             let loop_config = |uring| LoopConfig {
                 name: format!("iothread{n}"),
                 uring,
-                poll_max_ns: config.poll_max_ns,
-                cpu: None,
+                poll_max_ns: thread.poll_max_ns,
+                cpu: thread.cpu,
             };
             need.map(|uring| IoThread::spawn(loop_config(uring))).transpose()
         });
@@ -172,6 +179,11 @@ impl Assembly {
     /// The disks.
     pub fn disks(&self) -> &[Arc<VirtioBlk>] {
         &self.disks
+    }
+
+    /// The I/O threads that run.
+    pub fn io_loops(&self) -> Vec<LoopHandle> {
+        self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
     }
 
     /// The main loop, for sources of one's own; `None` once it has run.

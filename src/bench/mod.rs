@@ -4,14 +4,17 @@
 //! One bench, two guests: `plan` says what is compared and in which order, a guest's module measures it, `report` holds
 //! what came out (docs/results.md), `table` shows it, `host` says where it was.
 
+mod counts;
 mod host;
 mod plan;
+pub mod probe;
 pub mod probe_abi;
 mod report;
 mod table;
 #[cfg(test)]
 mod testing;
 
+pub use counts::DiskCounts;
 pub use host::HostFacts;
 pub use plan::{Path, PathName, Plan, Step};
 pub use report::{Report, Row, RunFacts, SCHEMA, fill_ratios, per_request};

@@ -69,6 +69,9 @@ pub struct Row {
     pub queues: Option<u64>,
     /// Requests in flight.
     pub depth: Option<u64>,
+    /// How the host waits for a kick: "blocking", "busy-poll" of the eventfd, "memory-poll" of the ring (floor: of a
+    /// word), "exit": the vCPU's thread answers.
+    pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
 

@@ -58,6 +58,7 @@ const NAMES: &[Name] = &[
     ("peer", |r| r.peer.clone()),
     ("notify", |r| r.notify.clone()),
     ("complete", |r| r.complete.clone()),
+    ("wait", |r| r.wait.clone()),
     ("backend", |r| r.backend.clone()),
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),

@@ -9,7 +9,7 @@ use clap::Args;
 use super::Failure;
 use super::disk::{DiskConfig, parse_size};
 use super::stats::StatsFile;
-use crate::assembly::{Assembly, AssemblyConfig};
+use crate::assembly::{Assembly, AssemblyConfig, ThreadConfig};
 use crate::dataplane::{EventLoop, Flow};
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
 
@@ -83,10 +83,13 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             cpus: args.cpus,
             memory: args.memory,
             console: args.console,
+            vcpu_pins: Vec::new(),
         },
         disks: args.disks,
-        iothreads: args.iothreads.into(),
-        poll_max_ns: u64::from(args.poll_us) * 1000,
+        threads: vec![
+            ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: None };
+            args.iothreads.into()
+        ],
     };
     let mut assembly = Assembly::new(config)?;
     let exit = assembly.machine().exit_latch();

@@ -63,6 +63,8 @@ pub struct MachineConfig {
     pub memory: u64,
     /// What the serial port is connected to.
     pub console: Console,
+    /// Host CPUs that the vCPUs stay on, in their order; those beyond the list run anywhere.
+    pub vcpu_pins: Vec<usize>,
 }
 
 impl MachineConfig {
@@ -274,6 +276,7 @@ impl Machine {
                 pio: self.pio.view(),
                 exit: self.exit.clone(),
                 counters: counters.clone(),
+                pin: self.config.vcpu_pins.get(usize::from(index)).copied(),
             });
         }
         Ok(vcpus)

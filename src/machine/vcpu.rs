@@ -12,6 +12,7 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
+use crate::dataplane::pin_to_cpu;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
 #[derive(Debug, Default)]
@@ -70,6 +71,8 @@ pub struct Vcpu {
     pub exit: ExitLatch,
     /// Its counts.
     pub counters: Arc<ExitCounters>,
+    /// Host CPU to stay on.
+    pub pin: Option<usize>,
 }
 
 /// What other threads need to stop one.
@@ -162,6 +165,9 @@ impl Drop for Farewell {
 
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, sender: Sender<()>) -> VcpuFd {
     let _farewell = Farewell { sender, exit: vcpu.exit.clone(), index: vcpu.index };
+    if let Some(cpu) = vcpu.pin {
+        pin_to_cpu(cpu);
+    }
     while !stop.load(Ordering::Acquire) {
         if let Some(reason) = vcpu.step() {
             vcpu.exit.request(reason);

@@ -1,0 +1,81 @@
+//! The counters of a disk, summed up at one moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::virtio::VirtioBlk;
+
+/// What a disk did so far, all queues together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    /// Requests completed.
+    pub requests: u64,
+    /// Interrupts sent by irqfd.
+    pub irqfd: u64,
+    /// Interrupts sent by KVM_SIGNAL_MSI, at once or after an unmask.
+    pub signal_msi: u64,
+    /// Interrupts sent by INTx.
+    pub intx: u64,
+    /// Batches for which the driver wanted none.
+    pub suppressed: u64,
+    /// Kicks that came by exit.
+    pub kicks_exit: u64,
+    /// Of these, kicks that an ioeventfd should have caught.
+    pub kicks_missed: u64,
+    /// Ring-backs and the backend's system calls; the waits are the thread's.
+    pub syscalls: u64,
+}
+
+impl DiskCounts {
+    /// Those of `disk` now.
+    pub fn of(disk: &VirtioBlk) -> DiskCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut sum = DiskCounts::default();
+        for queue in disk.counters() {
+            sum.requests += load(&queue.requests);
+            sum.suppressed += load(&queue.suppressed);
+            sum.syscalls += load(&queue.system_calls);
+        }
+        for interrupt in disk.interrupts() {
+            let counts = interrupt.counts();
+            sum.irqfd += load(&counts.irqfd);
+            sum.signal_msi += load(&counts.signal_msi) + load(&counts.pending);
+            sum.intx += load(&counts.intx);
+        }
+        for queue in disk.view().queues {
+            sum.kicks_exit += queue.kicks_exit;
+            sum.kicks_missed += queue.kicks_missed;
+        }
+        sum
+    }
+
+    /// Interrupts by all paths.
+    pub fn interrupts(&self) -> u64 {
+        self.irqfd + self.signal_msi + self.intx
+    }
+
+    /// Adds `more`.
+    pub fn add(&mut self, more: &DiskCounts) {
+        self.requests += more.requests;
+        self.irqfd += more.irqfd;
+        self.signal_msi += more.signal_msi;
+        self.intx += more.intx;
+        self.suppressed += more.suppressed;
+        self.kicks_exit += more.kicks_exit;
+        self.kicks_missed += more.kicks_missed;
+        self.syscalls += more.syscalls;
+    }
+
+    /// What came since `earlier`.
+    pub fn since(&self, earlier: &DiskCounts) -> DiskCounts {
+        DiskCounts {
+            requests: self.requests - earlier.requests,
+            irqfd: self.irqfd - earlier.irqfd,
+            signal_msi: self.signal_msi - earlier.signal_msi,
+            intx: self.intx - earlier.intx,
+            suppressed: self.suppressed - earlier.suppressed,
+            kicks_exit: self.kicks_exit - earlier.kicks_exit,
+            kicks_missed: self.kicks_missed - earlier.kicks_missed,
+            syscalls: self.syscalls - earlier.syscalls,
+        }
+    }
+}

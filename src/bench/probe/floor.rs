@@ -1,0 +1,308 @@
+use std::fmt;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::super::probe_abi::{FLOOR_WORD, Plan, kind, poke, vector};
+use super::session::{Session, SessionError};
+use crate::dataplane::pin_to_cpu;
+use crate::kvm::{
+    Gsi, IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Match, MsiMessage, Vector, VectorState, Vm,
+};
+use crate::machine::Ram;
+use crate::machine::bus::BusDevice;
+
+/// Where the guest stores: a page where this machine has no device.
+const DOORBELL: u64 = 0xfed0_0000;
+/// The same without an ioeventfd: the vCPU thread answers.
+const EXIT_DOORBELL: u64 = DOORBELL + 0x1000;
+/// The vector of all floor answers: a plain one, like those of the disks.
+pub(super) const FLOOR_VECTOR: u32 = vector::STAMPED - 1;
+/// A pin that no device uses, for KVM_IRQ_LINE.
+const FLOOR_PIN: Gsi = 10;
+
+/// How the host waits for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// A blocking read of the eventfd.
+    Blocking,
+    /// Reads the eventfd again and again.
+    BusyPoll,
+    /// Looks at a word in guest memory that the guest writes before its store.
+    MemoryPoll,
+    /// No eventfd: the vCPU's own thread answers its exit.
+    Exit,
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Style::Blocking => "blocking",
+            Style::BusyPoll => "busy-poll",
+            Style::MemoryPoll => "memory-poll",
+            Style::Exit => "exit",
+        })
+    }
+}
+
+/// How the host answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Irqfd,
+    SignalMsi,
+    IrqLine,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Answer::Irqfd => "irqfd",
+            Answer::SignalMsi => "signal-msi",
+            Answer::IrqLine => "irq-line",
+        })
+    }
+}
+
+/// What rings back, shared by the floor's thread and the exit doorbell.
+struct Bell {
+    vm: Arc<dyn Vm>,
+    vector: Vector,
+    message: MsiMessage,
+}
+
+impl Bell {
+    fn ring(&self, answer: Answer) {
+        match answer {
+            Answer::Irqfd => self.vector.signal_irqfd(),
+            Answer::SignalMsi => _ = self.vm.signal_msi(self.message),
+            Answer::IrqLine => {
+                let _ = self.vm.irq_line(FLOOR_PIN, true);
+                let _ = self.vm.irq_line(FLOOR_PIN, false);
+            }
+        }
+    }
+}
+
+struct Job {
+    style: Style,
+    answer: Answer,
+    rounds: u32,
+    /// The word in guest memory before the guest begins.
+    word: u64,
+}
+
+/// TSC when the host saw a store, right before it answers.
+pub(super) type Stamp = u64;
+
+/// The bare ping-pong without virtio: the least that any dataplane on this host must spend.
+pub(super) struct Floor {
+    jobs: Option<Sender<Job>>,
+    stamps: Receiver<Vec<Stamp>>,
+    event: Arc<EventFd>,
+    memory: Arc<Ram>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _doorbell: Ioeventfd,
+}
+
+struct ExitDoorbell(Arc<Bell>);
+
+impl BusDevice for ExitDoorbell {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _: u64, _: &[u8]) {
+        self.0.ring(Answer::Irqfd);
+    }
+}
+
+impl Floor {
+    /// Arms the doorbells in a running probe's machine and starts the thread that answers, on `cpu` if given.
+    ///
+    /// # Errors
+    /// The host refused an eventfd, or the guest did not program its IOAPIC.
+    pub fn new(session: &mut Session, cpu: Option<usize>) -> Result<Floor, FloorError> {
+        let parts = session.parts();
+        let vector = Vector::new(parts.vm.clone(), parts.routes.clone(), true)?;
+        let message = MsiMessage { address: 0xfee0_0000, data: FLOOR_VECTOR };
+        Vector::apply(&[(&vector, VectorState { message, masked: false })])?;
+        let bell = Arc::new(Bell { vm: parts.vm.clone(), vector, message });
+        parts
+            .mmio
+            .insert(EXIT_DOORBELL, 8, Arc::new(ExitDoorbell(bell.clone())))
+            .map_err(|e| FloorError::Host(e.to_string()))?;
+        // Blocking, unlike the dataplane's: one read is the whole wait.
+        // SAFETY: no pointers; the result is checked.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(FloorError::Host(std::io::Error::last_os_error().to_string()));
+        }
+        // SAFETY: just opened, owned by nobody else.
+        let event = Arc::new(unsafe { EventFd::from_raw_fd(fd) });
+        let spec = IoeventfdSpec { address: IoAddress::Mmio(DOORBELL), matching: Match::Length(2) };
+        let doorbell = Ioeventfd::new(parts.vm.clone(), spec, event.clone())?;
+
+        let (jobs, orders) = bounded::<Job>(1);
+        let (answers, stamps) = bounded(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let memory = parts.memory.clone();
+        let worker = Worker { event: event.clone(), memory: parts.memory.clone(), bell, stop: stop.clone() };
+        let body = move || {
+            if let Some(cpu) = cpu {
+                pin_to_cpu(cpu);
+            }
+            for job in orders {
+                let _ = answers.send(worker.answer(&job));
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("floor".into())
+            .spawn(body)
+            .map_err(|e| FloorError::Host(e.to_string()))?;
+        route_pin(session)?;
+        Ok(Floor { jobs: Some(jobs), stamps, event, memory, stop, thread: Some(thread), _doorbell: doorbell })
+    }
+
+    /// One block of `rounds` round trips; answers the guest's plan for it and, when the block is over, the stamps.
+    pub fn begin(&self, style: Style, answer: Answer, rounds: u32) -> Plan {
+        let address = if style == Style::Exit { EXIT_DOORBELL } else { DOORBELL };
+        if style != Style::Exit
+            && let Some(jobs) = &self.jobs
+        {
+            let _ = jobs.send(Job { style, answer, rounds, word: word(&self.memory) });
+        }
+        Plan {
+            kind: kind::FLOOR,
+            address,
+            vector: FLOOR_VECTOR,
+            requests: rounds,
+            width: 2,
+            ..Plan::default()
+        }
+    }
+
+    /// The host's stamps of the block begun last.
+    pub fn end(&self, style: Style) -> Vec<Stamp> {
+        if style == Style::Exit { Vec::new() } else { self.stamps.recv().unwrap_or_default() }
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.jobs = None;
+        let _ = self.event.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    event: Arc<EventFd>,
+    memory: Arc<Ram>,
+    bell: Arc<Bell>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn answer(&self, job: &Job) -> Vec<Stamp> {
+        let mut stamps = Vec::with_capacity(job.rounds as usize);
+        let mut last = job.word;
+        if job.style != Style::Blocking {
+            // A busy-poll must not block: the mode of the description is shared, so it is set for each job.
+            set_blocking(&self.event, false);
+        }
+        while stamps.len() < job.rounds as usize && !self.stop.load(Ordering::Relaxed) {
+            match job.style {
+                Style::MemoryPoll => {
+                    let now = word(&self.memory);
+                    if now == last {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    last = now;
+                }
+                Style::Blocking | Style::BusyPoll | Style::Exit => {
+                    if self.event.read().is_err() {
+                        continue;
+                    }
+                }
+            }
+            stamps.push(tsc());
+            self.bell.ring(job.answer);
+        }
+        if job.style != Style::Blocking {
+            // What memory polling left uncounted must not wake the next job.
+            let _ = self.event.read();
+            set_blocking(&self.event, true);
+        }
+        stamps
+    }
+}
+
+fn word(memory: &Ram) -> u64 {
+    memory.load(GuestAddress(FLOOR_WORD), Ordering::Acquire).unwrap_or(0)
+}
+
+fn set_blocking(event: &EventFd, blocking: bool) {
+    let flags = if blocking { 0 } else { libc::O_NONBLOCK };
+    // SAFETY: changes the flags of a descriptor that is ours.
+    unsafe { libc::fcntl(event.as_raw_fd(), libc::F_SETFL, flags) };
+}
+
+/// The time-stamp counter, in step with the guest's if KVM gives it no offset.
+pub(super) fn tsc() -> u64 {
+    // SAFETY: every x86-64 CPU that runs KVM has it, and Linux lets user space read it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Programs the IOAPIC pin of the KVM_IRQ_LINE floor: edge, fixed, to CPU 0 (82093AA, 3.2.4).
+fn route_pin(session: &mut Session) -> Result<(), SessionError> {
+    const SELECT: u64 = 0xfec0_0000;
+    const WINDOW: u64 = SELECT + 0x10;
+    let low = 0x10 + 2 * FLOOR_PIN;
+    for (register, value) in [(low + 1, 0), (low, FLOOR_VECTOR)] {
+        for (address, value) in [(SELECT, register), (WINDOW, value)] {
+            let store = Plan {
+                kind: kind::POKE,
+                op: poke::STORE,
+                width: 4,
+                address,
+                value: value.into(),
+                requests: 1,
+                ..Plan::default()
+            };
+            session.run(store)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why there is no floor.
+#[derive(Debug, thiserror::Error)]
+pub enum FloorError {
+    /// An ioctl.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The guest.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Anything else of the host.
+    #[error("the floor cannot be measured: {0}")]
+    Host(String),
+}
+
+/// Whether the guest's time-stamp counter is ours: its reading lies between two of ours.
+pub(super) fn counters_agree(session: &mut Session) -> Result<bool, SessionError> {
+    let before = tsc();
+    let outcome = session.run(Session::nop())?;
+    let after = tsc();
+    Ok((before..after).contains(&outcome.tsc_begin))
+}

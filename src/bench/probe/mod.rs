@@ -1,0 +1,17 @@
+//! The probe bench: every ring of the dataplane, timed by a guest that does nothing else, against a floor without
+//! virtio, in one guest and in short interleaved blocks.
+//!
+//! | file | what |
+//! |---|---|
+//! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
+//! | `floor` | the host's side of the bare ping-pong |
+//! | `run` | which blocks, in which order, and what they become in the report |
+//! | `tally` | what the rounds of one row add up to |
+
+mod floor;
+mod run;
+mod session;
+mod tally;
+
+pub use run::{ProbeConfig, run};
+pub use session::{Session, SessionConfig, SessionError};

@@ -1,0 +1,310 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::super::PROBE_ELF;
+use super::super::probe_abi::{
+    CONTROL, CPU_AREA, CPU_STRIDE, Control, DEVICE_TABLE, DeviceInfo, MAGIC, OUTCOME_OFFSET, Outcome, Plan,
+    SAMPLE_STRIDE, SAMPLES, Sample, TRAP, Trap, VERSION, idle, kind, mode, state, status,
+};
+use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
+use crate::cli::disk::DiskConfig;
+use crate::dataplane::LoopHandle;
+use crate::kvm::{Routes, Vm};
+use crate::machine::bus::Bus;
+use crate::machine::vcpu::ExitCounters;
+use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
+use crate::virtio::VirtioBlk;
+
+/// Why a probe could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The machine could not be made.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// No thread to be had.
+    #[error("no thread for the probe's machine: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The machine stopped by itself.
+    #[error("the probe guest ended: {0}")]
+    Ended(String),
+    /// The guest does not answer.
+    #[error("the probe guest gave no answer within {0} s; is the host overloaded?")]
+    Silent(u64),
+    /// The guest stopped with an exception.
+    #[error("the probe guest stopped: {0}")]
+    Trap(String),
+    /// A block went wrong.
+    #[error(
+        "the probe's block failed with status {status} (detail {detail}) after {completed} of {requests}"
+    )]
+    Block {
+        /// One of [`status`].
+        status: u32,
+        /// See there.
+        detail: u64,
+        /// Requests completed.
+        completed: u32,
+        /// Requests asked for.
+        requests: u32,
+    },
+}
+
+/// What machine the probe gets.
+#[derive(Clone, Debug, Default)]
+pub struct SessionConfig {
+    /// Disks, in the order of the probe's device indices.
+    pub disks: Vec<DiskConfig>,
+    /// I/O threads.
+    pub threads: Vec<ThreadConfig>,
+    /// vCPUs, 1 to 4.
+    pub cpus: u8,
+    /// Host CPUs that the vCPUs stay on; empty: anywhere.
+    pub vcpu_pins: Vec<usize>,
+}
+
+/// A running probe.
+pub struct Session {
+    parts: Parts,
+    exit: ExitLatch,
+    thread: Option<JoinHandle<()>>,
+    ended: Receiver<String>,
+    seq: u32,
+    devices: Vec<DeviceInfo>,
+}
+
+/// What the machine's thread hands out before it runs.
+pub struct Parts {
+    /// Guest RAM.
+    pub memory: Arc<Ram>,
+    /// The VM-wide ioctls.
+    pub vm: Arc<dyn Vm>,
+    /// The GSI table.
+    pub routes: Arc<Routes>,
+    /// The MMIO bus.
+    pub mmio: Arc<Bus>,
+    /// The disks.
+    pub disks: Vec<Arc<VirtioBlk>>,
+    /// The I/O threads in use.
+    pub loops: Vec<LoopHandle>,
+    /// Exits of each vCPU.
+    pub exits: Vec<Arc<ExitCounters>>,
+}
+
+const BOOT_SECONDS: u64 = 30;
+const BLOCK_SECONDS: u64 = 60;
+
+impl Session {
+    /// Boots the probe and waits until it takes blocks.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn start(config: SessionConfig) -> Result<Session, SessionError> {
+        let cpus = config.cpus;
+        let assembly = AssemblyConfig {
+            machine: MachineConfig {
+                kernel: Kernel::Image(PROBE_ELF.into()),
+                initrd: None,
+                cmdline: String::new(),
+                cpus,
+                memory: layout::RAM_MIN,
+                console: Console::Off,
+                vcpu_pins: config.vcpu_pins,
+            },
+            disks: config.disks,
+            threads: config.threads,
+        };
+        let (sender, started) = bounded(1);
+        let (ending, ended) = bounded(1);
+        let body = move || match Assembly::new(assembly) {
+            Err(error) => _ = sender.send(Err(error)),
+            Ok(mut assembly) => {
+                let (parts, exit) = (Parts::of(&assembly), assembly.machine().exit_latch());
+                parts.write_control(cpus);
+                let _ = sender.send(Ok((parts, exit)));
+                let end = match assembly.run() {
+                    Ok(ExitReason::Crash(why)) => why,
+                    Ok(reason) => format!("{reason:?}"),
+                    Err(error) => error.to_string(),
+                };
+                let _ = ending.send(end);
+            }
+        };
+        let builder = std::thread::Builder::new().name("probe".into());
+        let thread = builder.spawn(body).map_err(SessionError::Thread)?;
+        let (parts, exit) = started.recv().map_err(|_| SessionError::Ended("its thread died".into()))??;
+        let mut session = Session { parts, exit, thread: Some(thread), ended, seq: 0, devices: Vec::new() };
+        session.wait(BOOT_SECONDS, |session| {
+            let control = session.control();
+            control.state == state::READY && control.cpus_up.count_ones() >= u32::from(cpus.max(1))
+        })?;
+        let count = session.control().devices as usize;
+        session.devices = (0..count).map(|n| session.read_device(n)).collect();
+        Ok(session)
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The devices as the guest found them.
+    pub fn devices(&self) -> &[DeviceInfo] {
+        &self.devices
+    }
+
+    /// What the guest says of itself.
+    pub fn control(&self) -> Control {
+        Control::from_bytes(&self.read(CONTROL))
+    }
+
+    /// Runs one block on CPU 0 and waits for its end.
+    ///
+    /// # Errors
+    /// The guest died, fell silent, or did not complete the block.
+    pub fn run(&mut self, plan: Plan) -> Result<Outcome, SessionError> {
+        self.run_on(&[(0, plan)]).map(|mut outcomes| outcomes.remove(0))
+    }
+
+    /// Runs one block on each of several CPUs at the same time.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
+        let outcomes = self.try_on(plans)?;
+        for (outcome, (_, plan)) in outcomes.iter().zip(plans) {
+            if outcome.status != status::OK {
+                return Err(SessionError::Block {
+                    status: outcome.status,
+                    detail: outcome.detail,
+                    completed: outcome.completed,
+                    requests: plan.requests,
+                });
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// As [`Session::run_on`], but a block that fails is an outcome, not an error.
+    ///
+    /// # Errors
+    /// The guest died or fell silent.
+    pub fn try_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
+        self.seq += 1;
+        let seq = self.seq;
+        for &(cpu, plan) in plans {
+            let at = CPU_AREA + cpu as u64 * CPU_STRIDE;
+            self.write(at + 4, &Plan { seq, ..plan }.to_bytes()[4..]);
+            // Last: the guest takes the plan as soon as it sees the number.
+            let _ = self.parts.memory.store(seq, GuestAddress(at), Ordering::Release);
+        }
+        self.wait(BLOCK_SECONDS, |session| plans.iter().all(|&(cpu, _)| session.done(cpu) == seq))?;
+        Ok(plans.iter().map(|&(cpu, _)| self.outcome(cpu)).collect())
+    }
+
+    fn done(&self, cpu: usize) -> u32 {
+        let at = CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET;
+        self.parts.memory.load(GuestAddress(at), Ordering::Acquire).unwrap_or(0)
+    }
+
+    /// The outcome of a CPU's block, also while it runs.
+    pub fn outcome(&self, cpu: usize) -> Outcome {
+        Outcome::from_bytes(&self.read(CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET))
+    }
+
+    /// The samples of a CPU's last block.
+    pub fn samples(&self, cpu: usize, outcome: &Outcome) -> Vec<Sample> {
+        let at = |n: u32| SAMPLES + cpu as u64 * SAMPLE_STRIDE + u64::from(n) * Sample::SIZE as u64;
+        (0..outcome.samples).map(|n| Sample::from_bytes(&self.read(at(n)))).collect()
+    }
+
+    fn read_device(&self, n: usize) -> DeviceInfo {
+        DeviceInfo::from_bytes(&self.read(DEVICE_TABLE + (n * DeviceInfo::SIZE) as u64))
+    }
+
+    fn read<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        // All addresses are inside the RAM that we made.
+        let _ = self.parts.memory.read_slice(&mut bytes, GuestAddress(at));
+        bytes
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        let _ = self.parts.memory.write_slice(bytes, GuestAddress(at));
+    }
+
+    /// Sleeps until `done`, looking now and then: the guest and the I/O thread need the CPUs.
+    fn wait(&self, seconds: u64, done: impl Fn(&Session) -> bool) -> Result<(), SessionError> {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while !done(self) {
+            if let Ok(why) = self.ended.try_recv() {
+                return Err(self.trapped().unwrap_or(SessionError::Ended(why)));
+            }
+            if let Some(trap) = self.trapped() {
+                return Err(trap);
+            }
+            if Instant::now() > deadline {
+                return Err(SessionError::Silent(seconds));
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        Ok(())
+    }
+
+    fn trapped(&self) -> Option<SessionError> {
+        let trap = Trap::from_bytes(&self.read(TRAP));
+        let failed = self.control().state == state::FAILED;
+        (trap.vector != 0 || failed).then(|| SessionError::Trap(format!("{trap:x?}")))
+    }
+
+    /// Ends the guest and waits for its machine.
+    pub fn end(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.exit.request(ExitReason::Stopped);
+            let _ = thread.join();
+        }
+    }
+
+    /// A block that does nothing, to take the time.
+    pub fn nop() -> Plan {
+        Plan { kind: kind::NOP, ..Plan::default() }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Parts {
+    fn of(assembly: &Assembly) -> Parts {
+        let machine = assembly.machine();
+        Parts {
+            memory: machine.memory(),
+            vm: machine.vm(),
+            routes: machine.routes(),
+            mmio: machine.mmio(),
+            disks: assembly.disks().to_vec(),
+            loops: assembly.io_loops(),
+            exits: machine.exit_counters().to_vec(),
+        }
+    }
+
+    fn write_control(&self, cpus: u8) {
+        let control = Control {
+            magic: MAGIC,
+            version: VERSION,
+            mode: mode::HOST,
+            start_cpus: cpus.into(),
+            idle: idle::SPIN,
+            ecam: layout::ECAM_START,
+            ..Control::default()
+        };
+        let _ = self.memory.write_slice(&control.to_bytes(), GuestAddress(CONTROL));
+    }
+}

@@ -1,0 +1,119 @@
+use hdrhistogram::Histogram;
+
+use super::super::report::Row;
+use crate::bench::DiskCounts;
+
+/// What the rounds of one row add up to. Times are in TSC ticks until the end.
+pub(super) struct Tally {
+    round_trip: Histogram<u64>,
+    kick: Histogram<u64>,
+    ring_back: Histogram<u64>,
+    round_iops: Vec<Option<f64>>,
+    requests: u64,
+    kicks: u64,
+    guest_interrupts: u64,
+    disk: DiskCounts,
+    waits: u64,
+    exits: Option<u64>,
+    exits_to_user: u64,
+}
+
+/// What one block adds.
+#[derive(Default)]
+pub(super) struct Block {
+    /// Ticks of each round trip.
+    pub round_trip: Vec<u64>,
+    /// Ticks from the guest's store to the host's thread, where known.
+    pub kick: Vec<u64>,
+    /// Ticks from there until the guest sees the answer, where known.
+    pub ring_back: Vec<u64>,
+    /// Ticks of the whole block.
+    pub ticks: u64,
+    pub requests: u64,
+    pub kicks: u64,
+    pub guest_interrupts: u64,
+    pub disk: DiskCounts,
+    pub waits: u64,
+    pub exits: Option<u64>,
+    pub exits_to_user: u64,
+}
+
+fn histogram() -> Histogram<u64> {
+    // Three digits are exact to 0.1 %. Auto-resizing: a stall of seconds must not be an error.
+    let mut histogram = Histogram::new(3).expect("three digits are allowed");
+    histogram.auto(true);
+    histogram
+}
+
+impl Tally {
+    pub fn new() -> Tally {
+        Tally {
+            round_trip: histogram(),
+            kick: histogram(),
+            ring_back: histogram(),
+            round_iops: Vec::new(),
+            requests: 0,
+            kicks: 0,
+            guest_interrupts: 0,
+            disk: DiskCounts::default(),
+            waits: 0,
+            exits: Some(0),
+            exits_to_user: 0,
+        }
+    }
+
+    pub fn add(&mut self, block: &Block, ticks_per_second: f64) {
+        for &ticks in &block.round_trip {
+            self.round_trip.saturating_record(ticks);
+        }
+        for &ticks in &block.kick {
+            self.kick.saturating_record(ticks);
+        }
+        for &ticks in &block.ring_back {
+            self.ring_back.saturating_record(ticks);
+        }
+        let seconds = block.ticks as f64 / ticks_per_second;
+        self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
+        self.requests += block.requests;
+        self.kicks += block.kicks;
+        self.guest_interrupts += block.guest_interrupts;
+        self.disk.add(&block.disk);
+        self.waits += block.waits;
+        self.exits_to_user += block.exits_to_user;
+        self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
+    }
+
+    /// The row that it makes; `disk`: whether a disk was behind it, not the bare floor.
+    pub fn row(&self, ticks_per_second: f64, disk: bool) -> Row {
+        let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
+        let at = |h: &Histogram<u64>, q| (!h.is_empty()).then(|| ns(h.value_at_quantile(q) as f64) as u64);
+        let times = &self.round_trip;
+        let rounds: Vec<f64> = self.round_iops.iter().flatten().copied().collect();
+        let kicks_exit = if disk { self.disk.kicks_exit } else { 0 };
+        Row {
+            iops: (!rounds.is_empty()).then(|| rounds.iter().sum::<f64>() / rounds.len() as f64),
+            round_iops: self.round_iops.clone(),
+            min_ns: (!times.is_empty()).then(|| ns(times.min() as f64) as u64),
+            mean_ns: (!times.is_empty()).then(|| ns(times.mean())),
+            p50_ns: at(times, 0.5),
+            p90_ns: at(times, 0.9),
+            p99_ns: at(times, 0.99),
+            p999_ns: at(times, 0.999),
+            kick_p50_ns: at(&self.kick, 0.5),
+            ring_back_p50_ns: at(&self.ring_back, 0.5),
+            requests: Some(self.requests),
+            interrupts: disk.then(|| self.disk.interrupts()),
+            interrupts_irqfd: disk.then_some(self.disk.irqfd),
+            interrupts_signal_msi: disk.then_some(self.disk.signal_msi),
+            guest_interrupts: Some(self.guest_interrupts),
+            interrupts_suppressed: disk.then_some(self.disk.suppressed),
+            kicks_ioeventfd: disk.then(|| self.kicks.saturating_sub(kicks_exit)),
+            kicks_exit: disk.then_some(kicks_exit),
+            kicks_missed: disk.then_some(self.disk.kicks_missed),
+            exits: self.exits,
+            exits_to_user: Some(self.exits_to_user),
+            iothread_syscalls: disk.then_some(self.disk.syscalls + self.waits),
+            ..Row::default()
+        }
+    }
+}
