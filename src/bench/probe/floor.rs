@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::super::probe_abi::{FLOOR_WORD, Plan, kind, poke, vector};
+use super::super::probe_abi::{FLOOR_WORD, Plan, flag, kind, poke, vector};
 use super::session::{Session, SessionError};
 use crate::dataplane::pin_to_cpu;
 use crate::kvm::{
@@ -33,8 +33,10 @@ pub(super) enum Style {
     Blocking,
     /// Reads the eventfd again and again.
     BusyPoll,
-    /// Looks at a word in guest memory that the guest writes before its store.
+    /// Looks at a word in guest memory; the guest does not store to the doorbell, as a driver whose device polls.
     MemoryPoll,
+    /// The same with the store, which nobody waits for: the answer finds the vCPU in the exit of its kick.
+    MemoryPollKick,
     /// No eventfd: the vCPU's own thread answers its exit.
     Exit,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Style {
             Style::Blocking => "blocking",
             Style::BusyPoll => "busy-poll",
             Style::MemoryPoll => "memory-poll",
+            Style::MemoryPollKick => "memory-poll+kick",
             Style::Exit => "exit",
         })
     }
@@ -175,6 +178,10 @@ impl Floor {
         if style != Style::Exit
             && let Some(jobs) = &self.jobs
         {
+            // The guest stands still, so nothing comes any more: what memory polling left uncounted goes.
+            set_blocking(&self.event, false);
+            let _ = self.event.read();
+            set_blocking(&self.event, style == Style::Blocking);
             let _ = jobs.send(Job { style, answer, rounds, word: word(&self.memory) });
         }
         Plan {
@@ -215,13 +222,9 @@ impl Worker {
     fn answer(&self, job: &Job) -> Vec<Stamp> {
         let mut stamps = Vec::with_capacity(job.rounds as usize);
         let mut last = job.word;
-        if job.style != Style::Blocking {
-            // A busy-poll must not block: the mode of the description is shared, so it is set for each job.
-            set_blocking(&self.event, false);
-        }
         while stamps.len() < job.rounds as usize && !self.stop.load(Ordering::Relaxed) {
             match job.style {
-                Style::MemoryPoll => {
+                Style::MemoryPoll | Style::MemoryPollKick => {
                     let now = word(&self.memory);
                     if now == last {
                         std::hint::spin_loop();
@@ -237,11 +240,6 @@ impl Worker {
             }
             stamps.push(tsc());
             self.bell.ring(job.answer);
-        }
-        if job.style != Style::Blocking {
-            // What memory polling left uncounted must not wake the next job.
-            let _ = self.event.read();
-            set_blocking(&self.event, true);
         }
         stamps
     }

@@ -48,12 +48,13 @@ struct Job {
 
 const JOBS: [Job; 2] = [Job { name: "read-512-1", depth: 1 }, Job { name: "read-512-32", depth: 32 }];
 const FLOOR_JOB: &str = "floor";
-const FLOORS: [(Style, Answer); 6] = [
+const FLOORS: [(Style, Answer); 7] = [
     (Style::Blocking, Answer::Irqfd),
     (Style::Blocking, Answer::SignalMsi),
     (Style::Blocking, Answer::IrqLine),
     (Style::BusyPoll, Answer::Irqfd),
     (Style::MemoryPoll, Answer::Irqfd),
+    (Style::MemoryPollKick, Answer::Irqfd),
     (Style::Exit, Answer::Irqfd),
 ];
 
@@ -196,8 +197,6 @@ enum Work {
 impl Bench<'_> {
     fn set_up(&mut self) -> Result<(), SessionError> {
         for n in 0..self.subjects.len() {
-            let Some(device) = self.session.devices().get(n) else { break };
-            let slot = (device.bdf >> 3 & 0x1f) as u8;
             let level = self.subjects[n].path.complete.is_level();
             let setup = Plan {
                 kind: kind::SETUP,
@@ -206,7 +205,6 @@ impl Bench<'_> {
                 // One plain vector each; a stamped one would cost the handler instructions that the floor has not.
                 vector: if level { vector::INTX + n as u32 } else { vector::PLAIN + 2 * n as u32 },
                 flags: if level { flag::INTX } else { 0 },
-                pin: layout::intx_gsi(slot, device.interrupt_pin as u8),
                 ..Plan::default()
             };
             self.session.run(setup)?;
