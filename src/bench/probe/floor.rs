@@ -184,14 +184,9 @@ impl Floor {
             set_blocking(&self.event, style == Style::Blocking);
             let _ = jobs.send(Job { style, answer, rounds, word: word(&self.memory) });
         }
-        Plan {
-            kind: kind::FLOOR,
-            address,
-            vector: FLOOR_VECTOR,
-            requests: rounds,
-            width: 2,
-            ..Plan::default()
-        }
+        let flags = if style == Style::MemoryPoll { flag::NO_STORE } else { 0 };
+        let (vector, requests) = (FLOOR_VECTOR, rounds);
+        Plan { kind: kind::FLOOR, address, vector, requests, width: 2, flags, ..Plan::default() }
     }
 
     /// The host's stamps of the block begun last.

@@ -95,6 +95,7 @@ fn machine() -> Item {
         cpus: 1,
         memory: layout::RAM_MIN,
         console: Console::Off,
+        vcpu_pins: Vec::new(),
     };
     match Machine::new(config) {
         Ok(_) => Item::new("virtual machine", true, true, "can be made"),
