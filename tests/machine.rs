@@ -20,6 +20,7 @@ fn config(code: &[u8]) -> MachineConfig {
         cpus: 1,
         memory: layout::RAM_MIN,
         console: Console::Off,
+        vcpu_pins: Vec::new(),
     }
 }
 
