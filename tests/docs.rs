@@ -1,0 +1,77 @@
+//! The docs say where in the code something happens; this keeps them right. `UPDATE_DOCS=1` writes the lines anew.
+
+use std::fs;
+use std::path::Path;
+
+/// Checks every `path:line `needle`` in `text`; answers the text with right lines, or what is wrong for good.
+fn check(text: &str) -> Result<String, Vec<String>> {
+    let (mut out, mut wrong) = (String::new(), Vec::new());
+    let mut rest = text;
+    while let Some(at) = rest.find("src/") {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let reference = reference(from);
+        let Some((path, line, needle, len)) = reference else {
+            out.push_str(&from[..4]);
+            rest = &from[4..];
+            continue;
+        };
+        let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_default();
+        let found: Vec<usize> =
+            (1..).zip(source.lines()).filter(|(_, l)| l.contains(needle)).map(|(n, _)| n).collect();
+        // The nearest one, if there are several.
+        match found.iter().min_by_key(|n| n.abs_diff(line)) {
+            Some(right) => out.push_str(&format!("{path}:{right} `{needle}`")),
+            None => {
+                wrong.push(format!("{path} has no `{needle}`"));
+                out.push_str(&from[..len]);
+            }
+        }
+        rest = &from[len..];
+    }
+    out.push_str(rest);
+    if wrong.is_empty() { Ok(out) } else { Err(wrong) }
+}
+
+/// Parses "src/a/b.rs:12 `needle`" at the start of `text`.
+fn reference(text: &str) -> Option<(&str, usize, &str, usize)> {
+    let colon = text.find(':')?;
+    let path = &text[..colon];
+    if !path.ends_with(".rs") || path.contains(char::is_whitespace) {
+        return None;
+    }
+    let digits = text[colon + 1..].find(|c: char| !c.is_ascii_digit())?;
+    let line = text[colon + 1..colon + 1 + digits].parse().ok()?;
+    let quoted = text[colon + 1 + digits..].strip_prefix(" `")?;
+    let end = quoted.find('`')?;
+    Some((path, line, &quoted[..end], colon + 1 + digits + 2 + end + 1))
+}
+
+#[test]
+fn every_line_that_the_docs_name_is_where_they_say() {
+    let mut checked = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let right = check(&text).unwrap_or_else(|wrong| panic!("{}: {}", path.display(), wrong.join("; ")));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, &right).unwrap();
+        } else if let Some((old, new)) = text.lines().zip(right.lines()).find(|(old, new)| old != new) {
+            panic!(
+                "{}: stale line number; run UPDATE_DOCS=1 cargo test --test docs\n-{old}\n+{new}",
+                path.display()
+            );
+        }
+        checked += 1;
+    }
+    assert!(checked > 0, "docs are gone");
+}
+
+#[test]
+fn a_reference_to_nothing_is_noticed() {
+    assert!(check("see src/lib.rs:1 `no such thing here`").is_err());
+    assert_eq!(check("see src/lib.rs:999 `pub mod kvm`").unwrap().contains(":999 "), false);
+}
