@@ -6,6 +6,7 @@
 
 mod counts;
 mod host;
+pub mod linux;
 mod plan;
 pub mod probe;
 pub mod probe_abi;

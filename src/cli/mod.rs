@@ -14,6 +14,7 @@
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk) |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
 
+mod bench;
 mod check;
 pub mod disk;
 mod run;
@@ -48,6 +49,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Bench(Box<bench::BenchArgs>),
     Check(check::CheckArgs),
     Run(run::RunArgs),
     Vfio(vfio::VfioArgs),
@@ -113,6 +115,7 @@ fn disk_code(error: &DiskError) -> u8 {
 pub fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => match cli.verb {
+            Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
             Verb::Run(args) => run::run(args),
             Verb::Vfio(args) => vfio::run(args),

@@ -70,6 +70,12 @@ pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// The value of `_S5`: soft off.
 pub const SLEEP_TYPE_S5: u8 = 5;
 
+/// The marker port of `doorbell bench --guest linux` ([`crate::bench::linux`]); nothing is there in other runs. Far from
+/// what a PC has at fixed ports, and below the window for I/O BARs.
+pub const MARKER_PORT: u16 = 0x0D0B;
+/// Its bytes.
+pub const MARKER_LEN: u64 = 3;
+
 /// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;
 /// How many there are, spread over the slots.

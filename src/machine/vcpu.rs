@@ -35,6 +35,11 @@ pub struct ExitCounters {
 }
 
 impl ExitCounters {
+    /// All exits, those that KVM handled by itself included (its statistic `exits`); `None` if it does not tell.
+    pub fn all_exits(&self) -> Option<u64> {
+        None
+    }
+
     /// All exits to user space.
     pub fn total(&self) -> u64 {
         [

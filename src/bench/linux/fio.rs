@@ -1,0 +1,135 @@
+//! What fio says (its `json+` output, read by the field names of fio 3.33), and histograms of latency.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Latencies in nanoseconds: fio's bins, each named by a value inside it, about 1.5 % wide.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    bins: BTreeMap<u64, u64>,
+    /// Sum of all latencies.
+    sum: f64,
+    count: u64,
+    min: Option<u64>,
+}
+
+impl Histogram {
+    /// Adds the requests of another round.
+    pub fn add(&mut self, other: &Histogram) {
+        for (value, count) in &other.bins {
+            *self.bins.entry(*value).or_default() += count;
+        }
+        self.sum += other.sum;
+        self.count += other.count;
+        self.min = [self.min, other.min].into_iter().flatten().min();
+    }
+
+    /// Mean, not rounded to bins.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+
+    /// Smallest.
+    pub fn min(&self) -> Option<u64> {
+        self.min
+    }
+
+    /// The latency that `percent` of the requests did not exceed, to the precision of a bin.
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        let total: u64 = self.bins.values().sum();
+        let wanted = ((percent / 100.0 * total as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        self.bins.iter().find_map(|(value, count)| {
+            seen += count;
+            (seen >= wanted).then_some(*value)
+        })
+    }
+}
+
+/// One run of one job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Requests per second.
+    pub iops: f64,
+    /// Requests.
+    pub requests: u64,
+    /// Seconds.
+    pub seconds: f64,
+    /// Latencies from submission to completion.
+    pub latency: Histogram,
+    /// "fio-3.33".
+    pub version: String,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    #[serde(rename = "fio version")]
+    version: String,
+    jobs: Vec<JobOutput>,
+}
+
+#[derive(Deserialize)]
+struct JobOutput {
+    error: i64,
+    read: Direction,
+    write: Direction,
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    total_ios: u64,
+    /// Milliseconds.
+    runtime: u64,
+    lat_ns: Latency,
+}
+
+#[derive(Deserialize)]
+struct Latency {
+    min: u64,
+    mean: f64,
+    #[serde(rename = "N")]
+    count: u64,
+    #[serde(default)]
+    bins: BTreeMap<String, u64>,
+}
+
+impl Latency {
+    fn histogram(&self) -> Result<Histogram, String> {
+        let bin = |(value, count): (&String, &u64)| {
+            Ok((value.parse().map_err(|_| format!("a bin is called {value:?}"))?, *count))
+        };
+        Ok(Histogram {
+            bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,
+            sum: self.mean * self.count as f64,
+            count: self.count,
+            min: (self.count > 0).then_some(self.min),
+        })
+    }
+}
+
+/// Reads fio's output.
+///
+/// # Errors
+/// It is not fio's JSON, fio failed, or it did nothing; one clause that says which.
+pub fn parse(bytes: &[u8]) -> Result<Measured, String> {
+    // fio prints its warnings before the JSON.
+    let start = bytes.iter().position(|&b| b == b'{').ok_or("no JSON in it")?;
+    let output: Output = serde_json::from_slice(&bytes[start..]).map_err(|e| e.to_string())?;
+    let [job] = &output.jobs[..] else { return Err(format!("{} jobs in it", output.jobs.len())) };
+    if job.error != 0 {
+        return Err(format!("fio failed: {}", std::io::Error::from_raw_os_error(job.error as i32)));
+    }
+    let requests = job.read.total_ios + job.write.total_ios;
+    let seconds = job.read.runtime.max(job.write.runtime) as f64 / 1000.0;
+    if requests == 0 || seconds == 0.0 {
+        return Err("fio completed no request".into());
+    }
+    let mut latency = job.read.lat_ns.histogram()?;
+    latency.add(&job.write.lat_ns.histogram()?);
+    Ok(Measured { iops: requests as f64 / seconds, requests, seconds, latency, version: output.version })
+}
+
+#[cfg(test)]
+#[path = "fio_tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn output(read: u64, write: u64) -> Value {
+    let direction = |ios: u64| {
+        json!({
+            "total_ios": ios, "runtime": if ios > 0 { 2000 } else { 0 }, "iops": 1,
+            "lat_ns": {
+                "min": 900, "max": 9000, "mean": if ios > 0 { 1500.0 } else { 0.0 }, "N": ios,
+                "percentile": {"50.000000": 1000},
+                "bins": if ios > 0 { json!({"1000": ios - 1, "9000": 1}) } else { json!({}) },
+            },
+        })
+    };
+    json!({"fio version": "fio-3.33", "jobs": [{"error": 0, "read": direction(read), "write": direction(write)}]})
+}
+
+#[test]
+fn both_directions_count() {
+    let text = format!("fio: a warning\n{}", output(100, 300));
+    let got = parse(text.as_bytes()).unwrap();
+    assert_eq!((got.requests, got.iops, got.seconds), (400, 200.0, 2.0));
+    assert_eq!((got.latency.mean(), got.latency.min()), (Some(1500.0), Some(900)));
+    assert_eq!(got.latency.percentile(50.0), Some(1000));
+    assert_eq!(got.latency.percentile(99.5), Some(1000));
+    assert_eq!(got.latency.percentile(99.9), Some(9000));
+    assert_eq!(got.version, "fio-3.33");
+}
+
+#[test]
+fn a_direction_that_did_nothing_has_no_fastest_request() {
+    let got = parse(output(10, 0).to_string().as_bytes()).unwrap();
+    assert_eq!((got.requests, got.latency.min()), (10, Some(900)));
+    let nothing = Histogram::default();
+    assert_eq!((nothing.mean(), nothing.min(), nothing.percentile(50.0)), (None, None, None));
+}
+
+#[test]
+fn percentiles_are_taken_over_all_rounds_together() {
+    let round = |value: u64, count: u64| Histogram {
+        bins: [(value, count)].into(),
+        sum: (value * count) as f64,
+        count,
+        min: Some(value),
+    };
+    let mut all = round(100, 10);
+    all.add(&round(200, 89));
+    all.add(&round(50, 1));
+    assert_eq!(
+        (all.percentile(1.0), all.percentile(10.0), all.percentile(99.0)),
+        (Some(50), Some(100), Some(200))
+    );
+    assert_eq!((all.min(), all.mean()), (Some(50), Some(188.5)));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    assert_eq!(parse(b"fio: no such file"), Err("no JSON in it".into()));
+    assert!(parse(b"{\"jobs\": 3}").is_err());
+    assert_eq!(parse(output(0, 0).to_string().as_bytes()), Err("fio completed no request".into()));
+    let mut failed = output(1, 0);
+    failed["jobs"][0]["error"] = json!(5);
+    assert!(parse(failed.to_string().as_bytes()).unwrap_err().contains("Input/output error"));
+    failed["jobs"] = json!([]);
+    assert_eq!(parse(failed.to_string().as_bytes()), Err("0 jobs in it".into()));
+}

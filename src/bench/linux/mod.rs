@@ -1,0 +1,292 @@
+//! The Linux guest: fio on one disk per path, all in one guest, job by job in turn.
+//!
+//! What lives here: the jobs, what the guest is handed in (`script`, `archive`), the port by which it says where it is
+//! (`marker`, `counts`), listening to it (`watch`), and what is made of the results (`fio`, `rows`). What may not: how a
+//! path is implemented.
+//!
+//! The guest's fio knows times, the host knows counts; [`run`] puts both together per step, so that one divided by the
+//! other means something.
+
+mod archive;
+mod counts;
+mod fio;
+mod job;
+mod marker;
+mod memfile;
+mod rows;
+mod script;
+mod watch;
+
+pub use job::Job;
+pub use watch::Progress;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::report::SCHEMA;
+use super::{HostFacts, Plan, Report, Row, RunFacts};
+use crate::assembly::{Assembly, AssemblyConfig, AssemblyError};
+use crate::backend::{BackendKind, DiskOptions};
+use crate::cli::disk::{DiskConfig, IoThreadChoice};
+use crate::dataplane::CompletePath;
+use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
+use crate::virtio::NotifyPath;
+use counts::Sources;
+use marker::{Mark, MarkerPort};
+use memfile::MemFile;
+use rows::Results;
+use watch::{Watch, Watched};
+
+/// Room for what the guest hands out: fio's histograms are some 20 KiB per step.
+const OUT_BYTES: u64 = 64 << 20;
+/// How long each disk is used before the first round.
+const WARM_UP_S: f64 = 0.5;
+/// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What to compare, and how.
+#[derive(Clone, Debug)]
+pub struct LinuxBench {
+    /// Jobs, paths and rounds.
+    pub plan: Plan<Job>,
+    /// Seconds of each step.
+    pub runtime_s: f64,
+    /// Bytes of a request.
+    pub block_size: u64,
+    /// Kernel: bzImage or vmlinux.
+    pub kernel: PathBuf,
+    /// Initial ramdisk of guest-images/linux.
+    pub initrd: PathBuf,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Guest RAM, bytes.
+    pub memory: u64,
+    /// Backend of the disks.
+    pub backend: BackendKind,
+    /// Where the disks' files are made; `None`: in memory.
+    pub directory: Option<PathBuf>,
+    /// Whether the files are opened with O_DIRECT.
+    pub direct: bool,
+    /// Bytes of each disk.
+    pub disk_size: u64,
+    /// Request queues of each disk.
+    pub queues: u16,
+    /// Longest busy-poll of an I/O thread, in microseconds.
+    pub poll_us: u64,
+    /// How progress is shown.
+    pub progress: Progress,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The machine cannot be put together.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// The machine failed.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A file cannot be read or made.
+    #[error("cannot {doing} {what}: {cause}")]
+    File {
+        /// "read", "make", ...
+        doing: &'static str,
+        /// Which.
+        what: String,
+        /// errno.
+        cause: std::io::Error,
+    },
+    /// The guest did not do what it was asked to; a sentence or more.
+    #[error("{0}")]
+    Guest(String),
+}
+
+/// Runs the guest through the whole plan.
+///
+/// # Errors
+/// See [`BenchError`]. There are no partial reports.
+pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
+    let started = Instant::now();
+    let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let files = Files::make(bench)?;
+    let (reason, watched) = boot(bench, &files)?;
+    let out = files.out.read().map_err(|cause| file_error("read", "the guest's results", cause))?;
+    let results = archive::untar(&out).map(Results::new);
+    let results = match results {
+        Some(results) if results.line("status").as_deref() == Some("0") => results,
+        results => return Err(BenchError::Guest(failure(reason, &watched, results, &files))),
+    };
+    let common = Row {
+        guest: "linux".into(),
+        backend: Some(bench.backend.to_string()),
+        queues: Some(bench.queues.into()),
+        poll_us: Some(bench.poll_us),
+        ..Row::default()
+    };
+    let rows = rows::rows(&bench.plan, &results, &watched.marks, &common).map_err(BenchError::Guest)?;
+    let run = RunFacts {
+        started_unix,
+        took_s: started.elapsed().as_secs_f64(),
+        rounds: bench.plan.rounds as u64,
+        runtime_s: Some(bench.runtime_s),
+        vcpus: bench.cpus.into(),
+        memory_bytes: bench.memory,
+        disk_bytes: Some(bench.disk_size),
+        disk: Some(match &bench.directory {
+            _ if !bench.backend.uses_file() => bench.backend.to_string(),
+            Some(directory) => format!("files in {}", directory.display()),
+            None => "files in memory".into(),
+        }),
+        guest_kernel: results.line("kernel"),
+        fio: rows::fio_version(&results),
+    };
+    Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
+}
+
+fn file_error(doing: &'static str, what: impl Into<String>, cause: std::io::Error) -> BenchError {
+    BenchError::File { doing, what: what.into(), cause }
+}
+
+/// Files without names: gone with the process, however it ends.
+struct Files {
+    disks: Vec<Option<MemFile>>,
+    initrd: MemFile,
+    out: MemFile,
+    console: MemFile,
+}
+
+impl Files {
+    fn make(bench: &LinuxBench) -> Result<Files, BenchError> {
+        let place = bench.directory.as_deref();
+        let name = place.map_or("memory".into(), |place| place.display().to_string());
+        let disk = |_| {
+            let make = || MemFile::full(place, bench.disk_size);
+            let made = bench.backend.uses_file().then(make).transpose();
+            made.map_err(|cause| file_error("make", format!("a disk in {name}"), cause))
+        };
+        let small = |made: std::io::Result<MemFile>| {
+            made.map_err(|cause| file_error("make", "a file in memory", cause))
+        };
+        let given = std::fs::read(&bench.initrd)
+            .map_err(|cause| file_error("read", bench.initrd.display().to_string(), cause))?;
+        let mut initrd = given;
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        let job = script::archive(&bench.plan, bench.block_size, bench.runtime_s, WARM_UP_S);
+        initrd.extend(job);
+        Ok(Files {
+            disks: bench.plan.paths.iter().map(disk).collect::<Result<_, _>>()?,
+            initrd: small(MemFile::of(&initrd))?,
+            out: small(MemFile::sparse(OUT_BYTES))?,
+            console: small(MemFile::of(&[]))?,
+        })
+    }
+}
+
+fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), BenchError> {
+    let mut assembly = Assembly::new(config(bench, files))?;
+    let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
+    let port = Arc::new(MarkerPort::new(Sources::of(&assembly), sender));
+    let machine = assembly.machine();
+    machine
+        .pio()
+        .insert(layout::MARKER_PORT.into(), layout::MARKER_LEN, port)
+        .map_err(|e| MachineError::Host(format!("address map: {e}")))?;
+    let (pio, exit) = (machine.pio(), machine.exit_latch());
+
+    let plan = &bench.plan;
+    let label = |step: super::Step| {
+        format!("{} on {}, round {}", plan.jobs[step.job], plan.paths[step.path], step.round + 1)
+    };
+    let watch = Watch {
+        labels: plan.steps().into_iter().map(label).collect(),
+        patience: PATIENCE + Duration::from_secs_f64(bench.runtime_s),
+        progress: bench.progress,
+    };
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch.listen(&marks, || exit.request(ExitReason::Stopped)));
+        let reason = assembly.run();
+        // The port is the only sender: without it, and without the machine that may still look at it, listening ends.
+        pio.remove(layout::MARKER_PORT.into());
+        drop(assembly);
+        let watched =
+            watcher.join().map_err(|_| BenchError::Guest("a bug in the bench (see above)".into()))?;
+        Ok((reason?, watched))
+    })
+}
+
+fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
+    let disk = |options, notify, complete, serial: String, iothread| DiskConfig {
+        options,
+        queues: bench.queues,
+        queue_size: 256,
+        iothread,
+        notify,
+        complete,
+        event_idx: true,
+        serial: Some(serial),
+    };
+    let mut disks: Vec<DiskConfig> = Vec::new();
+    for (n, (path, file)) in bench.plan.paths.iter().zip(&files.disks).enumerate() {
+        let options = DiskOptions {
+            path: file.as_ref().map(MemFile::path),
+            readonly: false,
+            kind: bench.backend,
+            size: file.is_none().then_some(bench.disk_size),
+            direct: bench.direct,
+        };
+        disks.push(disk(options, path.notify, path.complete, script::serial(n), IoThreadChoice::Index(n)));
+    }
+    let out = DiskOptions {
+        path: Some(files.out.path()),
+        readonly: false,
+        kind: BackendKind::Sync,
+        size: None,
+        direct: false,
+    };
+    let out_serial = "doorbell-out".to_string();
+    disks.push(disk(out, NotifyPath::Mmio, CompletePath::Auto, out_serial, IoThreadChoice::None));
+    AssemblyConfig {
+        machine: MachineConfig {
+            kernel: Kernel::File(bench.kernel.clone()),
+            initrd: Some(files.initrd.path()),
+            // Every byte on the console is an exit.
+            cmdline: "console=ttyS0 quiet panic=-1".into(),
+            cpus: bench.cpus,
+            memory: bench.memory,
+            console: Console::File(files.console.path()),
+        },
+        disks,
+        iothreads: bench.plan.paths.len(),
+        poll_max_ns: bench.poll_us * 1000,
+    }
+}
+
+/// Why there are no results, with what the guest said last.
+fn failure(reason: ExitReason, watched: &Watched, results: Option<Results>, files: &Files) -> String {
+    let what = match reason {
+        ExitReason::Crash(why) => why,
+        ExitReason::Stopped if watched.silent => {
+            let after = match watched.marks.len() {
+                0 => "its start".into(),
+                n => format!("mark {n}"),
+            };
+            format!("the guest was silent for too long after {after} and has been stopped")
+        }
+        _ if results.is_some() => "the job in the guest failed".into(),
+        _ => "the guest ended before its job did".into(),
+    };
+    let console = files.console.read().unwrap_or_default();
+    let log = results.and_then(|results| results.text("log"));
+    let (name, text) = match log.filter(|log| !log.trim().is_empty()) {
+        Some(log) => ("its log", log),
+        None => ("its console", String::from_utf8_lossy(&console).into_owned()),
+    };
+    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+    if last.is_empty() {
+        format!("{what}; it said nothing")
+    } else {
+        format!("{what}; the end of {name}:\n  {last}")
+    }
+}

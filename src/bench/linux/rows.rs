@@ -1,0 +1,149 @@
+//! From what the guest left behind and the host counted to rows.
+
+use std::collections::BTreeMap;
+
+use super::counts::Counts;
+use super::fio::{self, Histogram, Measured};
+use super::job::Job;
+use super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
+use super::script::serial;
+use crate::bench::{Plan, Row, fill_ratios};
+
+/// What came out of the guest: files by name.
+pub struct Results<'a> {
+    files: BTreeMap<String, &'a [u8]>,
+}
+
+impl<'a> Results<'a> {
+    /// Files as [`super::archive::untar`] finds them.
+    pub fn new(files: Vec<(String, &'a [u8])>) -> Results<'a> {
+        Results { files: files.into_iter().collect() }
+    }
+
+    /// A file's first line.
+    pub fn line(&self, name: &str) -> Option<String> {
+        let text = self.text(name)?;
+        text.lines().next().map(|line| line.trim().to_string())
+    }
+
+    /// A file as text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.files.get(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+}
+
+/// One step, measured from both sides.
+#[derive(Debug)]
+struct Sample {
+    fio: Measured,
+    counts: Counts,
+    guest_interrupts: Option<u64>,
+}
+
+/// The version of fio that `results` are of.
+pub fn fio_version(results: &Results) -> Option<String> {
+    fio::parse(results.files.get("0.json")?).ok().map(|measured| measured.version)
+}
+
+/// One row per job and path, and the ratios.
+///
+/// # Errors
+/// A step that the guest did not finish, or whose result cannot be read: one sentence.
+pub fn rows(plan: &Plan<Job>, results: &Results, marks: &[Mark], common: &Row) -> Result<Vec<Row>, String> {
+    let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
+    for (number, step) in plan.steps().into_iter().enumerate() {
+        let sample = sample(number, step.path, results, marks).map_err(|why| {
+            let (job, path) = (&plan.jobs[step.job], plan.paths[step.path]);
+            format!("step {number} ({job} on {path}) has no result: {why}")
+        })?;
+        samples.entry((step.job, step.path)).or_default().push(sample);
+    }
+    let row = |((job, path), samples): (&(usize, usize), &Vec<Sample>)| {
+        let (job, path) = (&plan.jobs[*job], plan.paths[*path]);
+        let named = Row {
+            job: job.to_string(),
+            notify: Some(path.notify.to_string()),
+            complete: Some(path.complete.to_string()),
+            depth: Some(job.depth().into()),
+            ..common.clone()
+        };
+        fill(named, samples)
+    };
+    let mut rows: Vec<Row> = samples.iter().map(row).collect();
+    fill_ratios(&mut rows);
+    Ok(rows)
+}
+
+fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Result<Sample, String> {
+    let find = |what| {
+        let found = marks.iter().find(|mark| (usize::from(mark.step), mark.what) == (number, what));
+        found.and_then(|mark| mark.counts.get(path)).ok_or("the guest did not reach it")
+    };
+    let mut counts = find(END)?.since(find(BEGIN)?);
+    // What the second mark itself cost.
+    counts.exits_to_user = counts.exits_to_user.saturating_sub(EXITS_PER_MARK);
+    counts.exits = counts.exits.map(|exits| exits.saturating_sub(EXITS_PER_MARK));
+    let json = results.files.get(&format!("{number}.json")).ok_or("fio left no output")?;
+    let fio = fio::parse(json).map_err(|e| format!("fio's output: {e}"))?;
+    let irqs = |when: &str| {
+        let device = results.line(&serial(path))?;
+        Some(disk_interrupts(&results.text(&format!("{number}.{when}"))?, &device))
+    };
+    let guest_interrupts =
+        irqs("after").zip(irqs("before")).map(|(after, before)| after.saturating_sub(before));
+    Ok(Sample { fio, counts, guest_interrupts })
+}
+
+/// The interrupts of a virtio device in the text of /proc/interrupts: lines that end in "virtio1-req.0", or in "virtio1"
+/// itself without MSI-X, but not the configuration's.
+fn disk_interrupts(text: &str, device: &str) -> u64 {
+    let mut lines = text.lines();
+    let cpus = lines.next().unwrap_or("").split_whitespace().count();
+    let of_device = |line: &&str| {
+        line.split([' ', ',']).any(|word| {
+            let rest = word.strip_prefix(device);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && rest != "-config")
+        })
+    };
+    let count = |line: &str| {
+        let numbers = line.split_whitespace().skip(1).take(cpus);
+        numbers.filter_map(|number| number.parse::<u64>().ok()).sum::<u64>()
+    };
+    lines.filter(of_device).map(count).sum()
+}
+
+fn fill(named: Row, samples: &[Sample]) -> Row {
+    let mut latency = Histogram::default();
+    samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
+    let counts = samples.iter().map(|sample| sample.counts).reduce(|a, b| a.plus(&b)).unwrap_or_default();
+    let (requests, seconds) =
+        samples.iter().fold((0, 0.0), |sum, s| (sum.0 + s.fio.requests, sum.1 + s.fio.seconds));
+    Row {
+        iops: (seconds > 0.0).then(|| requests as f64 / seconds),
+        round_iops: samples.iter().map(|sample| Some(sample.fio.iops)).collect(),
+        min_ns: latency.min(),
+        mean_ns: latency.mean(),
+        p50_ns: latency.percentile(50.0),
+        p90_ns: latency.percentile(90.0),
+        p99_ns: latency.percentile(99.0),
+        p999_ns: latency.percentile(99.9),
+        requests: Some(counts.requests),
+        interrupts: Some(counts.interrupts),
+        interrupts_irqfd: Some(counts.irqfd),
+        interrupts_signal_msi: Some(counts.signal_msi),
+        guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
+        interrupts_suppressed: Some(counts.suppressed),
+        // Kicks by exit are passed on through the same eventfd.
+        kicks_ioeventfd: counts.kicks.map(|kicks| kicks.saturating_sub(counts.kicks_exit)),
+        kicks_exit: Some(counts.kicks_exit),
+        kicks_missed: Some(counts.kicks_missed),
+        exits: counts.exits,
+        exits_to_user: Some(counts.exits_to_user),
+        iothread_syscalls: Some(counts.syscalls),
+        ..named
+    }
+}
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;

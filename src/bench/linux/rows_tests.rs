@@ -1,0 +1,114 @@
+use std::time::Instant;
+
+use super::*;
+use crate::bench::Path;
+use crate::dataplane::CompletePath;
+use crate::virtio::NotifyPath;
+
+const INTERRUPTS: &str = "           CPU0       CPU1
+  1:          9          0   IO-APIC   4-edge      ttyS0
+ 24:          0          5   PCI-MSI 16384-edge      virtio0-config
+ 25:         40          2   PCI-MSI 16385-edge      virtio0-req.0
+ 26:          0          7   PCI-MSI 16386-edge      virtio0-req.1
+ 27:        100          0   PCI-MSI 32769-edge      virtio01-req.0
+ 28:        300          0   IO-APIC  20-fasteoi   virtio2, virtio3
+LOC:       1000       1000   Local timer interrupts
+";
+
+#[test]
+fn a_disks_interrupts_are_those_of_its_queues() {
+    assert_eq!(disk_interrupts(INTERRUPTS, "virtio0"), 49);
+    assert_eq!(disk_interrupts(INTERRUPTS, "virtio3"), 300);
+    assert_eq!(disk_interrupts(INTERRUPTS, "virtio9"), 0);
+    assert_eq!(disk_interrupts("", "virtio0"), 0);
+}
+
+fn plan(rounds: usize) -> Plan<Job> {
+    let path = |complete| Path { notify: NotifyPath::FastMmio, complete };
+    let paths = vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)];
+    Plan { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
+}
+
+fn fio_json(ios: u64) -> String {
+    format!(
+        r#"{{"fio version": "fio-3.33", "jobs": [{{"error": 0,
+            "read": {{"total_ios": {ios}, "runtime": 1000,
+                "lat_ns": {{"min": 10, "mean": 20.0, "N": {ios}, "bins": {{"19": {ios}}}}}}},
+            "write": {{"total_ios": 0, "runtime": 0, "lat_ns": {{"min": 0, "mean": 0.0, "N": 0}}}}}}]}}"#
+    )
+}
+
+/// Marks of a guest that does `ios` requests on its disk in each step.
+fn marks(plan: &Plan<Job>, ios: u64) -> Vec<Mark> {
+    let mut counts = vec![Counts { kicks: Some(1), ..Counts::default() }; 2];
+    let mut marks = Vec::new();
+    for (number, step) in plan.steps().iter().enumerate() {
+        let mut mark = |counts: &[Counts], what| {
+            marks.push(Mark { step: number as u16, what, at: Instant::now(), counts: counts.to_vec() })
+        };
+        mark(&counts, BEGIN);
+        let disk = &mut counts[step.path];
+        disk.requests += ios;
+        disk.interrupts += ios / 2;
+        disk.irqfd += if step.path == 0 { ios / 2 } else { 0 };
+        disk.kicks = Some(disk.kicks.unwrap() + ios);
+        disk.kicks_exit += 1;
+        for disk in &mut counts {
+            disk.exits_to_user += 1 + EXITS_PER_MARK;
+        }
+        mark(&counts, END);
+    }
+    marks
+}
+
+#[test]
+fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
+    let plan = plan(2);
+    // Steps in order: round 0 irqfd, signal-msi; round 1 signal-msi, irqfd.
+    let ios = [100, 80, 240, 200];
+    let outputs = ios.map(fio_json);
+    let mut files: Vec<(String, &[u8])> =
+        outputs.iter().enumerate().map(|(n, json)| (format!("{n}.json"), json.as_bytes())).collect();
+    let later = INTERRUPTS.replace("         40 ", "         90 ");
+    files.extend([
+        ("bench0".into(), &b"virtio0\n"[..]),
+        ("bench1".into(), &b"virtio1\n"[..]),
+        ("0.before".into(), INTERRUPTS.as_bytes()),
+        ("0.after".into(), later.as_bytes()),
+        ("3.before".into(), later.as_bytes()),
+        ("3.after".into(), later.as_bytes()),
+    ]);
+    let results = Results::new(files);
+    let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
+    let rows = rows(&plan, &results, &marks(&plan, 50), &common).unwrap();
+    assert_eq!(rows.len(), 2);
+    let (irqfd, msi) = (&rows[0], &rows[1]);
+    assert_eq!(irqfd.complete.as_deref(), Some("irqfd"));
+    assert_eq!((irqfd.guest.as_str(), irqfd.queues, irqfd.depth), ("linux", Some(1), Some(4)));
+    assert_eq!(irqfd.round_iops, [Some(100.0), Some(200.0)]);
+    assert_eq!((irqfd.iops, msi.iops), (Some(150.0), Some(160.0)));
+    assert_eq!((msi.ratio, msi.ratio_low, msi.ratio_high), (Some(1.0), Some(0.8), Some(1.2)));
+    assert_eq!((irqfd.mean_ns, irqfd.p50_ns, irqfd.min_ns), (Some(20.0), Some(19), Some(10)));
+    assert_eq!((irqfd.requests, irqfd.interrupts, irqfd.interrupts_irqfd), (Some(100), Some(50), Some(50)));
+    assert_eq!((irqfd.kicks_ioeventfd, irqfd.kicks_exit), (Some(98), Some(2)));
+    assert_eq!((irqfd.exits_to_user, irqfd.exits), (Some(2), None));
+    assert_eq!(irqfd.guest_interrupts, Some(50));
+    assert_eq!(msi.guest_interrupts, None, "the guest left nothing to count");
+    assert_eq!(fio_version(&results).as_deref(), Some("fio-3.33"));
+}
+
+#[test]
+fn a_step_without_a_result_is_an_error_that_names_it() {
+    let plan = plan(1);
+    let json = fio_json(1);
+    let first = || vec![("0.json".to_string(), json.as_bytes())];
+    let all = marks(&plan, 1);
+    let run = |files, marks: &[Mark]| rows(&plan, &Results::new(files), marks, &Row::default()).unwrap_err();
+    let error = run(first(), &all);
+    assert!(
+        error.contains("step 1 (rand-read-4 on fast-mmio+signal-msi)") && error.contains("no output"),
+        "{error}"
+    );
+    assert!(run(first(), &all[..1]).contains("step 0"));
+    assert!(run(vec![("0.json".into(), b"{}")], &all).contains("fio's output"));
+}

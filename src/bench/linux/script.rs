@@ -1,0 +1,130 @@
+//! What the guest is given to do: the job archive that its init looks for (guest-images/linux/README.md).
+
+use std::fmt::Write;
+
+use super::archive::Cpio;
+use super::job::Job;
+use super::marker::{BEGIN, END, STARTED};
+use crate::bench::{Plan, Step};
+use crate::machine::layout;
+
+/// The serial number of disk `n`.
+pub fn serial(n: usize) -> String {
+    format!("bench{n}")
+}
+
+/// The functions; what follows is one `step` per line.
+///
+/// `dd` writes byte by byte, each to the next port. Interrupts are looked at outside the marks, so that nothing but fio
+/// runs between them; a row's interrupts in the guest so include those of starting fio, which are none of its disk's.
+const FUNCTIONS: &str = r#"
+mark() { printf "$1" | dd of=/dev/port bs=1 seek="$PORT" conv=notrunc 2>/dev/null; }
+
+# step NUMBER DISK JOB BEGIN END: BEGIN and END are what is written to the marker port
+step() {
+    cat /proc/interrupts >"$OUT/$1.before"
+    mark "$4"
+    DISK=$(cat "$2") fio --eta=never --output-format=json+ --output="$OUT/$1.json" "$3"
+    status=$?
+    mark "$5"
+    cat /proc/interrupts >"$OUT/$1.after"
+    if [ "$status" -ne 0 ]; then
+        echo "step $1: fio ended with status $status: $(head -c 500 "$OUT/$1.json")"
+        exit 1
+    fi
+}
+"#;
+
+/// `/job` of the guest.
+pub fn archive(plan: &Plan<Job>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
+    let mut cpio = Cpio::default();
+    cpio.directory("job");
+    cpio.file("job/run", 0o755, run(plan).as_bytes());
+    for job in &plan.jobs {
+        cpio.file(&format!("job/{job}.fio"), 0o644, job.file(block_size, runtime_s).as_bytes());
+    }
+    if let Some(job) = plan.jobs.first() {
+        cpio.file("job/warm-up.fio", 0o644, job.file(block_size, warm_up_s).as_bytes());
+    }
+    cpio.finish()
+}
+
+fn run(plan: &Plan<Job>) -> String {
+    let mut script =
+        format!("#!/bin/sh\n# Made by doorbell bench.\nPORT={}\n{FUNCTIONS}\n", layout::MARKER_PORT);
+    let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
+    line(format_args!("mark '{}'", mark(STARTED, BEGIN)));
+    line(format_args!("uname -r >$OUT/kernel"));
+    for n in 0..plan.paths.len() {
+        let serial = serial(n);
+        line(format_args!("disk_by_serial {serial} >{serial} || exit 1"));
+        line(format_args!("device=$(readlink -f /sys/block/$(basename $(cat {serial}))/device)"));
+        line(format_args!("basename $device >$OUT/{serial}"));
+    }
+    for n in 0..plan.paths.len() {
+        line(format_args!(
+            "DISK=$(cat {}) fio --eta=never --output=/dev/null warm-up.fio || exit 1",
+            serial(n)
+        ));
+    }
+    for (number, Step { job, path, .. }) in plan.steps().into_iter().enumerate() {
+        let (job, disk) = (&plan.jobs[job], serial(path));
+        let (begin, end) = (mark(number as u16, BEGIN), mark(number as u16, END));
+        line(format_args!("step {number} {disk} {job}.fio '{begin}' '{end}'"));
+    }
+    script
+}
+
+/// The bytes of a mark as printf(1) takes them.
+fn mark(step: u16, what: u8) -> String {
+    let [low, high] = step.to_le_bytes();
+    format!("\\{low:03o}\\{high:03o}\\{what:03o}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Path;
+    use crate::dataplane::CompletePath;
+    use crate::virtio::NotifyPath;
+
+    fn plan() -> Plan<Job> {
+        let path = |complete| Path { notify: NotifyPath::Mmio, complete };
+        Plan {
+            jobs: ["rand-read-1", "seq-write-32"].iter().map(|job| job.parse().unwrap()).collect(),
+            paths: vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)],
+            rounds: 2,
+        }
+    }
+
+    #[test]
+    fn every_step_is_a_line_with_its_marks() {
+        let script = run(&plan());
+        let steps: Vec<_> = script.lines().filter(|l| l.starts_with("step ")).collect();
+        assert_eq!(steps.len(), 8);
+        assert_eq!(steps[0], r"step 0 bench0 rand-read-1.fio '\000\000\001' '\000\000\002'");
+        assert_eq!(steps[5], r"step 5 bench0 rand-read-1.fio '\005\000\001' '\005\000\002'");
+        assert_eq!(mark(0x0208, END), r"\010\002\002");
+    }
+
+    #[test]
+    fn the_script_is_shell() {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+        sh.stdin.take().unwrap().write_all(run(&plan()).as_bytes()).unwrap();
+        assert!(sh.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_archive_has_the_script_and_every_job() {
+        let archive = archive(&plan(), 4096, 2.0, 0.5);
+        let has = |text: &str| archive.windows(text.len()).any(|w| w == text.as_bytes());
+        assert!(
+            has("job/run\0")
+                && has("job/seq-write-32.fio\0")
+                && has("runtime=2000ms")
+                && has("runtime=500ms")
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Listening to the guest while it works: collects its marks, shows progress, and gives up on a guest that hangs.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::marker::{BEGIN, END, Mark, STARTED};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar if standard error is a terminal, else nothing.
+    #[default]
+    Auto,
+    /// A line on standard error per step: for a terminal at the other end of a pipe.
+    Lines,
+    /// Nothing.
+    Off,
+}
+
+impl Progress {
+    /// Every kind by its name on the command line.
+    pub const NAMES: [(&'static str, Progress); 3] =
+        [("auto", Progress::Auto), ("lines", Progress::Lines), ("off", Progress::Off)];
+}
+
+/// What to wait for.
+pub struct Watch {
+    /// One per step: job and path.
+    pub labels: Vec<String>,
+    /// How long a guest may be silent, from its start to the first mark and between two marks.
+    pub patience: Duration,
+    /// How to show it.
+    pub progress: Progress,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Watched {
+    /// What the guest said, in order.
+    pub marks: Vec<Mark>,
+    /// Whether it was given up: silent for longer than it may be.
+    pub silent: bool,
+}
+
+impl Watch {
+    /// Listens until the other side of `marks` is gone; calls `give_up` once, if the guest is silent for too long.
+    pub fn listen(&self, marks: &Receiver<Mark>, give_up: impl Fn()) -> Watched {
+        let mut shown = Shown::new(self.progress, self.labels.len());
+        let mut seen: Vec<Mark> = Vec::new();
+        let mut silent = false;
+        let mut last = Instant::now();
+        loop {
+            // A bar shows the time that passes; a second is often enough.
+            match marks.recv_timeout(Duration::from_secs(1)) {
+                Ok(mark) => {
+                    last = Instant::now();
+                    self.show(&mut shown, &mark, seen.last());
+                    seen.push(mark);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    shown.tick();
+                    if !silent && last.elapsed() > self.patience {
+                        silent = true;
+                        give_up();
+                    }
+                }
+            }
+        }
+        shown.finish();
+        Watched { marks: seen, silent }
+    }
+
+    fn show(&self, shown: &mut Shown, mark: &Mark, before: Option<&Mark>) {
+        let label = |step: u16| self.labels.get(usize::from(step)).map_or("", String::as_str);
+        match (mark.step, mark.what) {
+            (STARTED, _) => shown.note("the guest is up".into()),
+            (step, BEGIN) => shown.begin(step, label(step)),
+            (step, END) => {
+                let begin = before.filter(|before| before.step == step && before.what == BEGIN);
+                let rate = begin.and_then(|begin| rate(begin, mark));
+                shown.end(step, label(step), rate);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Requests a second between two marks, fio's start included: good enough to watch.
+fn rate(begin: &Mark, end: &Mark) -> Option<f64> {
+    let requests: u64 = begin.counts.iter().zip(&end.counts).map(|(b, e)| e.since(b).requests).sum();
+    let seconds = end.at.duration_since(begin.at).as_secs_f64();
+    (seconds > 0.0).then(|| requests as f64 / seconds)
+}
+
+enum Shown {
+    Bar(ProgressBar),
+    Lines(usize),
+    Nothing,
+}
+
+impl Shown {
+    fn new(progress: Progress, steps: usize) -> Shown {
+        match progress {
+            Progress::Lines => {
+                eprintln!("starting the guest");
+                Shown::Lines(steps)
+            }
+            Progress::Auto if std::io::stderr().is_terminal() => {
+                let bar = ProgressBar::new(steps as u64).with_message("starting the guest");
+                if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {pos}/{len} {msg}") {
+                    bar.set_style(style);
+                }
+                bar.tick();
+                Shown::Bar(bar)
+            }
+            _ => Shown::Nothing,
+        }
+    }
+
+    fn note(&self, text: String) {
+        match self {
+            Shown::Bar(bar) => bar.set_message(text),
+            Shown::Lines(_) => eprintln!("{text}"),
+            Shown::Nothing => {}
+        }
+    }
+
+    fn begin(&self, step: u16, label: &str) {
+        if let Shown::Bar(bar) = self {
+            bar.set_position(step.into());
+            bar.set_message(label.to_string());
+        }
+    }
+
+    fn end(&self, step: u16, label: &str, rate: Option<f64>) {
+        match self {
+            Shown::Bar(bar) => bar.set_position(u64::from(step) + 1),
+            Shown::Lines(steps) => {
+                let rate = rate.map_or(String::new(), |rate| format!(" (about {rate:.0} IOPS)"));
+                eprintln!("{}/{steps} {label}{rate}", step + 1);
+            }
+            Shown::Nothing => {}
+        }
+    }
+
+    fn tick(&self) {
+        if let Shown::Bar(bar) = self {
+            bar.tick();
+        }
+    }
+
+    fn finish(&self) {
+        if let Shown::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::bench::linux::counts::Counts;
+
+    fn mark(step: u16, what: u8) -> Mark {
+        Mark { step, what, at: Instant::now(), counts: vec![Counts::default()] }
+    }
+
+    #[test]
+    fn marks_are_collected_until_the_machine_is_gone() {
+        let (sender, marks) = crossbeam_channel::unbounded();
+        for (step, what) in [(STARTED, BEGIN), (0, BEGIN), (0, END), (77, END), (3, 9)] {
+            sender.send(mark(step, what)).unwrap();
+        }
+        drop(sender);
+        let watch = Watch { labels: vec!["a".into()], patience: Duration::MAX, progress: Progress::Off };
+        let watched = watch.listen(&marks, || panic!("it has ended"));
+        assert_eq!((watched.marks.len(), watched.silent), (5, false));
+    }
+
+    #[test]
+    fn a_silent_guest_is_given_up_once() {
+        let (sender, marks) = crossbeam_channel::unbounded();
+        let sender = Cell::new(Some(sender));
+        let watch = Watch { labels: vec![], patience: Duration::ZERO, progress: Progress::Off };
+        // Giving up ends the machine, which drops its side.
+        let watched = watch.listen(&marks, || drop(sender.take().expect("asked once")));
+        assert!(watched.silent && watched.marks.is_empty());
+    }
+}

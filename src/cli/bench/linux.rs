@@ -1,0 +1,205 @@
+//! `doorbell bench --guest linux`: its flags.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+
+use super::super::Failure;
+use super::super::disk::{nearest, parse_size};
+use crate::backend::BackendKind;
+use crate::bench::linux::{BenchError, Job, LinuxBench, Progress};
+use crate::bench::{self, PathName, Plan};
+use crate::dataplane::CompletePath;
+use crate::machine::layout::{RAM_MAX, RAM_MIN};
+use crate::virtio::{MAX_QUEUES, NotifyPath};
+
+const JOBS: &str = "rand-read-1,rand-read-32,rand-write-1,rand-write-32";
+const QUICK_JOBS: &str = "rand-read-1,rand-read-32";
+const PATHS: &str = "irqfd,signal-msi";
+/// Rounds and seconds of each step.
+const FULL: (usize, f64) = (6, 4.0);
+const QUICK: (usize, f64) = (4, 1.0);
+
+#[derive(Debug, Args)]
+pub(super) struct LinuxArgs {
+    /// Guest kernel (bzImage or vmlinux), in place of the one in the guest directory
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Guest's initial ramdisk, made by guest-images/linux/build, in place of the one in the guest directory
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Where vmlinux and initrd are
+    #[arg(long, value_name = "DIR", env = "DOORBELL_GUEST", default_value = "target/guest")]
+    guest_dir: PathBuf,
+    /// Fewer jobs, shorter: rand-read-1 and rand-read-32, 4 rounds of 1 s
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured [default: 6]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Seconds of each measurement, 0.1 to 3600 [default: 4]
+    #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
+    runtime: Option<f64>,
+    /// Jobs for fio, separated by commas: rand or seq, read or write or rw, depth
+    /// [default: rand-read-1,rand-read-32,rand-write-1,rand-write-32]
+    #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
+    jobs: Vec<Job>,
+    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; a disk each, the first is what the
+    /// others' ratios are to
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
+    paths: Vec<PathName>,
+    /// Notify path of --paths that name none: fast-mmio, mmio, pio, exit
+    #[arg(long, value_name = "NOTIFY", default_value = "fast-mmio", value_parser = |v: &str| named(v, &NotifyPath::NAMES))]
+    notify: NotifyPath,
+    /// Backend of the disks: io_uring, sync, null, mem
+    #[arg(long, value_name = "KIND", default_value = "io_uring", value_parser = |v: &str| named(v, &BackendKind::NAMES))]
+    backend: BackendKind,
+    /// Directory for the disks' files, which have no names and leave nothing behind [default: in memory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Open the files with O_DIRECT; needs --dir
+    #[arg(long, requires = "dir")]
+    direct: bool,
+    /// Size of each disk
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_bytes)]
+    size: u64,
+    /// Bytes of each request
+    #[arg(long, value_name = "SIZE", default_value = "4k", value_parser = parse_bytes)]
+    block_size: u64,
+    /// Request queues of each disk, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
+    queues: u16,
+    /// vCPUs of the guest, 1 to 16
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u8,
+    /// Guest RAM, 128M to 8G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]
+    memory: u64,
+    /// Longest busy-poll of the I/O threads before they sleep, in microseconds
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    poll_us: u64,
+    /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
+    progress: Progress,
+}
+
+impl LinuxArgs {
+    /// What to run; says what does not fit together.
+    pub(super) fn bench(self) -> Result<LinuxBench, Failure> {
+        let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
+        let paths = self.paths.iter().map(|name| bench::Path {
+            notify: name.notify.unwrap_or(self.notify),
+            complete: name.complete.unwrap_or(CompletePath::Irqfd),
+        });
+        let plan = Plan {
+            jobs: if self.jobs.is_empty() {
+                jobs(if self.quick { QUICK_JOBS } else { JOBS })
+            } else {
+                self.jobs
+            },
+            paths: paths.collect(),
+            rounds: self.rounds.map_or(rounds, usize::from),
+        };
+        if let Some(twice) = twice(&plan.jobs) {
+            return Err(Failure::usage(format!("--jobs names {twice} twice; leave one out")));
+        }
+        if plan.jobs.len() * plan.paths.len() * plan.rounds > MAX_STEPS {
+            return Err(Failure::usage(format!(
+                "jobs x paths x rounds is more than {MAX_STEPS}; use fewer rounds"
+            )));
+        }
+        if plan.paths.len() > MAX_PATHS {
+            return Err(Failure::usage(format!(
+                "--paths names more than {MAX_PATHS}, a disk each; use fewer"
+            )));
+        }
+        if self.block_size == 0 || !self.block_size.is_multiple_of(512) || self.block_size > self.size {
+            return Err(Failure::usage("--block-size takes a multiple of 512 that fits into --size"));
+        }
+        if self.size == 0 || !self.size.is_multiple_of(4096) {
+            return Err(Failure::usage("--size takes a multiple of 4096"));
+        }
+        if !(RAM_MIN..=RAM_MAX).contains(&self.memory) {
+            return Err(Failure::usage("--memory takes 128M to 8G"));
+        }
+        let kernel = given(self.kernel, &self.guest_dir, "vmlinux", "--kernel")?;
+        let initrd = given(self.initrd, &self.guest_dir, "initrd", "--initrd")?;
+        Ok(LinuxBench {
+            plan,
+            runtime_s: self.runtime.unwrap_or(runtime_s),
+            block_size: self.block_size,
+            kernel,
+            initrd,
+            cpus: self.cpus,
+            memory: self.memory,
+            backend: self.backend,
+            directory: self.dir,
+            direct: self.direct,
+            disk_size: self.size,
+            queues: self.queues,
+            poll_us: self.poll_us,
+            progress: self.progress,
+        })
+    }
+}
+
+/// A step's number has two bytes, the last of which is taken.
+const MAX_STEPS: usize = 60_000;
+/// A disk and an I/O thread each.
+const MAX_PATHS: usize = 16;
+
+fn jobs(names: &str) -> Vec<Job> {
+    // The names are ours and a test reads them.
+    names.split(',').filter_map(|name| name.parse().ok()).collect()
+}
+
+fn twice(jobs: &[Job]) -> Option<&Job> {
+    jobs.iter().enumerate().find(|(n, job)| jobs[..*n].contains(job)).map(|(_, job)| job)
+}
+
+fn given(path: Option<PathBuf>, dir: &Path, name: &str, flag: &str) -> Result<PathBuf, Failure> {
+    let path = path.unwrap_or_else(|| dir.join(name));
+    if path.is_file() {
+        return Ok(path);
+    }
+    let message = format!(
+        "no guest: {} is not there; make it with guest-images/linux/build, or name one with {flag}",
+        path.display()
+    );
+    Err(Failure { code: 4, message })
+}
+
+fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
+    if let Some(&(_, named)) = names.iter().find(|(name, _)| *name == value) {
+        return Ok(named);
+    }
+    let all = names.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let meant =
+        nearest(value, all.iter().copied()).map_or(String::new(), |name| format!(" (did you mean {name}?)"));
+    Err(format!("it takes one of {}{meant}", all.join(", ")))
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 4k, 128M".into())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds = f64::from_str(text).ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "it takes seconds, 0.1 to 3600".into())
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Failure {
+        match error {
+            BenchError::Assembly(error) => error.into(),
+            BenchError::Machine(error) => error.into(),
+            BenchError::File { .. } => Failure { code: 4, message: error.to_string() },
+            BenchError::Guest(message) => Failure { code: 1, message },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "linux_tests.rs"]
+mod tests;

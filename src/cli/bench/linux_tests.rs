@@ -1,0 +1,70 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: LinuxArgs,
+}
+
+/// What a command line asks for; the guest is a directory with two empty files.
+fn bench(line: &str) -> Result<LinuxBench, String> {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vmlinux", "initrd"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let dir = dir.path().to_str().unwrap();
+    let words = ["bench", "--guest-dir", dir].into_iter().chain(line.split_whitespace());
+    let args = Line::try_parse_from(words).map_err(|e| e.to_string())?.args;
+    args.bench().map_err(|failure| failure.message)
+}
+
+#[test]
+fn without_flags_both_completions_are_compared() {
+    let bench = bench("").unwrap();
+    let paths: Vec<_> = bench.plan.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(paths, ["fast-mmio+irqfd", "fast-mmio+signal-msi"]);
+    let jobs: Vec<_> = bench.plan.jobs.iter().map(ToString::to_string).collect();
+    assert_eq!(jobs.join(","), JOBS);
+    assert_eq!((bench.plan.rounds, bench.runtime_s, bench.block_size), (FULL.0, FULL.1, 4096));
+}
+
+#[test]
+fn quick_is_a_default_that_other_flags_override() {
+    let quick = bench("--quick --rounds 9").unwrap();
+    assert_eq!((quick.plan.rounds, quick.runtime_s, quick.plan.jobs.len()), (9, QUICK.1, 2));
+    let job = bench("--quick --jobs seq-rw-7 --runtime 0.5").unwrap();
+    assert_eq!((job.plan.jobs[0].to_string().as_str(), job.runtime_s), ("seq-rw-7", 0.5));
+}
+
+#[test]
+fn paths_are_completed_by_notify() {
+    let bench = bench("--paths auto,exit+signal-msi,pio --notify mmio").unwrap();
+    let paths: Vec<_> = bench.plan.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(paths, ["mmio+auto", "exit+signal-msi", "pio+irqfd"]);
+}
+
+#[test]
+fn nonsense_is_refused_in_a_sentence() {
+    let cases = [
+        ("--paths irqf", "fast-mmio"),
+        ("--jobs rand-read", "rand-read-32"),
+        ("--jobs rand-read-1,rand-read-1", "twice"),
+        ("--notify fastmmio", "did you mean fast-mmio?"),
+        ("--backend uring", "io_uring"),
+        ("--runtime 0", "0.1 to 3600"),
+        ("--runtime nan", "0.1 to 3600"),
+        ("--rounds 0", "1..=1000"),
+        ("--block-size 700", "multiple of 512"),
+        ("--size 0", "--size"),
+        ("--memory 1M", "128M to 8G"),
+        ("--direct", "--dir"),
+        ("--kernel /no/such", "guest-images/linux/build"),
+        ("--progress loud", "lines"),
+    ];
+    for (line, wanted) in cases {
+        let error = bench(line).unwrap_err();
+        assert!(error.contains(wanted), "{line}: {error}");
+    }
+}
