@@ -4,6 +4,7 @@
 //! 0                RAM (boot structures below 1 MiB, kernel from 1 MiB up)
 //! 0xC000_0000      32-bit window for memory BARs, 512 MiB
 //! 0xE000_0000      ECAM: config space of bus 0
+//! 0xFEB0_0000      step marks of a bench
 //! 0xFEC0_0000      IOAPIC          0xFEE0_0000  local APICs
 //! 0x1_0000_0000    the rest of RAM
 //! 0x8_0000_0000    64-bit window for memory BARs, 32 GiB (within 36 physical address bits, the least x86-64 has)
@@ -44,6 +45,13 @@ pub const ECAM_START: u64 = 0xE000_0000;
 /// ECAM of one bus: 32 slots of 8 functions of 4 KiB.
 pub const ECAM_LEN: u64 = MIB;
 
+/// Where the guest of `doorbell bench --guest linux` marks its steps ([`crate::bench::linux`]); nothing is there in other
+/// runs. In memory, because Debian's cloud kernel has no /dev/port; outside everything that the guest is told of, because
+/// /dev/mem is closed for what a driver has claimed.
+pub const MARKER_START: u64 = 0xFEB0_0000;
+/// Its bytes: one 32-bit register.
+pub const MARKER_LEN: u64 = 4;
+
 /// The in-kernel IOAPIC.
 pub const IOAPIC_START: u32 = 0xFEC0_0000;
 /// The local APICs.
@@ -69,12 +77,6 @@ pub const KEYBOARD_PORT: u16 = 0x64;
 pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// The value of `_S5`: soft off.
 pub const SLEEP_TYPE_S5: u8 = 5;
-
-/// The marker port of `doorbell bench --guest linux` ([`crate::bench::linux`]); nothing is there in other runs. Far from
-/// what a PC has at fixed ports, and below the window for I/O BARs.
-pub const MARKER_PORT: u16 = 0x0D0B;
-/// Its bytes.
-pub const MARKER_LEN: u64 = 3;
 
 /// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;

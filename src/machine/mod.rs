@@ -41,7 +41,7 @@ pub use serial::Console;
 pub use terminal::RawMode;
 
 use crate::dataplane::{EventLoop, Flow};
-use crate::kvm::{KvmVm, Line, Routes, Vm};
+use crate::kvm::{KvmStats, KvmVm, Line, Routes, Vm};
 use crate::pci::PciDevice;
 use bus::Bus;
 use pci_root::PciRoot;
@@ -260,6 +260,10 @@ impl Machine {
         for (index, counters) in (0..self.config.cpus).zip(&self.counters) {
             let fd =
                 self.vm.create_vcpu(index.into()).map_err(|e| MachineError::kvm("KVM_CREATE_VCPU", e))?;
+            if let Ok(Some(stats)) = KvmStats::of(&fd) {
+                // Refused only by a machine that runs for a second time.
+                let _ = counters.kvm.set(stats);
+            }
             let entries = cpuid::for_vcpu(supported.as_slice(), index, self.config.cpus);
             let cpuid = CpuId::from_entries(&entries)
                 .map_err(|_| MachineError::Host("the host's CPUID has too many leaves".into()))?;

@@ -1,7 +1,7 @@
 //! vCPU threads: the KVM_RUN loop, what each exit means, and how a thread is stopped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
 use crate::dataplane::pin_to_cpu;
+use crate::kvm::KvmStats;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
 #[derive(Debug, Default)]
@@ -32,12 +33,14 @@ pub struct ExitCounters {
     pub interrupted: AtomicU64,
     /// Any other.
     pub other: AtomicU64,
+    /// KVM's own statistics of the vCPU, once there is one and if the kernel offers them.
+    pub kvm: OnceLock<KvmStats>,
 }
 
 impl ExitCounters {
     /// All exits, those that KVM handled by itself included (its statistic `exits`); `None` if it does not tell.
     pub fn all_exits(&self) -> Option<u64> {
-        None
+        self.kvm.get()?.read().ok()?.get("exits")
     }
 
     /// All exits to user space.

@@ -282,7 +282,7 @@ fn doorbells((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<DoorbellView> {
             address,
             length,
             value,
-            hits: disk.kicks_signalled(n).map(|all| all.saturating_sub(queue.kicks_exit)),
+            hits: disk.kicks_ioeventfd(n),
             kicks_exit: queue.kicks_exit,
             kicks_missed: queue.kicks_missed,
         }

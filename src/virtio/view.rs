@@ -106,10 +106,10 @@ impl VirtioBlk {
         queues.chain([self.config_interrupt.clone()]).collect()
     }
 
-    /// Kicks of queue `n` by every path: the count of its eventfd, which only grows because nobody reads it. Told by
-    /// the kernel without touching it (proc(5), fdinfo); `None` if there is no /proc.
-    pub fn kicks_signalled(&self, n: usize) -> Option<u64> {
-        self.kicks.get(n)?.signalled()
+    /// Kicks of queue `n` that an ioeventfd caught in the kernel; asks the kernel without disturbing anyone (proc(5),
+    /// fdinfo). `None` if there is no /proc.
+    pub fn kicks_ioeventfd(&self, n: usize) -> Option<u64> {
+        self.kicks.get(n)?.by_ioeventfd()
     }
 
     /// Whether writes may complete before they are durable, as the driver last chose.

@@ -21,8 +21,8 @@ pub struct Counts {
     pub interrupts: u64,
     /// Batches without an interrupt.
     pub suppressed: u64,
-    /// Kicks, however they came.
-    pub kicks: Option<u64>,
+    /// Kicks by ioeventfd.
+    pub kicks_ioeventfd: Option<u64>,
     /// Kicks by exit.
     pub kicks_exit: u64,
     /// Kicks by exit that should not have been.
@@ -45,7 +45,7 @@ impl Counts {
             signal_msi: self.signal_msi.wrapping_sub(earlier.signal_msi),
             interrupts: self.interrupts.wrapping_sub(earlier.interrupts),
             suppressed: self.suppressed.wrapping_sub(earlier.suppressed),
-            kicks: option(self.kicks, earlier.kicks),
+            kicks_ioeventfd: option(self.kicks_ioeventfd, earlier.kicks_ioeventfd),
             kicks_exit: self.kicks_exit.wrapping_sub(earlier.kicks_exit),
             kicks_missed: self.kicks_missed.wrapping_sub(earlier.kicks_missed),
             syscalls: self.syscalls.wrapping_sub(earlier.syscalls),
@@ -63,7 +63,7 @@ impl Counts {
             signal_msi: self.signal_msi + other.signal_msi,
             interrupts: self.interrupts + other.interrupts,
             suppressed: self.suppressed + other.suppressed,
-            kicks: option(self.kicks, other.kicks),
+            kicks_ioeventfd: option(self.kicks_ioeventfd, other.kicks_ioeventfd),
             kicks_exit: self.kicks_exit + other.kicks_exit,
             kicks_missed: self.kicks_missed + other.kicks_missed,
             syscalls: self.syscalls + other.syscalls,
@@ -113,9 +113,10 @@ impl Sources {
 impl DiskSource {
     fn read(&self) -> Counts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut counts = Counts { kicks: Some(0), ..Counts::default() };
+        let mut counts = Counts { kicks_ioeventfd: Some(0), ..Counts::default() };
         for (n, queue) in self.device.view().queues.iter().enumerate() {
-            counts.kicks = counts.kicks.zip(self.device.kicks_signalled(n)).map(|(sum, kicks)| sum + kicks);
+            let caught = counts.kicks_ioeventfd.zip(self.device.kicks_ioeventfd(n));
+            counts.kicks_ioeventfd = caught.map(|(sum, kicks)| sum + kicks);
             counts.kicks_exit += queue.kicks_exit;
             counts.kicks_missed += queue.kicks_missed;
         }
@@ -141,11 +142,16 @@ mod tests {
 
     #[test]
     fn what_one_of_two_moments_cannot_tell_stays_unknown() {
-        let early = Counts { requests: 10, kicks: Some(3), exits: None, ..Counts::default() };
-        let late = Counts { requests: 25, kicks: Some(8), exits: Some(9), ..Counts::default() };
+        let early = Counts { requests: 10, kicks_ioeventfd: Some(3), exits: None, ..Counts::default() };
+        let late = Counts { requests: 25, kicks_ioeventfd: Some(8), exits: Some(9), ..Counts::default() };
         let delta = late.since(&early);
-        assert_eq!((delta.requests, delta.kicks, delta.exits), (15, Some(5), None));
-        let sum = delta.plus(&Counts { requests: 1, kicks: Some(1), exits: Some(1), ..Counts::default() });
-        assert_eq!((sum.requests, sum.kicks, sum.exits), (16, Some(6), None));
+        assert_eq!((delta.requests, delta.kicks_ioeventfd, delta.exits), (15, Some(5), None));
+        let sum = delta.plus(&Counts {
+            requests: 1,
+            kicks_ioeventfd: Some(1),
+            exits: Some(1),
+            ..Counts::default()
+        });
+        assert_eq!((sum.requests, sum.kicks_ioeventfd, sum.exits), (16, Some(6), None));
     }
 }

@@ -1,6 +1,6 @@
 //! The Linux guest: fio on one disk per path, all in one guest, job by job in turn.
 //!
-//! What lives here: the jobs, what the guest is handed in (`script`, `archive`), the port by which it says where it is
+//! What lives here: the jobs, what the guest is handed in (`script`, `archive`), the register by which it says where it is
 //! (`marker`, `counts`), listening to it (`watch`), and what is made of the results (`fio`, `rows`). What may not: how a
 //! path is implemented.
 //!
@@ -26,14 +26,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::report::SCHEMA;
 use super::{HostFacts, Plan, Report, Row, RunFacts};
-use crate::assembly::{Assembly, AssemblyConfig, AssemblyError};
+use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::cli::disk::{DiskConfig, IoThreadChoice};
 use crate::dataplane::CompletePath;
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
 use counts::Sources;
-use marker::{Mark, MarkerPort};
+use marker::{Mark, Marker};
 use memfile::MemFile;
 use rows::Results;
 use watch::{Watch, Watched};
@@ -186,13 +186,13 @@ impl Files {
 fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), BenchError> {
     let mut assembly = Assembly::new(config(bench, files))?;
     let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
-    let port = Arc::new(MarkerPort::new(Sources::of(&assembly), sender));
+    let marker = Arc::new(Marker::new(Sources::of(&assembly), sender));
     let machine = assembly.machine();
     machine
-        .pio()
-        .insert(layout::MARKER_PORT.into(), layout::MARKER_LEN, port)
+        .mmio()
+        .insert(layout::MARKER_START, layout::MARKER_LEN, marker)
         .map_err(|e| MachineError::Host(format!("address map: {e}")))?;
-    let (pio, exit) = (machine.pio(), machine.exit_latch());
+    let (mmio, exit) = (machine.mmio(), machine.exit_latch());
 
     let plan = &bench.plan;
     let label = |step: super::Step| {
@@ -206,8 +206,8 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), Benc
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch.listen(&marks, || exit.request(ExitReason::Stopped)));
         let reason = assembly.run();
-        // The port is the only sender: without it, and without the machine that may still look at it, listening ends.
-        pio.remove(layout::MARKER_PORT.into());
+        // The marker is the only sender: without it, and without the machine that may still look at it, listening ends.
+        mmio.remove(layout::MARKER_START);
         drop(assembly);
         let watched =
             watcher.join().map_err(|_| BenchError::Guest("a bug in the bench (see above)".into()))?;
@@ -255,10 +255,10 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
+            vcpu_pins: Vec::new(),
         },
         disks,
-        iothreads: bench.plan.paths.len(),
-        poll_max_ns: bench.poll_us * 1000,
+        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.plan.paths.len()],
     }
 }
 

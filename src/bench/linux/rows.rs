@@ -133,8 +133,7 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
         interrupts_signal_msi: Some(counts.signal_msi),
         guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
         interrupts_suppressed: Some(counts.suppressed),
-        // Kicks by exit are passed on through the same eventfd.
-        kicks_ioeventfd: counts.kicks.map(|kicks| kicks.saturating_sub(counts.kicks_exit)),
+        kicks_ioeventfd: counts.kicks_ioeventfd,
         kicks_exit: Some(counts.kicks_exit),
         kicks_missed: Some(counts.kicks_missed),
         exits: counts.exits,

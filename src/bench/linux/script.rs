@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::archive::Cpio;
 use super::job::Job;
-use super::marker::{BEGIN, END, STARTED};
+use super::marker::{BEGIN, END, STARTED, value};
 use crate::bench::{Plan, Step};
 use crate::machine::layout;
 
@@ -15,12 +15,12 @@ pub fn serial(n: usize) -> String {
 
 /// The functions; what follows is one `step` per line.
 ///
-/// `dd` writes byte by byte, each to the next port. Interrupts are looked at outside the marks, so that nothing but fio
+/// Interrupts are looked at outside the marks, so that nothing but fio
 /// runs between them; a row's interrupts in the guest so include those of starting fio, which are none of its disk's.
 const FUNCTIONS: &str = r#"
-mark() { printf "$1" | dd of=/dev/port bs=1 seek="$PORT" conv=notrunc 2>/dev/null; }
+mark() { devmem "$MARKER" 32 "$1" || exit 1; }
 
-# step NUMBER DISK JOB BEGIN END: BEGIN and END are what is written to the marker port
+# step NUMBER DISK JOB BEGIN END: BEGIN and END are what is stored as marks
 step() {
     cat /proc/interrupts >"$OUT/$1.before"
     mark "$4"
@@ -51,9 +51,9 @@ pub fn archive(plan: &Plan<Job>, block_size: u64, runtime_s: f64, warm_up_s: f64
 
 fn run(plan: &Plan<Job>) -> String {
     let mut script =
-        format!("#!/bin/sh\n# Made by doorbell bench.\nPORT={}\n{FUNCTIONS}\n", layout::MARKER_PORT);
+        format!("#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\n{FUNCTIONS}\n", layout::MARKER_START);
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
-    line(format_args!("mark '{}'", mark(STARTED, BEGIN)));
+    line(format_args!("mark {:#x}", value(STARTED, BEGIN)));
     line(format_args!("uname -r >$OUT/kernel"));
     for n in 0..plan.paths.len() {
         let serial = serial(n);
@@ -69,16 +69,10 @@ fn run(plan: &Plan<Job>) -> String {
     }
     for (number, Step { job, path, .. }) in plan.steps().into_iter().enumerate() {
         let (job, disk) = (&plan.jobs[job], serial(path));
-        let (begin, end) = (mark(number as u16, BEGIN), mark(number as u16, END));
-        line(format_args!("step {number} {disk} {job}.fio '{begin}' '{end}'"));
+        let (begin, end) = (value(number as u16, BEGIN), value(number as u16, END));
+        line(format_args!("step {number} {disk} {job}.fio {begin:#x} {end:#x}"));
     }
     script
-}
-
-/// The bytes of a mark as printf(1) takes them.
-fn mark(step: u16, what: u8) -> String {
-    let [low, high] = step.to_le_bytes();
-    format!("\\{low:03o}\\{high:03o}\\{what:03o}")
 }
 
 #[cfg(test)]
@@ -102,9 +96,8 @@ mod tests {
         let script = run(&plan());
         let steps: Vec<_> = script.lines().filter(|l| l.starts_with("step ")).collect();
         assert_eq!(steps.len(), 8);
-        assert_eq!(steps[0], r"step 0 bench0 rand-read-1.fio '\000\000\001' '\000\000\002'");
-        assert_eq!(steps[5], r"step 5 bench0 rand-read-1.fio '\005\000\001' '\005\000\002'");
-        assert_eq!(mark(0x0208, END), r"\010\002\002");
+        assert_eq!(steps[0], "step 0 bench0 rand-read-1.fio 0x10000 0x20000");
+        assert_eq!(steps[5], "step 5 bench0 rand-read-1.fio 0x10005 0x20005");
     }
 
     #[test]

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::bench::linux::counts::Counts;
 
-    fn mark(step: u16, what: u8) -> Mark {
+    fn mark(step: u16, what: u16) -> Mark {
         Mark { step, what, at: Instant::now(), counts: vec![Counts::default()] }
     }
 
