@@ -121,6 +121,7 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         guest: "linux".into(),
         backend: Some(bench.backend.to_string()),
         queues: Some(bench.queues.into()),
+        wait: Some(if bench.poll_us > 0 { "memory-poll" } else { "blocking" }.into()),
         poll_us: Some(bench.poll_us),
         ..Row::default()
     };
