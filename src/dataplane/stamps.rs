@@ -64,6 +64,8 @@ pub struct Stamps {
     pub rung: u64,
     /// The thread that published it.
     pub thread: u32,
+    /// The backend finished it later, not within `start`.
+    pub deferred: bool,
 }
 
 /// The records of one queue.
@@ -176,7 +178,7 @@ impl Stamper {
         if let Some(recording) = &mut self.0
             && let Some(stamps) = recording.in_flight.get_mut(slot as usize)
         {
-            stamps.submitted = now();
+            (stamps.submitted, stamps.deferred) = (now(), true);
         }
     }
 

@@ -1,13 +1,17 @@
 //! Seeing the dataplane work.
 //!
-//! What lives here: the host's counts around a run ([`Interrupts`]), the kernel functions that ran
-//! ([`kernel::KernelEvidence`]). What may not: anything that the dataplane waits for.
+//! What lives here: a live VM as tables ([`inspect`]), the socket to look at it and switch it ([`control`]), traces of
+//! its requests ([`trace`]), the host's interrupt counts ([`Interrupts`]), and the kernel functions that ran
+//! ([`kernel`]). What may not: anything that the dataplane waits for.
 
+pub mod control;
 pub mod inspect;
 pub mod kernel;
 mod msi;
 mod proc_interrupts;
+mod text;
 mod threads;
+pub mod trace;
 
 pub use inspect::{Inspect, Subjects, VmView};
 pub use msi::MsiView;

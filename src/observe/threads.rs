@@ -54,6 +54,11 @@ pub(super) fn of_this_process(owners: &[(String, String)], loops: &[LoopHandle])
     threads
 }
 
+/// ID and name of each thread of this process.
+pub(super) fn names() -> Vec<(u32, String)> {
+    of_this_process(&[], &[]).into_iter().map(|thread| (thread.tid, thread.name)).collect()
+}
+
 /// Reads `/proc/PID/task/TID/stat` (proc(5)).
 fn parse(tid: u32, stat: &str) -> Option<ThreadView> {
     // The name may hold anything, parentheses too; what follows the last one does not.

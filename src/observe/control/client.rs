@@ -1,0 +1,108 @@
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::{Answer, Call, PROTOCOL, Refusal, Request};
+
+/// How long a VM may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer taken, a trace of many queues.
+const MAX_ANSWER: u64 = 1 << 30;
+
+/// Why a VM could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nothing there.
+    #[error("there is no control socket {0}; was the VM started with --control {0}?")]
+    NoSocket(PathBuf),
+    /// The VM behind it is gone.
+    #[error("the VM behind {0} has ended")]
+    Ended(PathBuf),
+    /// Not for us.
+    #[error("no permission to use {0}; it is for the user who runs the VM")]
+    Permission(PathBuf),
+    /// It ended, or closed the connection, in the middle.
+    #[error("the VM behind {0} ended before it answered")]
+    Gone(PathBuf),
+    /// It did not answer.
+    #[error("the VM behind {0} has not answered for 10 s")]
+    Silent(PathBuf),
+    /// It is something else, or another version.
+    #[error(
+        "what answers at {0} is no doorbell of this version (control protocol {PROTOCOL}); use the VM's own doorbell"
+    )]
+    Foreign(PathBuf),
+    /// It said no.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// Anything else.
+    #[error("control socket {path}: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+}
+
+/// A connection to a VM.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    reader: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the VM at `path`.
+    ///
+    /// # Errors
+    /// There is none, or not for us.
+    pub fn connect(path: &Path) -> Result<Client, ControlError> {
+        let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ControlError::NoSocket(path.into()),
+            io::ErrorKind::ConnectionRefused => ControlError::Ended(path.into()),
+            io::ErrorKind::PermissionDenied => ControlError::Permission(path.into()),
+            _ => ControlError::Io { path: path.into(), source },
+        })?;
+        let times =
+            stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+        times.map_err(|source| ControlError::Io { path: path.into(), source })?;
+        Ok(Client { path: path.into(), reader: BufReader::new(stream) })
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn ask<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, ControlError> {
+        let foreign = |_| ControlError::Foreign(self.path.clone());
+        let mut line = serde_json::to_vec(&Call { doorbell: PROTOCOL, request }).map_err(foreign)?;
+        line.push(b'\n');
+        // A server that is full answers and closes without reading: its words count more than our error.
+        let sent = self.reader.get_ref().write_all(&line);
+        let mut text = Vec::new();
+        let read = (&mut self.reader).take(MAX_ANSWER).read_until(b'\n', &mut text);
+        if let Err(source) = read.and_then(|n| if n == 0 { sent.map(|()| 0) } else { Ok(n) }) {
+            let path = self.path.clone();
+            return Err(match source.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ControlError::Silent(path),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ControlError::Gone(path),
+                _ => ControlError::Io { path, source },
+            });
+        }
+        if text.last() != Some(&b'\n') {
+            return Err(ControlError::Gone(self.path.clone()));
+        }
+        let answer: Answer = serde_json::from_slice(&text).map_err(foreign)?;
+        if let Some(refusal) = answer.error {
+            return Err(ControlError::Refused(refusal));
+        }
+        if answer.doorbell != PROTOCOL {
+            return Err(ControlError::Foreign(self.path.clone()));
+        }
+        serde_json::from_value(answer.ok.unwrap_or_default()).map_err(foreign)
+    }
+}

@@ -1,0 +1,189 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::*;
+use crate::observe::trace::{Recording, Tracer};
+use crate::observe::{Subjects, VmView};
+use crate::virtio::rig::Rig;
+
+struct Vm {
+    rig: Rig,
+    server: ControlServer,
+    path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+fn vm() -> Vm {
+    let rig = Rig::new(|_| {});
+    rig.start_msix();
+    rig.start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    let server = serve(&rig, &path).unwrap();
+    Vm { rig, server, path, _dir: dir }
+}
+
+fn serve(rig: &Rig, path: &std::path::Path) -> Result<ControlServer, ServeError> {
+    let disks = vec![rig.device.clone()];
+    let subjects = Subjects { disks: disks.clone(), routes: Some(rig.routes.clone()), ..Subjects::default() };
+    ControlServer::start(path, Arc::new(subjects), Tracer::new(disks))
+}
+
+fn look(client: &mut Client) -> Result<VmView, ControlError> {
+    client.ask(Request::Inspect { section: "all".into() })
+}
+
+/// Sends raw bytes and returns the line that comes back.
+fn say(stream: &UnixStream, bytes: &[u8]) -> String {
+    (&mut &*stream).write_all(bytes).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn a_client_sees_the_vm_and_so_does_a_second_one() {
+    let vm = vm();
+    let (mut one, mut two) = (Client::connect(&vm.path).unwrap(), Client::connect(&vm.path).unwrap());
+    for client in [&mut one, &mut two] {
+        let view = look(client).unwrap();
+        assert_eq!((view.pid, view.doorbells.unwrap().len()), (std::process::id(), 2));
+    }
+    assert_eq!(look(&mut one).unwrap().vectors.unwrap().len(), 3, "and again on the same connection");
+    assert_eq!(std::fs::metadata(&vm.path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn paths_of_a_live_disk_are_switched() {
+    let vm = vm();
+    let mut client = Client::connect(&vm.path).unwrap();
+    let switch = |notify: Option<&str>, complete: Option<&str>| Request::Switch {
+        disk: "disk0".into(),
+        notify: notify.map(Into::into),
+        complete: complete.map(Into::into),
+    };
+    let in_force: InForce = client.ask(switch(Some("exit"), Some("signal-msi"))).unwrap();
+    assert_eq!((in_force.notify.as_str(), in_force.complete.as_str()), ("exit", "signal-msi"));
+    assert!(vm.rig.vm.ioeventfds().is_empty(), "no ioeventfd is armed any more");
+    let in_force: InForce = client.ask(switch(Some("mmio"), None)).unwrap();
+    assert_eq!((in_force.notify.as_str(), in_force.complete.as_str()), ("mmio", "signal-msi"));
+    for (request, word) in [
+        (switch(Some("fast"), Some("irqfd")), "fast-mmio"),
+        (switch(Some("pio"), None), "pio"),
+        (switch(None, Some("resample")), "INTx"),
+        (Request::Switch { disk: "sda".into(), notify: None, complete: None }, "disk0"),
+    ] {
+        let error = client.ask::<InForce>(request).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    let in_force: InForce = client.ask(switch(None, None)).unwrap();
+    assert_eq!(in_force.complete, "signal-msi", "a switch with a mistake in it switches nothing");
+}
+
+#[test]
+fn hostile_and_old_clients_get_an_error_and_harm_nobody() {
+    let vm = vm();
+    for (line, word) in [
+        (&b"nonsense\n"[..], "JSON"),
+        (b"{\"doorbell\":2,\"verb\":\"inspect\",\"section\":\"all\"}\n", "version"),
+        (b"{\"verb\":\"inspect\"}\n", "begins with"),
+        (b"{\"doorbell\":1,\"verb\":\"explode\"}\n", "unknown request"),
+        (b"{\"doorbell\":1,\"verb\":\"inspect\",\"section\":\"x\"}\n", "routes"),
+        (b"{\"doorbell\":1,\"verb\":\"trace-stop\"}\n", "traces nothing"),
+        (b"\xff\xfe\n", "JSON"),
+        (&[b'['; MAX_REQUEST + 1][..], "at most"),
+    ] {
+        let answer = say(&UnixStream::connect(&vm.path).unwrap(), line);
+        assert!(answer.starts_with("{\"doorbell\":1,\"error\":") && answer.contains(word), "{answer}");
+    }
+    // One that says half a line and stays, one that leaves at once.
+    let half = UnixStream::connect(&vm.path).unwrap();
+    (&half).write_all(b"{\"doorbell\"").unwrap();
+    drop(UnixStream::connect(&vm.path).unwrap());
+    assert!(look(&mut Client::connect(&vm.path).unwrap()).is_ok());
+    // Ending the VM does not wait for it.
+    drop(vm.server);
+    assert_eq!((&half).read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn more_clients_than_there_is_room_for_are_turned_away() {
+    let vm = vm();
+    let mut kept: Vec<_> = (0..8).map(|_| Client::connect(&vm.path).unwrap()).collect();
+    assert!(kept.iter_mut().all(|client| look(client).is_ok()));
+    let error = look(&mut Client::connect(&vm.path).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("8 clients"), "{error}");
+    assert!(look(&mut kept[7]).is_ok());
+}
+
+#[test]
+fn a_trace_belongs_to_one_client_and_ends_with_it() {
+    let vm = vm();
+    let start = || Request::TraceStart { capacity: 10 };
+    let (mut one, mut two) = (Client::connect(&vm.path).unwrap(), Client::connect(&vm.path).unwrap());
+    assert!(one.ask::<bool>(start()).unwrap());
+    assert!(two.ask::<bool>(start()).unwrap_err().to_string().contains("already"));
+    let recording: Recording = one.ask(Request::TraceStop).unwrap();
+    assert_eq!((recording.queues.len(), recording.queues[0].requests.len()), (2, 0));
+    assert!(two.ask::<bool>(start()).unwrap());
+    drop(two);
+    // The server notices in its own time; the test has a deadline of its own.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while one.ask::<bool>(start()).is_err() {
+        assert!(std::time::Instant::now() < deadline, "a trace outlived its client");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_socket_of_a_dead_vm_is_replaced_and_that_of_a_live_one_is_not() {
+    let vm = vm();
+    assert!(matches!(serve(&vm.rig, &vm.path), Err(ServeError::InUse(_))));
+    assert!(look(&mut Client::connect(&vm.path).unwrap()).is_ok(), "the live one was not touched");
+    drop(vm.server);
+    assert!(!vm.path.exists(), "a VM that ends takes its socket away");
+    drop(UnixListener::bind(&vm.path).unwrap());
+    let again = serve(&vm.rig, &vm.path).unwrap();
+    assert!(look(&mut Client::connect(again.path()).unwrap()).is_ok());
+    // Someone else's socket in its place stays.
+    std::fs::remove_file(&vm.path).unwrap();
+    let _other = UnixListener::bind(&vm.path).unwrap();
+    drop(again);
+    assert!(vm.path.exists());
+    std::fs::remove_file(&vm.path).unwrap();
+    std::fs::write(&vm.path, "precious").unwrap();
+    assert!(matches!(serve(&vm.rig, &vm.path), Err(ServeError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&vm.path).unwrap(), "precious");
+}
+
+#[test]
+fn the_client_tells_what_is_wrong_with_the_other_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    assert!(matches!(Client::connect(&path), Err(ControlError::NoSocket(_))));
+    let listener = UnixListener::bind(&path).unwrap();
+    // What it answers, and what the client makes of it; an empty answer is a VM that ends.
+    for (answer, expected) in [
+        ("", "ended before"),
+        ("{\"doorbell\":1,\"ok\":", "ended before"),
+        ("hello\n", "no doorbell"),
+        ("{\"doorbell\":9,\"ok\":true}\n", "no doorbell"),
+    ] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (stream, _) = listener.accept().unwrap();
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                (&stream).write_all(answer.as_bytes()).unwrap();
+            });
+            let error =
+                Client::connect(&path).unwrap().ask::<bool>(Request::TraceStop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        });
+    }
+    drop(listener);
+    assert!(matches!(Client::connect(&path), Err(ControlError::Ended(_))));
+}

@@ -1,0 +1,103 @@
+//! The control socket: how other processes look at a live VM and switch it.
+//!
+//! What lives here: the protocol, the server that a VM runs and the client behind `inspect`, `ctl` and `trace`. What
+//! may not: an I/O thread. Requests and answers are single lines of JSON over a Unix socket (mode 0600):
+//!
+//! ```text
+//! {"doorbell":1,"verb":"inspect","section":"routes"}
+//! {"doorbell":1,"verb":"switch","disk":"disk0","complete":"signal-msi"}
+//! {"doorbell":1,"verb":"trace-start","capacity":65536}      {"doorbell":1,"verb":"trace-stop"}
+//! {"doorbell":1,"ok":...}      {"doorbell":1,"error":{"kind":"usage","message":"..."}}
+//! ```
+
+mod client;
+mod server;
+mod switch;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{Client, ControlError};
+pub use server::{ControlServer, ServeError};
+pub use switch::InForce;
+
+/// Version of the protocol: the number in every line.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest request line, bytes.
+const MAX_REQUEST: usize = 4096;
+
+/// What a client may ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    /// Looks at the VM.
+    Inspect {
+        /// One of [`super::inspect::SECTIONS`], or "all".
+        section: String,
+    },
+    /// Switches paths of a live disk; answers those in force.
+    Switch {
+        /// "disk0".
+        disk: String,
+        /// A notify path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        notify: Option<String>,
+        /// A complete path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        complete: Option<String>,
+    },
+    /// Records requests from now on, until `trace-stop` or the end of the connection.
+    TraceStart {
+        /// Requests kept per queue.
+        capacity: usize,
+    },
+    /// Ends the recording and answers it.
+    TraceStop,
+}
+
+/// A line from a client.
+#[derive(Debug, Serialize, Deserialize)]
+struct Call {
+    doorbell: u32,
+    #[serde(flatten)]
+    request: Request,
+}
+
+/// A line from the server: `ok` or `error`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    doorbell: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    ok: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    error: Option<Refusal>,
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// "usage": ask differently; "busy": ask later; "failed": the VM could not.
+    pub kind: String,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(kind: &str, message: impl Into<String>) -> Refusal {
+        Refusal { kind: kind.into(), message: message.into() }
+    }
+}
+
+impl From<Result<serde_json::Value, Refusal>> for Answer {
+    fn from(result: Result<serde_json::Value, Refusal>) -> Answer {
+        let (ok, error) = match result {
+            Ok(value) => (Some(value), None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        Answer { doorbell: PROTOCOL, ok, error }
+    }
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::switch::switch;
+use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
+use crate::observe::trace::{Tracer, Tracing};
+use crate::observe::{Subjects, inspect};
+
+/// Clients at a time.
+const MAX_CLIENTS: usize = 8;
+/// A request must be whole within this; `inspect --watch` asks every second.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// A client must take some of its answer within this.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A VM is behind it.
+    #[error("control socket {0} belongs to a VM that runs; use another name")]
+    InUse(PathBuf),
+    /// Something else is called that.
+    #[error("control socket {0}: there is something else of that name; remove it or use another name")]
+    NotASocket(PathBuf),
+    /// Anything else.
+    #[error("control socket {path} cannot be made: {source}")]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// errno.
+        source: io::Error,
+    },
+}
+
+/// The control socket of a VM, served on threads of its own; dropping it ends them and takes the socket away.
+///
+/// A client can hold up nobody but itself: it has a thread, a bounded line, and a time for both directions.
+#[derive(Debug)]
+pub struct ControlServer {
+    path: PathBuf,
+    /// Device and inode: another VM may have put a socket of its own there since.
+    identity: (u64, u64),
+    listener: UnixListener,
+    clients: Arc<Clients>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The connections that are open, so that they can be ended.
+#[derive(Debug, Default)]
+struct Clients(Mutex<BTreeMap<u64, Client>>);
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Serves `subjects` at `path`; a socket that a dead VM left there is replaced.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn start(
+        path: &Path,
+        subjects: Arc<Subjects>,
+        tracer: Arc<Tracer>,
+    ) -> Result<ControlServer, ServeError> {
+        let fail = |source| ServeError::Io { path: path.into(), source };
+        make_room(path)?;
+        let listener = bind(path).map_err(fail)?;
+        let identity = identity(path).map_err(fail)?;
+        let (clients, accepting) = (Arc::<Clients>::default(), listener.try_clone().map_err(fail)?);
+        let all = clients.clone();
+        let thread = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&accepting, &all, &subjects, &tracer))
+            .map_err(fail)?;
+        Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+        // SAFETY: a descriptor of ours. It makes the accept of the thread fail.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let clients = std::mem::take(&mut *self.clients.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for (_, client) in clients {
+            let _ = client.stream.shutdown(Shutdown::Both);
+            client.thread.map(JoinHandle::join);
+        }
+    }
+}
+
+/// Sees to it that `path` is free: nothing there, or a socket that nobody listens to.
+fn make_room(path: &Path) -> Result<(), ServeError> {
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !found.file_type().is_socket() {
+        return Err(ServeError::NotASocket(path.into()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| ServeError::Io { path: path.into(), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Also when it is not ours to connect to.
+        _ => Err(ServeError::InUse(path.into())),
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    // For the moment of the bind: whoever may connect to it may switch the VM.
+    // SAFETY: takes no pointer and cannot fail.
+    let mask = unsafe { libc::umask(0o177) };
+    let listener = UnixListener::bind(path);
+    // SAFETY: as above.
+    unsafe { libc::umask(mask) };
+    listener
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+fn accept(listener: &UnixListener, clients: &Arc<Clients>, subjects: &Arc<Subjects>, tracer: &Arc<Tracer>) {
+    let mut number = 0;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                number += 1;
+                clients.admit(number, stream, subjects, tracer);
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) => {}
+            // No descriptors just now: the client waits with us.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+            {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            // Shut down: the VM ends.
+            Err(_) => return,
+        }
+    }
+}
+
+impl Clients {
+    fn admit(
+        self: &Arc<Self>,
+        number: u64,
+        stream: UnixStream,
+        subjects: &Arc<Subjects>,
+        tracer: &Arc<Tracer>,
+    ) {
+        let times = stream
+            .set_write_timeout(Some(ANSWER_TIME))
+            .and_then(|()| stream.set_read_timeout(Some(REQUEST_TIME)));
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(kept) = times.and_then(|()| stream.try_clone()) else { return };
+        if open.len() >= MAX_CLIENTS {
+            let full =
+                Refusal::new("busy", format!("the VM has {MAX_CLIENTS} clients already; try again later"));
+            let _ = send(&stream, Err(full));
+            return;
+        }
+        let (all, subjects, tracer) = (self.clone(), subjects.clone(), tracer.clone());
+        let serve = move || {
+            serve(&stream, &subjects, &tracer);
+            let _ = stream.shutdown(Shutdown::Both);
+            // Not there any more if the server is ending: it joins this thread.
+            all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        };
+        // The lock is held: the thread cannot leave before it has been entered.
+        if let Ok(thread) = std::thread::Builder::new().name("control-client".into()).spawn(serve) {
+            open.insert(number, Client { stream: kept, thread: Some(thread) });
+        }
+    }
+}
+
+/// Answers one client's requests until it leaves, breaks a limit, or the VM ends.
+fn serve(stream: &UnixStream, subjects: &Subjects, tracer: &Arc<Tracer>) {
+    // Ended with the connection, whatever the reason.
+    let mut tracing = None;
+    while let Some(line) = read_line(stream) {
+        let result = understand(&line).and_then(|request| answer(request, subjects, tracer, &mut tracing));
+        if send(stream, result).is_err() {
+            return;
+        }
+    }
+}
+
+/// One line, `None` at the end of the connection or of our patience.
+fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + REQUEST_TIME;
+    let mut line = Vec::new();
+    loop {
+        // Byte by byte: requests are short and rare, and nothing of the next one is taken.
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) if byte[0] == b'\n' => return Some(line),
+            Ok(1) if line.len() < MAX_REQUEST && Instant::now() < deadline => line.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(1) => {
+                let _ = send(
+                    stream,
+                    Err(Refusal::new("usage", format!("a request has at most {MAX_REQUEST} bytes"))),
+                );
+                return None;
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn understand(line: &[u8]) -> Result<Request, Refusal> {
+    let usage = |message: String| Refusal::new("usage", message);
+    let value: serde_json::Value = serde_json::from_slice(line)
+        .map_err(|error| usage(format!("a request is one line of JSON: {error}")))?;
+    match value.get("doorbell").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(PROTOCOL) => {}
+        Some(version) => {
+            return Err(usage(format!(
+                "this VM speaks version {PROTOCOL} of the control protocol, not {version}; use its doorbell"
+            )));
+        }
+        None => return Err(usage(format!("a request begins with {{\"doorbell\":{PROTOCOL},\"verb\":...}}"))),
+    }
+    let call: Call =
+        serde_json::from_value(value).map_err(|error| usage(format!("unknown request: {error}")))?;
+    Ok(call.request)
+}
+
+fn answer(
+    request: Request,
+    subjects: &Subjects,
+    tracer: &Arc<Tracer>,
+    tracing: &mut Option<Tracing>,
+) -> Result<serde_json::Value, Refusal> {
+    let json = |value: serde_json::Result<serde_json::Value>| {
+        value.map_err(|error| Refusal::new("failed", format!("the answer cannot be written: {error}")))
+    };
+    match request {
+        Request::Inspect { section } => {
+            let view = subjects.look(&section).ok_or_else(|| {
+                let sections = inspect::SECTIONS.join(", ");
+                Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
+            })?;
+            json(serde_json::to_value(view))
+        }
+        Request::Switch { disk, notify, complete } => {
+            json(serde_json::to_value(switch(subjects, &disk, notify.as_deref(), complete.as_deref())?))
+        }
+        Request::TraceStart { capacity } => {
+            *tracing = Some(tracer.start(capacity).map_err(|error| Refusal::new("busy", error.to_string()))?);
+            Ok(serde_json::Value::Bool(true))
+        }
+        Request::TraceStop => {
+            let tracing =
+                tracing.take().ok_or_else(|| Refusal::new("usage", "this connection traces nothing"))?;
+            json(serde_json::to_value(tracing.stop()))
+        }
+    }
+}
+
+fn send(mut stream: &UnixStream, result: Result<serde_json::Value, Refusal>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(&Answer::from(result))?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}

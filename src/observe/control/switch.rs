@@ -1,0 +1,60 @@
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Refusal;
+use crate::dataplane::CompletePath;
+use crate::observe::Subjects;
+use crate::virtio::{NotifyPath, VirtioBlk};
+
+/// The paths of a disk after a switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// "disk0".
+    pub disk: String,
+    /// Notify path.
+    pub notify: String,
+    /// Complete path.
+    pub complete: String,
+}
+
+/// Switches a live disk. Both words are understood before either is acted on.
+pub(super) fn switch(
+    subjects: &Subjects,
+    name: &str,
+    notify: Option<&str>,
+    complete: Option<&str>,
+) -> Result<InForce, Refusal> {
+    let disk = find(subjects, name)?;
+    let notify = notify.map(|text| word::<NotifyPath>("notify", text, &NotifyPath::NAMES)).transpose()?;
+    let complete =
+        complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
+    if let Some(path) = notify {
+        disk.set_notify_path(path).map_err(|error| Refusal::new("failed", error.to_string()))?;
+    }
+    if let Some(path) = complete {
+        disk.lines().set_path(path).map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
+    }
+    Ok(InForce {
+        disk: disk.config().name.clone(),
+        notify: disk.view().notify.to_string(),
+        complete: disk.lines().path().to_string(),
+    })
+}
+
+fn find<'a>(subjects: &'a Subjects, name: &str) -> Result<&'a VirtioBlk, Refusal> {
+    let found = subjects.disks.iter().find(|disk| disk.config().name == name);
+    found.map(|disk| &**disk).ok_or_else(|| {
+        let names: Vec<_> = subjects.disks.iter().map(|disk| disk.config().name.as_str()).collect();
+        let there =
+            if names.is_empty() { "it has no disk".into() } else { format!("it has {}", names.join(", ")) };
+        Refusal::new("usage", format!("the VM has no disk called {name:?}; {there}"))
+    })
+}
+
+fn word<T: FromStr>(key: &str, text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
+    text.parse().map_err(|_| {
+        let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        Refusal::new("usage", format!("{key}={text}: it takes {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,139 @@
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{QueueRecording, Recording};
+use crate::dataplane::{Asked, Stamps};
+
+/// A recording in the Chrome trace event format, which the Perfetto viewer opens.
+///
+/// The VMM is one process with a track per thread: a slice for each time a thread took requests from a ring and for
+/// each batch it ended, with the ring-back inside. Every queue is a process of its own with a lane per request, cut
+/// into its stages. An arrow leads from where a request was taken to where it was published.
+pub fn timeline(recording: &Recording) -> Value {
+    let mut events = vec![process_name(recording.pid, &format!("doorbell (process {})", recording.pid))];
+    for (tid, name) in &recording.threads {
+        events.push(json!({"ph": "M", "name": "thread_name", "pid": recording.pid, "tid": tid, "args": {"name": name}}));
+    }
+    for (index, queue) in recording.queues.iter().enumerate() {
+        Tracks { pid: recording.pid, lanes: QUEUE_PIDS + index as u32, queue, events: &mut events }.draw();
+    }
+    json!({
+        "displayTimeUnit": "ns",
+        "otherData": {
+            "schema": "doorbell-trace/1",
+            "clock": "CLOCK_MONOTONIC",
+            "dropped": recording.queues.iter().map(|queue| queue.dropped).sum::<u64>(),
+        },
+        "traceEvents": events,
+    })
+}
+
+/// Process IDs that Linux never gives (PID_MAX_LIMIT is 2^22).
+const QUEUE_PIDS: u32 = 1 << 23;
+
+fn process_name(pid: u32, name: &str) -> Value {
+    json!({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
+}
+
+/// Microseconds, the format's unit, with the nanoseconds behind the point.
+fn us(ns: u64) -> f64 {
+    ns as f64 / 1000.0
+}
+
+struct Tracks<'a> {
+    pid: u32,
+    lanes: u32,
+    queue: &'a QueueRecording,
+    events: &'a mut Vec<Value>,
+}
+
+impl Tracks<'_> {
+    fn draw(&mut self) {
+        let name = format!("{} queue {}", self.queue.device, self.queue.queue);
+        self.events.push(process_name(self.lanes, &name));
+        let requests: Vec<_> = self.queue.requests.iter().map(|row| row.stamps()).collect();
+        // Requests taken in one pass, and published in one batch, by the stamp that they share.
+        let (mut passes, mut batches) =
+            (BTreeMap::<_, Vec<&Stamps>>::new(), BTreeMap::<_, Vec<&Stamps>>::new());
+        for request in &requests {
+            passes.entry(request.taken).or_default().push(request);
+            batches.entry(request.ending).or_default().push(request);
+        }
+        for (taken, requests) in passes {
+            // A backend that works on the spot works within the pass.
+            let done = |r: &&Stamps| if r.deferred { r.submitted } else { r.completed };
+            let end = requests.iter().map(done).max().unwrap_or(taken);
+            self.slice(requests[0].thread, &format!("{name}: take {}", requests.len()), taken, end);
+        }
+        for (ending, requests) in batches {
+            let Stamps { published, rung, thread, .. } = *requests[0];
+            let end = published.max(rung);
+            self.slice(thread, &format!("{name}: publish {}", requests.len()), ending, end);
+            if rung != 0 {
+                self.slice(thread, "ring back", published, rung);
+            }
+        }
+        for request in &requests {
+            self.lane(request);
+            self.arrow(request);
+        }
+    }
+
+    fn slice(&mut self, tid: u32, name: &str, from: u64, to: u64) {
+        let (ts, dur) = (us(from), us(to.saturating_sub(from)));
+        self.events.push(json!({"ph": "X", "cat": "thread", "name": name, "pid": self.pid, "tid": tid, "ts": ts, "dur": dur}));
+    }
+
+    /// The request as nested asynchronous slices: the whole, and its stages.
+    fn lane(&mut self, request: &Stamps) {
+        let Stamps { id, seen, parsed, submitted, completed, published, rung, .. } = *request;
+        let name = match request.asked {
+            Asked::Answer => "answer".to_string(),
+            Asked::Flush => "flush".to_string(),
+            other => format!("{} {}", word(other), request.len),
+        };
+        let args = json!({"id": id, "bytes": request.len, "batch_thread": request.thread});
+        let mut nested = |phase: &str, name: &str, at: u64, args: Option<&Value>| {
+            let mut event = json!({
+                "ph": phase, "cat": "request", "name": name, "pid": self.lanes, "tid": 0,
+                "id2": {"local": format!("{id:#x}")}, "ts": us(at),
+            });
+            if let Some(args) = args {
+                event["args"] = args.clone();
+            }
+            self.events.push(event);
+        };
+        nested("b", &name, seen, Some(&args));
+        let mut stages = vec![("parse", seen, parsed), ("submit", parsed, submitted)];
+        stages.extend([("backend", submitted, completed), ("publish", completed, published)]);
+        stages.extend((rung != 0).then_some(("ring back", published, rung)));
+        for (stage, from, to) in stages {
+            nested("b", stage, from, None);
+            nested("e", stage, to, None);
+        }
+        nested("e", &name, published.max(rung), None);
+    }
+
+    /// From the slice that took it to the one that published it.
+    fn arrow(&mut self, request: &Stamps) {
+        // Flows of all queues share one space of IDs.
+        let id = u64::from(self.lanes - QUEUE_PIDS) << 40 | request.id;
+        let (tid, pid) = (request.thread, self.pid);
+        let flow = |phase: &str, at: u64| json!({"ph": phase, "cat": "request", "name": "request", "id": id, "pid": pid, "tid": tid, "ts": us(at)});
+        let mut end = flow("f", request.ending);
+        end["bp"] = "e".into();
+        self.events.extend([flow("s", request.parsed), end]);
+    }
+}
+
+fn word(asked: Asked) -> &'static str {
+    match asked {
+        Asked::Read => "read",
+        Asked::Write => "write",
+        Asked::Flush => "flush",
+        Asked::Discard => "discard",
+        Asked::WriteZeroes => "write zeroes",
+        Asked::Answer => "answer",
+    }
+}

@@ -1,0 +1,123 @@
+use std::collections::HashMap;
+
+use super::*;
+
+/// Two requests of one batch that came with one kick, and a third without a ring-back.
+fn recording() -> Recording {
+    let stamps = |id, base: u64, rung| Stamps {
+        id,
+        asked: Asked::Read,
+        len: 4096,
+        seen: base,
+        taken: base + 100,
+        parsed: base + 200 + 10 * id,
+        submitted: base + 300 + 10 * id,
+        completed: base + 5000 + 10 * id,
+        ending: base + 6000,
+        published: base + 6500,
+        rung,
+        thread: 42,
+        deferred: true,
+    };
+    let requests = [stamps(1, 1000, 8500), stamps(2, 1000, 8500), stamps(3, 20_000, 0)];
+    let queue = QueueRecording {
+        device: "disk0".into(),
+        queue: 0,
+        dropped: 5,
+        requests: requests.iter().map(Row::from).collect(),
+    };
+    Recording { pid: 40, threads: vec![(40, "main".into()), (42, "iothread0".into())], queues: vec![queue] }
+}
+
+#[test]
+fn rows_carry_every_stamp_there_and_back() {
+    let recording = recording();
+    let text = serde_json::to_string(&recording).unwrap();
+    assert_eq!(serde_json::from_str::<Recording>(&text).unwrap(), recording);
+    let row = recording.queues[0].requests[1];
+    assert_eq!(Row::from(&row.stamps()), row);
+    assert_eq!((row.stamps().asked, row.stamps().thread, row.stamps().deferred), (Asked::Read, 42, true));
+}
+
+#[test]
+fn the_summary_counts_per_stage_and_says_what_was_dropped() {
+    let summary = Summary::of(&recording());
+    assert_eq!((summary.requests, summary.dropped), (3, 5));
+    let stage = |name: &str| summary.stages.iter().find(|stage| stage.stage == name).unwrap();
+    assert_eq!(stage("published > rung back").requests, 2, "one batch had no ring-back");
+    assert_eq!((stage("parsed > submitted").min_ns, stage("parsed > submitted").max_ns), (100, 100));
+    let table = summary.table();
+    assert!(table.contains("disk0 queue 0") && table.contains("5 more"), "{table}");
+}
+
+/// What the Chrome trace event format asks of each kind of event.
+fn check(event: &serde_json::Value) {
+    let has = |key: &str| assert!(event.get(key).is_some(), "no {key}: {event}");
+    ["ph", "pid", "tid", "name"].into_iter().for_each(has);
+    match event["ph"].as_str().unwrap() {
+        "M" => assert!(event["args"]["name"].is_string()),
+        "X" => assert!(event["ts"].is_number() && event["dur"].as_f64().unwrap() >= 0.0, "{event}"),
+        "b" | "e" => ["ts", "cat", "id2"].into_iter().for_each(has),
+        "s" | "f" => ["ts", "cat", "id"].into_iter().for_each(has),
+        other => panic!("unknown phase {other}"),
+    }
+}
+
+#[test]
+fn the_timeline_has_one_whole_flow_and_one_lane_per_request() {
+    let timeline = timeline(&recording());
+    let events = timeline["traceEvents"].as_array().unwrap();
+    events.iter().for_each(check);
+    let of = |phase: &str| events.iter().filter(|e| e["ph"] == phase).collect::<Vec<_>>();
+    assert_eq!((of("s").len(), of("f").len()), (3, 3));
+    for start in of("s") {
+        let end = of("f").into_iter().find(|end| end["id"] == start["id"]).unwrap();
+        assert!(end["ts"].as_f64() >= start["ts"].as_f64());
+        for flow in [start, end] {
+            let at = flow["ts"].as_f64().unwrap();
+            let inside = |x: &&serde_json::Value| {
+                let from = x["ts"].as_f64().unwrap();
+                x["tid"] == flow["tid"] && from <= at && at <= from + x["dur"].as_f64().unwrap()
+            };
+            assert!(of("X").iter().any(inside), "an arrow must begin and end in a slice: {flow}");
+        }
+    }
+    // Asynchronous slices nest: every begin has its end, and time never runs backwards within a lane.
+    let mut open: HashMap<String, Vec<(String, f64)>> = HashMap::new();
+    for event in events.iter().filter(|e| e["ph"] == "b" || e["ph"] == "e") {
+        let lane = open.entry(event["id2"].to_string()).or_default();
+        let (name, at) = (event["name"].to_string(), event["ts"].as_f64().unwrap());
+        match event["ph"].as_str() {
+            Some("b") => lane.push((name, at)),
+            _ => assert!(lane.pop().is_some_and(|(begun, from)| begun == name && from <= at), "{event}"),
+        }
+    }
+    assert!(open.len() == 3 && open.values().all(Vec::is_empty));
+}
+
+#[test]
+fn slices_of_a_thread_nest() {
+    let timeline = timeline(&recording());
+    let slices: Vec<(f64, f64)> = timeline["traceEvents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["ph"] == "X")
+        .map(|e| (e["ts"].as_f64().unwrap(), e["ts"].as_f64().unwrap() + e["dur"].as_f64().unwrap()))
+        .collect();
+    for a in &slices {
+        for b in &slices {
+            assert!(
+                a.1 <= b.0 || b.1 <= a.0 || (a.0 <= b.0 && b.1 <= a.1) || (b.0 <= a.0 && a.1 <= b.1),
+                "{a:?} {b:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_empty_recording_is_an_empty_timeline() {
+    let empty = Recording::default();
+    assert_eq!(timeline(&empty)["traceEvents"].as_array().unwrap().len(), 1);
+    assert!(Summary::of(&empty).table().contains("0 requests"));
+}
