@@ -87,6 +87,37 @@ fn a_regular_file_is_input_too() {
     assert_eq!(output.stdout.len(), 1 + 5001);
 }
 
+/// A guest that prints for ever.
+fn chatter() -> Vec<u8> {
+    // mov dx, 0x3f8; mov al, 'x'; again: out dx, al; jmp again
+    vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd]
+}
+
+#[test]
+fn output_that_nobody_takes_does_not_keep_it_from_ending() {
+    if no_kvm() {
+        return;
+    }
+    let mut kernel = tempfile::NamedTempFile::new().unwrap();
+    kernel.write_all(&elf(&chatter())).unwrap();
+    let mut child = doorbell(&kernel).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    // It runs once there is a byte; from then on nobody reads, and the pipe fills.
+    pipe.read_exact(&mut [0]).unwrap();
+    let full = || {
+        let mut held = 0;
+        // SAFETY: FIONREAD writes an int.
+        unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &mut held) };
+        held >= 65_536
+    };
+    while !full() {
+        std::thread::yield_now();
+    }
+    // SAFETY: our own child, which has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
+}
+
 /// doorbell on a terminal of its own.
 struct Session {
     child: Child,

@@ -140,13 +140,17 @@ pub fn firmware_msrs(vcpu: &VcpuFd) {
     const FAST_STRINGS: u64 = 1;
     const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
     const ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
-    for (index, data) in [(IA32_MISC_ENABLE, FAST_STRINGS), (IA32_MTRR_DEF_TYPE, ENABLE_WRITE_BACK)] {
-        let entry = kvm_msr_entry { index, data, ..Default::default() };
-        // One by one, and without a look at the answer: a KVM that does not know one of them does without it.
-        if let Ok(msrs) = Msrs::from_entries(&[entry]) {
-            let _ = vcpu.set_msrs(&msrs);
-        }
-    }
+    // One by one, and without a look at the answer: a KVM that does not know one of them does without it.
+    let update = |index, change: fn(u64) -> u64| {
+        let mut msrs = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
+        vcpu.get_msrs(&mut msrs).ok()?;
+        let entry = msrs.as_mut_slice().first_mut()?;
+        entry.data = change(entry.data);
+        vcpu.set_msrs(&msrs).ok()
+    };
+    // KVM keeps bits of its own in the first one (no PEBS, no BTS).
+    let _ = update(IA32_MISC_ENABLE, |old| old | FAST_STRINGS);
+    let _ = update(IA32_MTRR_DEF_TYPE, |_| ENABLE_WRITE_BACK);
 }
 
 /// LINT1 is NMI, as the MP specification wants it; LINT0, where a PIC would be, is masked: this machine has none.

@@ -27,11 +27,14 @@ pub fn supported(kvm: &Kvm) -> Result<CpuId, MachineError> {
 
 /// CPUID of vCPU `index` of `count`, made from `supported`.
 pub fn for_vcpu(supported: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
-    let max_leaf = supported.iter().find(|e| e.function == 0).map_or(0, |e| e.eax);
-    let mut entries: Vec<_> =
-        supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f)).copied().collect();
+    let first = supported.iter().find(|e| e.function == 0);
+    let max_leaf = first.map_or(0, |e| e.eax);
+    let amd = first.is_some_and(|e| matches!(&e.ebx.to_le_bytes(), b"Auth" | b"Hygo"));
+    // The extended topology leaves are made anew; AMD's own (0x8000_0026) says no more than they do.
+    let kept = supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f | 0x8000_0026));
+    let mut entries: Vec<_> = kept.copied().collect();
     for entry in &mut entries {
-        patch(entry, index.into(), count.into());
+        patch(entry, index.into(), count.into(), amd);
     }
     for function in [0xb, 0x1f].into_iter().filter(|&leaf| leaf <= max_leaf) {
         entries.extend(topology(function, index.into(), count.into()));
@@ -44,7 +47,7 @@ fn id_bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }
 
-fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32) {
+fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
     const HYPERVISOR: u32 = 1 << 31;
     const HTT: u32 = 1 << 28;
     const CMP_LEGACY: u32 = 1 << 1;
@@ -64,9 +67,9 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32) {
                 entry.eax |= (count.next_power_of_two() - 1) << 26;
             }
         }
-        0x8000_0001 => set(&mut entry.ecx, CMP_LEGACY, count > 1),
+        0x8000_0001 if amd => set(&mut entry.ecx, CMP_LEGACY, count > 1),
         // ECX: bits of the APIC ID, cores - 1.
-        0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | id_bits(count) << 12 | (count - 1),
+        0x8000_0008 if amd => entry.ecx = entry.ecx & !0xf0ff | id_bits(count) << 12 | (count - 1),
         // Extended APIC ID; one thread a core; one node.
         0x8000_001e => {
             entry.eax = index;

@@ -3,7 +3,7 @@ use super::*;
 fn host() -> Vec<kvm_cpuid_entry2> {
     let leaf = |function, index, eax| kvm_cpuid_entry2 { function, index, eax, ..Default::default() };
     vec![
-        leaf(0, 0, 0x1f),
+        kvm_cpuid_entry2 { ebx: u32::from_le_bytes(*b"Auth"), ..leaf(0, 0, 0x1f) },
         leaf(1, 0, 0x806f8),
         leaf(4, 0, 0x21),
         leaf(4, 3, 0x63),
@@ -56,4 +56,14 @@ fn leaves_beyond_the_hosts_are_not_made_up() {
 #[test]
 fn a_guest_can_tell_that_it_is_one() {
     assert_ne!(get(&for_vcpu(&host(), 0, 1), 1, 0).ecx & 1 << 31, 0);
+}
+
+#[test]
+fn intel_leaves_get_nothing_of_amds() {
+    let mut host = host();
+    host[0].ebx = u32::from_le_bytes(*b"Genu");
+    host.push(kvm_cpuid_entry2 { function: 0x8000_0001, ..Default::default() });
+    let cpuid = for_vcpu(&host, 1, 4);
+    assert_eq!(get(&cpuid, 0x8000_0008, 0).ecx, 0);
+    assert_eq!(get(&cpuid, 0x8000_0001, 0).ecx, 0);
 }

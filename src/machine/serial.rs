@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -73,6 +74,12 @@ impl Write for Patient {
     }
 }
 
+/// Standard output without Rust's buffer, which would go on after an interrupted write by itself.
+fn own_stdout() -> Result<File, MachineError> {
+    let fd = io::stdout().as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|e| MachineError::Host(format!("standard output cannot be used: {e}")))
+}
+
 /// The port as a bus device.
 pub struct SerialPort {
     uart: Mutex<Serial<Line, Room, Patient>>,
@@ -86,7 +93,7 @@ impl SerialPort {
     /// The console's file cannot be made.
     pub fn new(vm: Arc<dyn Vm>, console: &Console, exit: ExitLatch) -> Result<Arc<SerialPort>, MachineError> {
         let to: Box<dyn Write + Send> = match console {
-            Console::Stdio => Box::new(io::stdout()),
+            Console::Stdio => Box::new(own_stdout()?),
             Console::File(path) => {
                 Box::new(File::create(path).map_err(|e| MachineError::file("console", path, e))?)
             }
