@@ -4,27 +4,41 @@
 //! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of all that. What may not: virtio,
 //! queues, disks; this room and `virtio` both stand on `kvm` and `pci`, never on each other.
 
+mod bars;
 mod bdf;
 mod bind;
+mod config;
+mod device;
 mod device_fd;
 mod dma;
 mod error;
+#[cfg(test)]
+mod fake;
 mod host;
 mod in_use;
 mod inspect;
+mod interrupts;
+mod intx;
 mod irq_test;
 mod kvm_device;
+mod msi;
 mod region;
+mod rules;
+mod spec;
 mod sys;
 #[cfg(test)]
 mod testing;
+mod watcher;
 
 pub use bdf::{Bdf, NotABdf};
 pub use bind::{Bound, bind, unbind};
+pub use device::{Ground, VfioPci};
 pub use device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};
 pub use dma::{Dma, Guest};
 pub use error::VfioError;
 pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};
 pub use inspect::{Inspection, inspect};
+pub use interrupts::{Signals, VectorReport};
 pub use irq_test::{IrqTest, irq_test};
 pub use region::{Area, Region};
+pub use spec::{IrqPath, VfioSpec};

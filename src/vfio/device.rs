@@ -1,0 +1,337 @@
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::bars::{self, MappedBars, Trapped};
+use super::config::PassedConfig;
+use super::device_fd::{DeviceFd, IrqIndex};
+use super::interrupts::{Interrupts, VectorReport, Wanted};
+use super::msi::Msi;
+use super::region::Area;
+use super::watcher::{Watch, Watcher};
+use super::{Bdf, Dma, IrqPath, VfioError};
+use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, Vm};
+use crate::pci::{Bars, Msix, PciDevice, VectorSink, Window};
+
+/// What a passed-through device stands on.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The VM.
+    pub vm: Arc<dyn Vm>,
+    /// Its GSI routes.
+    pub routes: Arc<Routes>,
+    /// Its memory slots.
+    pub slots: Arc<MemorySlots>,
+    /// GSI of the INTx pin of the slot that the device will have.
+    pub intx: Gsi,
+}
+
+/// A device of the host on the guest's PCI bus.
+///
+/// # Locks
+/// `state` first, then those of [`Interrupts`] and of `kvm`. Loads and stores to BARs take none of them unless they hit the
+/// MSI-X table or the pending bits; most of them do not even come here, because the pages are mapped into the guest.
+pub struct VfioPci {
+    bdf: Bdf,
+    path: IrqPath,
+    // In the order of dropping: interrupts off, BARs out of the guest, then the device, then its address space.
+    state: Mutex<State>,
+    request: Mutex<Option<Watch>>,
+    interrupts: Interrupts,
+    bars: MappedBars,
+    trapped: Option<Trapped>,
+    fd: Arc<dyn DeviceFd>,
+    _dma: Option<Arc<Dma>>,
+}
+
+struct State {
+    config: PassedConfig,
+    bars: Bars,
+    msix: Option<Msix>,
+    msi: Option<Msi>,
+    /// MSI as of the last look.
+    msi_states: Vec<VectorState>,
+}
+
+/// Collects what the MSI-X machine asks for, until [`Interrupts::reconcile`] does it all at once.
+struct Collect<'a> {
+    changes: RefCell<Vec<(usize, VectorState)>>,
+    interrupts: &'a Interrupts,
+}
+
+impl VectorSink for Collect<'_> {
+    fn apply(&self, changes: &[(usize, VectorState)]) {
+        self.changes.borrow_mut().extend_from_slice(changes);
+    }
+
+    fn pending(&self, n: usize) -> bool {
+        self.interrupts.pending(n)
+    }
+}
+
+impl VfioPci {
+    /// Puts the open device `fd` into the guest's hands: resets it, maps its BARs, and makes its config space.
+    ///
+    /// # Errors
+    /// A BAR cannot be mapped, or file descriptors ran out.
+    pub fn new(
+        bdf: Bdf,
+        fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
+        ground: Ground,
+        dma: Option<Arc<Dma>>,
+    ) -> Result<Arc<VfioPci>, VfioError> {
+        let mut watcher = Watcher::new().map_err(|e| host_lacks(bdf, e))?;
+        let name = bdf.to_string();
+        watcher.start(&format!("vfio {}", &name[name.len() - 7..])).map_err(|e| host_lacks(bdf, e))?;
+        VfioPci::with_watcher(bdf, fd, path, ground, dma, watcher)
+    }
+
+    pub(super) fn with_watcher(
+        bdf: Bdf,
+        fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
+        ground: Ground,
+        dma: Option<Arc<Dma>>,
+        watcher: Watcher,
+    ) -> Result<Arc<VfioPci>, VfioError> {
+        if fd.can_reset()
+            && let Err(error) = fd.reset()
+        {
+            eprintln!("doorbell: {bdf} cannot be reset ({error}); the guest gets it as it is");
+        }
+        let mut config = PassedConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
+        let laid = bars::lay_out(&*fd, &mut config.own);
+        let msix = config.places.msix.filter(|_| fd.irq_info(IrqIndex::Msix).count > 0);
+        let trapped = msix.map(|(_, vectors, table, pba)| Trapped { table, pba, vectors });
+        let mapped = MappedBars::new(&*fd, trapped, ground.slots).map_err(|(bar, error)| VfioError::Device {
+            bdf,
+            what: format!("has a BAR {bar} that cannot be mapped ({error}): another program may have it mapped; see dmesg"),
+        })?;
+        let msi_count = fd.irq_info(IrqIndex::Msi).count;
+        let msi =
+            config.places.msi.filter(|_| msi_count > 0).map(|(at, control)| Msi::new(at, control, msi_count));
+        config.push_command(&*fd);
+        let kvm = (ground.vm, ground.routes);
+        let interrupts = Interrupts::new(bdf, fd.clone(), kvm, path, ground.intx, watcher);
+        let msix = msix.map(|(_, vectors, ..)| Msix::new(vectors));
+        let state = State { config, bars: laid, msix, msi, msi_states: Vec::new() };
+        let this = VfioPci {
+            bdf,
+            path,
+            state: Mutex::new(state),
+            interrupts,
+            request: Mutex::default(),
+            bars: mapped,
+            trapped,
+            fd,
+            _dma: dma,
+        };
+        this.reconcile(&mut this.lock(), Vec::new());
+        Ok(Arc::new(this))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its address on the host.
+    pub fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// How its interrupts travel.
+    pub fn path(&self) -> IrqPath {
+        self.path
+    }
+
+    /// Calls `action` when the host wants the device back (its driver is being unbound): the kernel waits until it is let go.
+    pub fn on_request(&self, action: impl Fn() + Send + Sync + 'static) {
+        if self.fd.irq_info(IrqIndex::Request).count == 0 {
+            return;
+        }
+        let Ok(event) = EventFd::new(EFD_NONBLOCK).map(Arc::new) else { return };
+        if let Ok(watch) = self.interrupts.watcher().watch(event.clone(), action)
+            && self.fd.set_eventfds(IrqIndex::Request, 0, &[event.as_raw_fd()]).is_ok()
+        {
+            *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        }
+    }
+
+    /// How each vector is armed.
+    pub fn report(&self) -> Vec<VectorReport> {
+        self.interrupts.report()
+    }
+
+    /// Which interrupts the guest wants, by its config space.
+    fn wanted(&self, state: &State) -> Wanted {
+        if let Some(msix) = state.msix.as_ref().filter(|msix| msix.enabled()) {
+            return Wanted::Msix(msix.vectors());
+        }
+        if let Some(states) = state.msi.and_then(|msi| msi.states(&state.config.own)) {
+            return Wanted::Msi(states.len());
+        }
+        let has_line = self.fd.irq_info(IrqIndex::Intx).count > 0;
+        if has_line && !state.config.intx_disabled() { Wanted::Intx } else { Wanted::Nothing }
+    }
+
+    /// Makes what is armed follow the guest's wishes; `changes` are those of the MSI-X table.
+    fn reconcile(&self, state: &mut State, changes: Vec<(usize, VectorState)>) {
+        let wanted = self.wanted(state);
+        let changes = match wanted {
+            Wanted::Msi(_) => VfioPci::msi_changes(state),
+            Wanted::Msix(_) | Wanted::Intx | Wanted::Nothing => {
+                state.msi_states.clear();
+                changes
+            }
+        };
+        self.interrupts.reconcile(wanted, &changes);
+    }
+
+    /// The MSI vectors that changed since the last look; all of them when MSI came on.
+    fn msi_changes(state: &mut State) -> Vec<(usize, VectorState)> {
+        let now = state.msi.and_then(|msi| msi.states(&state.config.own)).unwrap_or_default();
+        let before = std::mem::replace(&mut state.msi_states, now);
+        let same_count = before.len() == state.msi_states.len();
+        let now = state.msi_states.iter().copied().enumerate();
+        now.filter(|&(n, new)| !same_count || before.get(n) != Some(&new)).collect()
+    }
+
+    /// Lets the MSI-X machine do `work`, then makes its wishes true.
+    fn with_msix(&self, work: impl FnOnce(&mut Msix, &dyn VectorSink)) {
+        let mut state = self.lock();
+        let collect = Collect { changes: RefCell::default(), interrupts: &self.interrupts };
+        if let Some(msix) = &mut state.msix {
+            work(msix, &collect);
+        }
+        let changes = collect.changes.into_inner();
+        if !changes.is_empty() {
+            self.reconcile(&mut state, changes);
+        }
+    }
+
+    /// The guest resets the function: everything that is kept here starts again, and nothing is armed while the device
+    /// is being reset.
+    fn function_reset(&self, state: &mut State, offset: u16, data: &[u8]) {
+        let collect = Collect { changes: RefCell::default(), interrupts: &self.interrupts };
+        if let Some(msix) = &mut state.msix {
+            msix.reset(&collect);
+        }
+        state.config.reset();
+        state.msi_states.clear();
+        self.interrupts.reconcile(Wanted::Nothing, &[]);
+        state.config.push_command(&*self.fd);
+        // VFIO sees the bit and resets the function, with its config space saved and restored around it.
+        state.config.write(&*self.fd, offset, data);
+        self.reconcile(state, Vec::new());
+    }
+
+    fn places(&self, bar: u8) -> (Option<Area>, Option<Area>) {
+        let trapped = self.trapped.as_ref();
+        (trapped.and_then(|t| t.table_in(bar)), trapped.and_then(|t| t.pba_in(bar)))
+    }
+}
+
+fn host_lacks(bdf: Bdf, error: std::io::Error) -> VfioError {
+    VfioError::Device {
+        bdf,
+        what: format!("cannot be watched: {error}; raise the limit on open files (ulimit -n)"),
+    }
+}
+
+/// The place of `offset` within `area`.
+fn within(area: Option<Area>, offset: u64) -> Option<u64> {
+    area.filter(|area| (area.offset..area.end()).contains(&offset)).map(|area| offset - area.offset)
+}
+
+impl PciDevice for VfioPci {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        let state = self.lock();
+        state.config.read(&*self.fd, offset, data);
+        // MSI's pending bits: one dword, of which a guest may read a part.
+        if let Some(at) = state.msi.and_then(|msi| msi.pending_at()) {
+            for (n, byte) in (usize::from(offset)..).zip(data) {
+                if (at..at + 4).contains(&n) {
+                    let first = 8 * (n - at);
+                    *byte = (0..8)
+                        .fold(0, |bits, bit| bits | u8::from(self.interrupts.pending(first + bit)) << bit);
+                }
+            }
+        }
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        let mut state = self.lock();
+        if state.config.starts_reset(offset, data) {
+            self.function_reset(&mut state, offset, data);
+            return;
+        }
+        let before = state.config.own.command();
+        state.config.write(&*self.fd, offset, data);
+        if state.config.own.command() != before {
+            state.config.push_command(&*self.fd);
+        }
+        let collect = Collect { changes: RefCell::default(), interrupts: &self.interrupts };
+        if let (Some((at, ..)), State { msix: Some(msix), config, .. }) =
+            (state.config.places.msix, &mut *state)
+        {
+            msix.set_control(config.own.u16(at + 2), &collect);
+        }
+        self.reconcile(&mut state, collect.changes.into_inner());
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        let state = self.lock();
+        state.bars.windows(&state.config.own)
+    }
+
+    fn bar_mapped(&self, window: Window) {
+        if let Err(error) = self.bars.show(window) {
+            eprintln!("doorbell: {}: BAR {} is slow: {error}", self.bdf, window.bar);
+        }
+    }
+
+    fn bar_unmapped(&self, window: Window) {
+        self.bars.hide(window.bar);
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        let (table, pba) = self.places(bar);
+        if let Some(at) = within(table, offset) {
+            return self.with_msix(|msix, _| msix.table_read(at, data));
+        }
+        if let Some(at) = within(pba, offset) {
+            return self.with_msix(|msix, sink| msix.pba_read(at, data, sink));
+        }
+        if self.fd.read(bar.into(), offset, data).is_err() {
+            data.fill(0xff);
+        }
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        let (table, pba) = self.places(bar);
+        if let Some(at) = within(table, offset) {
+            return self.with_msix(|msix, sink| msix.table_write(at, data, sink));
+        }
+        if within(pba, offset).is_none() {
+            // A device that refuses a store behaves like one that ignores it.
+            let _ = self.fd.write(bar.into(), offset, data);
+        }
+    }
+}
+
+impl Drop for VfioPci {
+    fn drop(&mut self) {
+        self.interrupts.reconcile(Wanted::Nothing, &[]);
+        if self.fd.can_reset() {
+            // The kernel does so too when the last descriptor closes; now, no DMA is in flight when RAM is unmapped.
+            let _ = self.fd.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

@@ -1,0 +1,75 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::Bdf;
+
+/// How a passed-through device's interrupts reach the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IrqPath {
+    /// Device, eventfd, irqfd: the VMM is not involved.
+    #[default]
+    Kernel,
+    /// The VMM reads the eventfd and injects by `KVM_SIGNAL_MSI`.
+    User,
+}
+
+impl fmt::Display for IrqPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IrqPath::Kernel => "kernel",
+            IrqPath::User => "user",
+        })
+    }
+}
+
+/// `--vfio BDF[,irq=kernel|user]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VfioSpec {
+    /// The device.
+    pub bdf: Bdf,
+    /// Its interrupts.
+    pub irq: IrqPath,
+}
+
+impl FromStr for VfioSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<VfioSpec, String> {
+        let mut parts = text.split(',');
+        let bdf = parts.next().unwrap_or_default().parse().map_err(|e: super::NotABdf| e.to_string())?;
+        let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
+        for part in parts {
+            spec.irq = match part.split_once('=') {
+                Some(("irq", "kernel")) => IrqPath::Kernel,
+                Some(("irq", "user")) => IrqPath::User,
+                Some(("irq", other)) => return Err(format!("irq={other}: it takes kernel or user")),
+                _ => {
+                    return Err(format!(
+                        "'{part}' is no key of --vfio: it takes BDF,irq=kernel or BDF,irq=user"
+                    ));
+                }
+            };
+        }
+        Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_alone_means_the_kernel_path() {
+        let spec: VfioSpec = "01:00.0".parse().unwrap();
+        assert_eq!((spec.bdf.to_string().as_str(), spec.irq), ("0000:01:00.0", IrqPath::Kernel));
+        assert_eq!("01:00.0,irq=user".parse::<VfioSpec>().unwrap().irq, IrqPath::User);
+    }
+
+    #[test]
+    fn mistakes_say_what_is_allowed() {
+        let error = |text: &str| text.parse::<VfioSpec>().unwrap_err();
+        assert_eq!(error("01:00.0,irq=fast"), "irq=fast: it takes kernel or user");
+        assert!(error("01:00.0,irq").contains("BDF,irq=kernel"));
+        assert!(error("nvme0").contains("no PCI address"));
+    }
+}
