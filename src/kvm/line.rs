@@ -19,6 +19,11 @@ impl Line {
         Line { vm, gsi, asserted: Mutex::new(0) }
     }
 
+    /// The GSI of the pin.
+    pub fn gsi(&self) -> Gsi {
+        self.gsi
+    }
+
     fn change(&self, by: i32) {
         let mut asserted = self.asserted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *asserted > 0;

@@ -133,7 +133,7 @@ impl MappedBars {
     /// # Errors
     /// KVM refused a slot; accesses to that part exit to the VMM, which passes them on.
     pub fn show(&self, window: Window) -> Result<(), KvmError> {
-        if window.space != Space::Mmio || window.base % PAGE != 0 {
+        if window.space != Space::Mmio || !window.base.is_multiple_of(PAGE) {
             return Ok(());
         }
         let parts = self.mappings.iter().filter(|(bar, ..)| *bar == window.bar);

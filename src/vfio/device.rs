@@ -160,7 +160,12 @@ impl VfioPci {
         }
     }
 
-    /// How each vector is armed.
+    /// What the guest reaches without the VMM now: BAR, guest-physical address, length.
+    pub fn direct(&self) -> Vec<(u8, u64, u64)> {
+        self.bars.shown().into_iter().map(|(bar, range)| (bar, range.guest, range.len)).collect()
+    }
+
+    /// How each vector is or was armed, and what it came to.
     pub fn report(&self) -> Vec<VectorReport> {
         self.interrupts.report()
     }

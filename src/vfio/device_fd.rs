@@ -8,7 +8,7 @@ use super::region::{Area, Region};
 use super::sys;
 
 /// Which kind of interrupt: `VFIO_PCI_*_IRQ_INDEX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IrqIndex {
     /// The level line.
     Intx = 0,

@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::device_fd::{DeviceFd, IrqIndex};
 use super::intx::Intx;
+use super::ledger::Ledger;
 use super::watcher::{Watch, Watcher};
 use super::{Bdf, IrqPath};
 use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, Vm};
@@ -44,14 +45,18 @@ pub struct VectorReport {
     pub vector: usize,
     /// INTx, MSI or MSI-X.
     pub index: IrqIndex,
+    /// Whether it is armed now; if not, the rest is how it was.
+    pub armed: bool,
     /// Where the device's signal goes.
-    pub bound: Signals,
+    pub signals: Signals,
     /// Whether it is masked.
     pub masked: bool,
     /// Its GSI.
     pub gsi: Option<Gsi>,
     /// How often the VMM has read its eventfd.
     pub through_vmm: u64,
+    /// How often the host has handled it, by /proc/interrupts.
+    pub host: u64,
 }
 
 /// An MSI or MSI-X vector: two eventfds.
@@ -110,6 +115,7 @@ pub struct Interrupts {
     intx: Gsi,
     // Before the watcher: what is armed holds watches.
     armed: Mutex<Armed>,
+    ledger: Mutex<Ledger>,
     watcher: Watcher,
     complained: AtomicBool,
 }
@@ -125,7 +131,8 @@ impl Interrupts {
         watcher: Watcher,
     ) -> Interrupts {
         let (armed, complained) = (Mutex::new(Armed::Nothing), AtomicBool::new(false));
-        Interrupts { bdf, fd, vm, routes, path, intx, armed, watcher, complained }
+        let ledger = Mutex::new(Ledger::new(bdf));
+        Interrupts { bdf, fd, vm, routes, path, intx, armed, ledger, watcher, complained }
     }
 
     fn lock(&self) -> MutexGuard<'_, Armed> {
@@ -155,6 +162,7 @@ impl Interrupts {
                 Wanted::Msi(count) => *armed = Armed::Vectors(Lines::new(IrqIndex::Msi, count)),
                 Wanted::Msix(count) => *armed = Armed::Vectors(Lines::new(IrqIndex::Msix, count)),
             }
+            self.ledger().armed();
         }
         if let Armed::Vectors(lines) = &mut *armed {
             self.change(lines, changes);
@@ -171,17 +179,29 @@ impl Interrupts {
         }
     }
 
-    /// The vectors that have been armed, for people.
+    /// The vectors that are or have been armed, and what they came to.
     pub fn report(&self) -> Vec<VectorReport> {
-        match &*self.lock() {
+        let armed = self.lock();
+        let now = self.report_armed(&armed);
+        self.ledger().report(now)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report_armed(&self, armed: &Armed) -> Vec<VectorReport> {
+        match armed {
             Armed::Nothing => Vec::new(),
             Armed::Intx(intx) => vec![VectorReport {
                 vector: 0,
                 index: IrqIndex::Intx,
-                bound: if self.path == IrqPath::Kernel { Signals::Kernel } else { Signals::Vmm },
+                armed: true,
+                signals: if self.path == IrqPath::Kernel { Signals::Kernel } else { Signals::Vmm },
                 masked: false,
                 gsi: Some(self.intx),
                 through_vmm: intx.through_vmm(),
+                host: 0,
             }],
             Armed::Vectors(lines) => {
                 let report = |(vector, line): (usize, &Option<Line>)| {
@@ -189,10 +209,12 @@ impl Interrupts {
                     Some(VectorReport {
                         vector,
                         index: lines.index,
-                        bound: line.bound,
+                        armed: true,
+                        signals: line.bound,
                         masked: line.vector.state().masked,
                         gsi: line.vector.gsi().map(|(gsi, _)| gsi),
                         through_vmm: line.through_vmm.load(Ordering::Relaxed),
+                        host: 0,
                     })
                 };
                 lines.all.iter().enumerate().filter_map(report).collect()
@@ -206,6 +228,8 @@ impl Interrupts {
             Armed::Intx(_) => IrqIndex::Intx,
             Armed::Vectors(lines) => lines.index,
         };
+        let report = self.report_armed(armed);
+        self.ledger().disarming(report);
         // The source first; then irqfds and GSIs go with the value.
         if let Err(error) = self.fd.disable(index) {
             self.complain(&format!("{} cannot be switched off: {error}", index.name()));

@@ -100,7 +100,7 @@ fn what_comes_while_masked_is_pending_and_delivered_once() {
         let bench = bench(path, true);
         bench.set(4, unmasked(4));
         bench.set(4, masked(4));
-        assert_eq!(bench.interrupts.report()[0].bound, Signals::Vmm, "the second eventfd");
+        assert_eq!(bench.interrupts.report()[0].signals, Signals::Vmm, "the second eventfd");
         assert!(!bench.interrupts.pending(4));
         bench.fire(4);
         assert!(bench.interrupts.pending(4), "before the VMM's thread has seen it");
@@ -195,7 +195,7 @@ fn without_a_free_gsi_a_vector_goes_through_the_vmm() {
     let kvm: (Arc<dyn Vm>, _) = (vm.clone(), routes);
     let interrupts = Interrupts::new(bdf, fd.clone(), kvm, IrqPath::Kernel, 17, Watcher::new().unwrap());
     interrupts.reconcile(MSIX, &[(0, unmasked(1)), (1, unmasked(2))]);
-    let bound: Vec<_> = interrupts.report().iter().map(|r| r.bound).collect();
+    let bound: Vec<_> = interrupts.report().iter().map(|r| r.signals).collect();
     assert_eq!(bound, [Signals::Kernel, Signals::Vmm]);
     assert!(fd.fire(IrqIndex::Msix, 1));
     interrupts.watcher().turn();
@@ -250,8 +250,8 @@ proptest! {
                 Op::Turn => bench.interrupts.watcher().turn(),
             }
             take(&mut got, &mut owed);
-            for n in 0..4 {
-                prop_assert!(!bench.interrupts.pending(n) || owed[n], "vector {n} pending without cause");
+            for (n, owed) in owed.iter().enumerate() {
+                prop_assert!(!bench.interrupts.pending(n) || *owed, "vector {n} pending without cause");
             }
         }
         for n in 0..4 {
