@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::backend::{BackendKind, Disk, DiskError};
 use crate::cli::disk::{DiskConfig, IoThreadChoice};
 use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
+use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
+use crate::vfio::{Dma, Ground, Guest, Host, VfioError, VfioPci, VfioSpec};
 use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
 
 /// What to put together.
@@ -44,6 +46,9 @@ pub enum AssemblyError {
     /// A loop.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
+    /// A passed-through device.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
     /// A disk asks for a thread that there is not.
     #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
         0 => "is none".to_string(),
@@ -64,6 +69,9 @@ pub enum AssemblyError {
 pub struct Assembly {
     machine: Machine,
     disks: Vec<Arc<VirtioBlk>>,
+    vfio: Vec<Arc<VfioPci>>,
+    /// The address space of the passed-through devices, and memory slots for their BARs; made with the first one.
+    passthrough: Option<(Arc<Dma>, Arc<MemorySlots>)>,
     main: Option<EventLoop>,
     threads: Vec<Option<IoThread>>,
 }
@@ -95,7 +103,14 @@ impl Assembly {
             need.map(|uring| IoThread::spawn(loop_config(uring))).transpose()
         });
         let threads = threads.collect::<Result<Vec<_>, _>>()?;
-        let mut this = Assembly { machine, disks: Vec::new(), main: Some(main), threads };
+        let mut this = Assembly {
+            machine,
+            disks: Vec::new(),
+            vfio: Vec::new(),
+            passthrough: None,
+            main: Some(main),
+            threads,
+        };
         let mut turn = 0;
         for (disk, config) in disks {
             let loops = this.loops(config.iothread, turn);
@@ -151,6 +166,36 @@ impl Assembly {
         self.machine.add_pci_device(device.clone())?;
         self.disks.push(device);
         Ok(())
+    }
+
+    /// Gives a device of the host to the guest. Before the machine runs.
+    ///
+    /// # Errors
+    /// [`AssemblyError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
+    pub fn add_vfio(&mut self, spec: VfioSpec) -> Result<(), AssemblyError> {
+        let (vm, memory) = (self.machine.vm(), self.machine.memory());
+        let (dma, slots) = self.passthrough.get_or_insert_with(|| {
+            let guest = Guest { vm: vm.clone(), memory };
+            (Dma::new(Host::real(), Some(guest)), MemorySlots::new(vm.clone()))
+        });
+        let (dma, slots) = (dma.clone(), slots.clone());
+        let fd = Arc::new(dma.open(spec.bdf)?);
+        let (_, line) = self.machine.next_slot()?;
+        let ground = Ground { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
+        let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma))?;
+        let exit = self.machine.exit_latch();
+        device.on_request(move || {
+            eprintln!("doorbell: the host wants {} back; the run ends", spec.bdf);
+            exit.request(ExitReason::Stopped);
+        });
+        self.machine.add_pci_device(device.clone())?;
+        self.vfio.push(device);
+        Ok(())
+    }
+
+    /// The passed-through devices.
+    pub fn vfio(&self) -> &[Arc<VfioPci>] {
+        &self.vfio
     }
 
     /// Lets the main loop hear the guest's EOI of a level interrupt.

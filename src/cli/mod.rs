@@ -92,6 +92,7 @@ impl From<AssemblyError> for Failure {
     fn from(error: AssemblyError) -> Failure {
         let code = match error {
             AssemblyError::Machine(error) => return error.into(),
+            AssemblyError::Vfio(error) => return error.into(),
             AssemblyError::Disk(ref error) => disk_code(error),
             AssemblyError::Virtio(VirtioError::Config(_)) | AssemblyError::NoThread { .. } => 2,
             AssemblyError::Virtio(_) | AssemblyError::Dataplane(_) => 3,

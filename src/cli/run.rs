@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
 use super::disk::{DiskConfig, parse_size};
 use super::stats::StatsFile;
+use super::{Failure, vfio};
 use crate::assembly::{Assembly, AssemblyConfig, ThreadConfig};
 use crate::dataplane::{EventLoop, Flow};
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
+use crate::vfio::VfioSpec;
 
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
@@ -46,6 +47,10 @@ pub struct RunArgs {
     ///   complete=auto|irqfd|signal-msi, event-idx=on|off, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
+    /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
+    /// through the kernel alone (irq=kernel, the default) or through the VMM (irq=user)
+    #[arg(long, value_name = "BDF[,irq=kernel|user]")]
+    vfio: Vec<VfioSpec>,
     /// I/O threads, 1 to 16; the queues of disks with iothread=auto are spread over them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     iothreads: u8,
@@ -92,12 +97,16 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         ],
     };
     let mut assembly = Assembly::new(config)?;
+    for spec in args.vfio {
+        assembly.add_vfio(spec)?;
+    }
     let exit = assembly.machine().exit_latch();
     if let Some(main) = assembly.main_loop() {
         watch_signals(main, signals, exit)
             .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
     }
     let ended = assembly.run();
+    vfio::summary(assembly.vfio());
     if let Some(stats) = stats {
         stats.write(&assembly)?;
     }

@@ -35,8 +35,11 @@ impl StatsFile {
 
     /// Writes the counts of a machine that has stopped.
     pub(super) fn write(mut self, assembly: &Assembly) -> Result<(), Failure> {
-        let stats =
-            Stats { schema: SCHEMA, disks: assembly.disks().iter().map(|d| DiskStats::of(d)).collect() };
+        let stats = Stats {
+            schema: SCHEMA,
+            disks: assembly.disks().iter().map(|d| DiskStats::of(d)).collect(),
+            vfio: assembly.vfio().iter().map(|d| super::vfio::stats(d)).collect(),
+        };
         let written = self
             .file
             .set_len(0)
@@ -54,6 +57,7 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
 struct Stats {
     schema: &'static str,
     disks: Vec<DiskStats>,
+    vfio: Vec<serde_json::Value>,
 }
 
 #[derive(Serialize)]

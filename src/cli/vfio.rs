@@ -1,10 +1,12 @@
 //! `doorbell vfio`: devices of the host that can be given to a guest.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::Failure;
-use crate::vfio::{self, Bdf, Host, HostDevice, VfioError};
+use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, Posting, VectorReport, VfioError, VfioPci};
 
 /// See, claim and try devices for passthrough.
 #[derive(Debug, Args)]
@@ -164,4 +166,59 @@ fn bind(host: &Host, bdf: Bdf) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// What the interrupts of a run's passed-through devices came to, on standard error.
+pub(super) fn summary(devices: &[Arc<VfioPci>]) {
+    for device in devices {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["vector", "armed by", "GSI", "host interrupts", "through the VMM"]);
+        for report in device.report() {
+            table.add_row([
+                report.name(),
+                armed_by(&report).into(),
+                report.gsi.map_or("-".into(), |gsi| gsi.to_string()),
+                report.host.to_string(),
+                report.through_vmm.to_string(),
+            ]);
+        }
+        eprintln!(
+            "\n{} with irq={}; interrupts as the host counted them:\n{}",
+            device.bdf(),
+            device.path(),
+            table.trim_fmt()
+        );
+    }
+    if !devices.is_empty() {
+        eprintln!(
+            "The guest's own counts are in its /proc/interrupts: equal to the host's where the host handles each one, ahead of \
+             them where interrupts are posted.\nPosted interrupts: {}",
+            Posting::look(&Host::real())
+        );
+    }
+}
+
+/// How a vector reaches the guest while it is not masked.
+fn armed_by(report: &VectorReport) -> &'static str {
+    match (report.direct, report.index) {
+        (true, IrqIndex::Intx) => "level irqfd with resamplefd",
+        (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
+        (true, _) => "irqfd",
+        (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
+    }
+}
+
+/// The same for `--stats`.
+pub(super) fn stats(device: &VfioPci) -> serde_json::Value {
+    let vectors = device.report().into_iter().map(|report| {
+        serde_json::json!({
+            "name": report.name(), "armed": report.armed, "armed_by": armed_by(&report),
+            "masked": report.masked, "gsi": report.gsi,
+            "host": report.host, "through_vmm": report.through_vmm,
+        })
+    });
+    serde_json::json!({
+        "device": device.bdf().to_string(), "irq": device.path().to_string(), "vectors": vectors.collect::<Vec<_>>(),
+    })
 }

@@ -49,6 +49,8 @@ pub struct VectorReport {
     pub armed: bool,
     /// Where the device's signal goes.
     pub signals: Signals,
+    /// Whether it goes to the irqfd when it is not masked.
+    pub direct: bool,
     /// Whether it is masked.
     pub masked: bool,
     /// Its GSI.
@@ -198,6 +200,7 @@ impl Interrupts {
                 index: IrqIndex::Intx,
                 armed: true,
                 signals: if self.path == IrqPath::Kernel { Signals::Kernel } else { Signals::Vmm },
+                direct: self.path == IrqPath::Kernel,
                 masked: false,
                 gsi: Some(self.intx),
                 through_vmm: intx.through_vmm(),
@@ -211,6 +214,7 @@ impl Interrupts {
                         index: lines.index,
                         armed: true,
                         signals: line.bound,
+                        direct: self.path == IrqPath::Kernel && line.vector.via_irqfd(),
                         masked: line.vector.state().masked,
                         gsi: line.vector.gsi().map(|(gsi, _)| gsi),
                         through_vmm: line.through_vmm.load(Ordering::Relaxed),

@@ -117,6 +117,7 @@ mod tests {
             index: IrqIndex::Msix,
             armed: true,
             signals: Signals::Vmm,
+            direct: false,
             masked: false,
             gsi: None,
             through_vmm,
