@@ -23,6 +23,9 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Check the flags, say what would be measured, and end
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     linux: linux::LinuxArgs,
 }
@@ -34,11 +37,18 @@ enum Guest {
 
 /// Measures, prints the table, writes the JSON; answers the exit code.
 pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
-    // Before minutes of measuring, not after.
-    let output = Output::prepare(args.json)?;
-    let report = match args.guest {
-        Guest::Linux => crate::bench::linux::run(&args.linux.bench()?)?,
-    };
-    output.write(&render(&report), &report)?;
+    match args.guest {
+        Guest::Linux => {
+            let bench = args.linux.bench()?;
+            if args.dry_run {
+                println!("{bench}");
+                return Ok(0);
+            }
+            // Before minutes of measuring, not after.
+            let output = Output::prepare(args.json)?;
+            let report = crate::bench::linux::run(&bench)?;
+            output.write(&render(&report), &report)?;
+        }
+    }
     Ok(0)
 }

@@ -20,6 +20,7 @@ mod watch;
 pub use job::Job;
 pub use watch::Progress;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -76,6 +77,16 @@ pub struct LinuxBench {
     pub poll_us: u64,
     /// How progress is shown.
     pub progress: Progress,
+}
+
+impl fmt::Display for LinuxBench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: Vec<String>| names.join(", ");
+        let jobs = list(self.plan.jobs.iter().map(ToString::to_string).collect());
+        let paths = list(self.plan.paths.iter().map(ToString::to_string).collect());
+        let (steps, each) = (self.plan.steps().len(), self.runtime_s);
+        write!(f, "{jobs} on {paths}: {} rounds, {steps} measurements of {each} s", self.plan.rounds)
+    }
 }
 
 /// Why there is no result.

@@ -1,4 +1,4 @@
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::*;
 
@@ -66,5 +66,13 @@ fn nonsense_is_refused_in_a_sentence() {
     for (line, wanted) in cases {
         let error = bench(line).unwrap_err();
         assert!(error.contains(wanted), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_script_that_passes_the_flags_on_names_them_all() {
+    let script = include_str!("../../../scripts/bench");
+    for flag in Line::command().get_arguments().filter_map(|arg| arg.get_long()) {
+        assert!(script.contains(&format!("\n  --{flag} ")), "scripts/bench --help lacks --{flag}");
     }
 }
