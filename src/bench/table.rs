@@ -70,7 +70,7 @@ pub fn render(report: &Report) -> String {
     let differs = |name: &fn(&Row) -> Option<String>| rows.iter().any(|r| name(r) != name(&rows[0]));
     let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(|(_, name)| differs(name));
     let mut lines = vec![heading(report, &common)];
-    lines.extend([TIMES, COUNTS].map(|columns| table(rows, &names, columns)));
+    lines.extend([TIMES, COUNTS].map(|columns| table(rows, &names, columns) + "\n"));
     lines.push(format!("host: {}", report.host.sentence()));
     lines.extend(warnings(rows));
     lines.join("\n")

@@ -1,34 +1,23 @@
 //! The host's counters at one moment, and what was added between two.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::assembly::Assembly;
-use crate::dataplane::{Interrupt, LoopHandle};
+use crate::bench::counts::DiskCounts;
+use crate::dataplane::LoopHandle;
 use crate::machine::vcpu::ExitCounters;
 use crate::virtio::VirtioBlk;
 
-/// Counts since the start, or between two moments. `None`: this host cannot tell.
+/// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host cannot tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that the disk completed.
-    pub requests: u64,
-    /// Interrupts by irqfd.
-    pub irqfd: u64,
-    /// Interrupts by KVM_SIGNAL_MSI.
-    pub signal_msi: u64,
-    /// Interrupts by any path.
-    pub interrupts: u64,
-    /// Batches without an interrupt.
-    pub suppressed: u64,
+    /// The disk's.
+    pub disk: DiskCounts,
     /// Kicks by ioeventfd.
     pub kicks_ioeventfd: Option<u64>,
-    /// Kicks by exit.
-    pub kicks_exit: u64,
-    /// Kicks by exit that should not have been.
-    pub kicks_missed: u64,
-    /// System calls of the disk's I/O thread.
-    pub syscalls: u64,
+    /// Waits of the disk's I/O thread, a system call each.
+    pub waits: u64,
     /// Exits of all vCPUs to the VMM.
     pub exits_to_user: u64,
     /// Exits of all vCPUs.
@@ -38,52 +27,37 @@ pub struct Counts {
 impl Counts {
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &Counts) -> Counts {
-        let option = |a: Option<u64>, b: Option<u64>| Some(a?.wrapping_sub(b?));
+        let option = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
         Counts {
-            requests: self.requests.wrapping_sub(earlier.requests),
-            irqfd: self.irqfd.wrapping_sub(earlier.irqfd),
-            signal_msi: self.signal_msi.wrapping_sub(earlier.signal_msi),
-            interrupts: self.interrupts.wrapping_sub(earlier.interrupts),
-            suppressed: self.suppressed.wrapping_sub(earlier.suppressed),
+            disk: self.disk.since(&earlier.disk),
             kicks_ioeventfd: option(self.kicks_ioeventfd, earlier.kicks_ioeventfd),
-            kicks_exit: self.kicks_exit.wrapping_sub(earlier.kicks_exit),
-            kicks_missed: self.kicks_missed.wrapping_sub(earlier.kicks_missed),
-            syscalls: self.syscalls.wrapping_sub(earlier.syscalls),
-            exits_to_user: self.exits_to_user.wrapping_sub(earlier.exits_to_user),
+            waits: self.waits - earlier.waits,
+            exits_to_user: self.exits_to_user - earlier.exits_to_user,
             exits: option(self.exits, earlier.exits),
         }
     }
 
-    /// Both together: the same row in another round.
-    pub fn plus(&self, other: &Counts) -> Counts {
+    /// Adds `more`: the same row in another round.
+    pub fn add(&mut self, more: &Counts) {
         let option = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
-        Counts {
-            requests: self.requests + other.requests,
-            irqfd: self.irqfd + other.irqfd,
-            signal_msi: self.signal_msi + other.signal_msi,
-            interrupts: self.interrupts + other.interrupts,
-            suppressed: self.suppressed + other.suppressed,
-            kicks_ioeventfd: option(self.kicks_ioeventfd, other.kicks_ioeventfd),
-            kicks_exit: self.kicks_exit + other.kicks_exit,
-            kicks_missed: self.kicks_missed + other.kicks_missed,
-            syscalls: self.syscalls + other.syscalls,
-            exits_to_user: self.exits_to_user + other.exits_to_user,
-            exits: option(self.exits, other.exits),
-        }
+        self.disk.add(&more.disk);
+        self.kicks_ioeventfd = option(self.kicks_ioeventfd, more.kicks_ioeventfd);
+        self.waits += more.waits;
+        self.exits_to_user += more.exits_to_user;
+        self.exits = option(self.exits, more.exits);
+    }
+
+    /// System calls of the disk's I/O thread.
+    pub fn syscalls(&self) -> u64 {
+        self.disk.syscalls + self.waits
     }
 }
 
 /// Where the counts of each disk are read.
 pub struct Sources {
-    disks: Vec<DiskSource>,
+    /// Each with its I/O thread, which serves this disk only.
+    disks: Vec<(Arc<VirtioBlk>, Option<LoopHandle>)>,
     vcpus: Vec<Arc<ExitCounters>>,
-}
-
-struct DiskSource {
-    device: Arc<VirtioBlk>,
-    interrupts: Vec<Interrupt>,
-    /// The I/O thread, which serves this disk only.
-    thread: Option<LoopHandle>,
 }
 
 impl Sources {
@@ -91,11 +65,7 @@ impl Sources {
     pub fn of(assembly: &Assembly) -> Sources {
         // Every one of them runs: each has its disk.
         let threads = assembly.io_loops();
-        let disk = |(n, device): (usize, &Arc<VirtioBlk>)| DiskSource {
-            device: device.clone(),
-            interrupts: device.interrupts(),
-            thread: threads.get(n).cloned(),
-        };
+        let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());
         Sources {
             disks: assembly.disks().iter().enumerate().map(disk).collect(),
             vcpus: assembly.machine().exit_counters().to_vec(),
@@ -106,33 +76,14 @@ impl Sources {
     pub fn read(&self) -> Vec<Counts> {
         let exits_to_user = self.vcpus.iter().map(|vcpu| vcpu.total()).sum();
         let exits = self.vcpus.iter().map(|vcpu| vcpu.all_exits()).sum();
-        self.disks.iter().map(|disk| Counts { exits_to_user, exits, ..disk.read() }).collect()
-    }
-}
-
-impl DiskSource {
-    fn read(&self) -> Counts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut counts = Counts { kicks_ioeventfd: Some(0), ..Counts::default() };
-        for (n, queue) in self.device.view().queues.iter().enumerate() {
-            let caught = counts.kicks_ioeventfd.zip(self.device.kicks_ioeventfd(n));
-            counts.kicks_ioeventfd = caught.map(|(sum, kicks)| sum + kicks);
-            counts.kicks_exit += queue.kicks_exit;
-            counts.kicks_missed += queue.kicks_missed;
-        }
-        for queue in self.device.counters() {
-            counts.requests += load(&queue.requests);
-            counts.suppressed += load(&queue.suppressed);
-            counts.syscalls += load(&queue.system_calls);
-        }
-        for interrupt in &self.interrupts {
-            let sent = interrupt.counts();
-            counts.irqfd += load(&sent.irqfd);
-            counts.signal_msi += load(&sent.signal_msi);
-            counts.interrupts += load(&sent.irqfd) + load(&sent.signal_msi) + load(&sent.intx);
-        }
-        counts.syscalls += self.thread.iter().map(|thread| load(&thread.counters().waits)).sum::<u64>();
-        counts
+        let counts = |(disk, thread): &(Arc<VirtioBlk>, Option<LoopHandle>)| Counts {
+            disk: DiskCounts::of(disk),
+            kicks_ioeventfd: (0..disk.counters().len()).map(|n| disk.kicks_ioeventfd(n)).sum(),
+            waits: thread.as_ref().map_or(0, |thread| thread.counters().waits.load(Ordering::Relaxed)),
+            exits_to_user,
+            exits,
+        };
+        self.disks.iter().map(counts).collect()
     }
 }
 
@@ -142,16 +93,11 @@ mod tests {
 
     #[test]
     fn what_one_of_two_moments_cannot_tell_stays_unknown() {
-        let early = Counts { requests: 10, kicks_ioeventfd: Some(3), exits: None, ..Counts::default() };
-        let late = Counts { requests: 25, kicks_ioeventfd: Some(8), exits: Some(9), ..Counts::default() };
-        let delta = late.since(&early);
-        assert_eq!((delta.requests, delta.kicks_ioeventfd, delta.exits), (15, Some(5), None));
-        let sum = delta.plus(&Counts {
-            requests: 1,
-            kicks_ioeventfd: Some(1),
-            exits: Some(1),
-            ..Counts::default()
-        });
-        assert_eq!((sum.requests, sum.kicks_ioeventfd, sum.exits), (16, Some(6), None));
+        let early = Counts { waits: 10, kicks_ioeventfd: Some(3), exits: None, ..Counts::default() };
+        let late = Counts { waits: 25, kicks_ioeventfd: Some(8), exits: Some(9), ..Counts::default() };
+        let mut sum = late.since(&early);
+        assert_eq!((sum.waits, sum.kicks_ioeventfd, sum.exits), (15, Some(5), None));
+        sum.add(&Counts { waits: 1, kicks_ioeventfd: Some(1), exits: Some(1), ..Counts::default() });
+        assert_eq!((sum.syscalls(), sum.kicks_ioeventfd, sum.exits), (16, Some(6), None));
     }
 }

@@ -78,15 +78,14 @@ mod tests {
     fn a_store_reads_the_counters() {
         let (sender, marks) = crossbeam_channel::unbounded();
         let reads = AtomicU64::new(0);
-        let read =
-            move || vec![Counts { requests: reads.fetch_add(1, Ordering::Relaxed), ..Counts::default() }];
+        let read = move || vec![Counts { waits: reads.fetch_add(1, Ordering::Relaxed), ..Counts::default() }];
         let marker = Marker { read: Box::new(read), marks: sender };
         marker.write(0, &value(0x1234, BEGIN).to_le_bytes());
         marker.write(0, &[1, 0]);
         marker.write(2, &[1, 0]);
         marker.write(0, &[0; 8]);
         marker.write(0, &value(1, END).to_le_bytes());
-        let got: Vec<_> = marks.try_iter().map(|m| (m.step, m.what, m.counts[0].requests)).collect();
+        let got: Vec<_> = marks.try_iter().map(|m| (m.step, m.what, m.counts[0].waits)).collect();
         assert_eq!(got, [(0x1234, BEGIN, 0), (1, END, 1)]);
         let mut data = [0; 2];
         marker.read(0, &mut data);

@@ -115,7 +115,12 @@ fn disk_interrupts(text: &str, device: &str) -> u64 {
 fn fill(named: Row, samples: &[Sample]) -> Row {
     let mut latency = Histogram::default();
     samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
-    let counts = samples.iter().map(|sample| sample.counts).reduce(|a, b| a.plus(&b)).unwrap_or_default();
+    let total = |mut sum: Counts, more: Counts| {
+        sum.add(&more);
+        sum
+    };
+    let counts = samples.iter().map(|sample| sample.counts).reduce(total).unwrap_or_default();
+    let disk = counts.disk;
     let (requests, seconds) =
         samples.iter().fold((0, 0.0), |sum, s| (sum.0 + s.fio.requests, sum.1 + s.fio.seconds));
     Row {
@@ -127,18 +132,18 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
         p90_ns: latency.percentile(90.0),
         p99_ns: latency.percentile(99.0),
         p999_ns: latency.percentile(99.9),
-        requests: Some(counts.requests),
-        interrupts: Some(counts.interrupts),
-        interrupts_irqfd: Some(counts.irqfd),
-        interrupts_signal_msi: Some(counts.signal_msi),
+        requests: Some(disk.requests),
+        interrupts: Some(disk.interrupts()),
+        interrupts_irqfd: Some(disk.irqfd),
+        interrupts_signal_msi: Some(disk.signal_msi),
         guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
-        interrupts_suppressed: Some(counts.suppressed),
+        interrupts_suppressed: Some(disk.suppressed),
         kicks_ioeventfd: counts.kicks_ioeventfd,
-        kicks_exit: Some(counts.kicks_exit),
-        kicks_missed: Some(counts.kicks_missed),
+        kicks_exit: Some(disk.kicks_exit),
+        kicks_missed: Some(disk.kicks_missed),
         exits: counts.exits,
         exits_to_user: Some(counts.exits_to_user),
-        iothread_syscalls: Some(counts.syscalls),
+        iothread_syscalls: Some(counts.syscalls()),
         ..named
     }
 }

@@ -47,12 +47,11 @@ fn marks(plan: &Plan<Job>, ios: u64) -> Vec<Mark> {
             marks.push(Mark { step: number as u16, what, at: Instant::now(), counts: counts.to_vec() })
         };
         mark(&counts, BEGIN);
-        let disk = &mut counts[step.path];
-        disk.requests += ios;
-        disk.interrupts += ios / 2;
-        disk.irqfd += if step.path == 0 { ios / 2 } else { 0 };
-        disk.kicks_ioeventfd = Some(disk.kicks_ioeventfd.unwrap() + ios);
-        disk.kicks_exit += 1;
+        let this = &mut counts[step.path];
+        this.disk.requests += ios;
+        *if step.path == 0 { &mut this.disk.irqfd } else { &mut this.disk.signal_msi } += ios / 2;
+        this.disk.kicks_exit += 1;
+        this.kicks_ioeventfd = Some(this.kicks_ioeventfd.unwrap() + ios);
         for disk in &mut counts {
             disk.exits_to_user += 1 + EXITS_PER_MARK;
         }

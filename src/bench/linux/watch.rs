@@ -91,7 +91,7 @@ impl Watch {
 
 /// Requests a second between two marks, fio's start included: good enough to watch.
 fn rate(begin: &Mark, end: &Mark) -> Option<f64> {
-    let requests: u64 = begin.counts.iter().zip(&end.counts).map(|(b, e)| e.since(b).requests).sum();
+    let requests: u64 = begin.counts.iter().zip(&end.counts).map(|(b, e)| e.since(b).disk.requests).sum();
     let seconds = end.at.duration_since(begin.at).as_secs_f64();
     (seconds > 0.0).then(|| requests as f64 / seconds)
 }

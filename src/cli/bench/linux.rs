@@ -19,7 +19,7 @@ const QUICK_JOBS: &str = "rand-read-1,rand-read-32";
 const PATHS: &str = "irqfd,signal-msi";
 /// Rounds and seconds of each step.
 const FULL: (usize, f64) = (6, 4.0);
-const QUICK: (usize, f64) = (4, 1.0);
+const QUICK: (usize, f64) = (6, 1.0);
 
 #[derive(Debug, Args)]
 pub(super) struct LinuxArgs {
@@ -32,7 +32,7 @@ pub(super) struct LinuxArgs {
     /// Where vmlinux and initrd are
     #[arg(long, value_name = "DIR", env = "DOORBELL_GUEST", default_value = "target/guest")]
     guest_dir: PathBuf,
-    /// Fewer jobs, shorter: rand-read-1 and rand-read-32, 4 rounds of 1 s
+    /// Fewer jobs, shorter: rand-read-1 and rand-read-32, 6 rounds of 1 s
     #[arg(long)]
     quick: bool,
     /// How often everything is measured [default: 6]
