@@ -11,14 +11,20 @@
 //! | 1 | it failed while it ran: the guest crashed (triple fault, an instruction that KVM cannot run), or a bug |
 //! | 2 | wrong use: unknown flags, keys or values, numbers out of range |
 //! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory |
-//! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk) |
+//! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
 
 mod bench;
 mod check;
+mod ctl;
 pub mod disk;
+mod inspect;
+mod inspect_text;
+mod observed;
+mod out_file;
 mod run;
 mod stats;
+mod trace;
 mod vfio;
 
 use std::process::ExitCode;
@@ -28,6 +34,8 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::assembly::AssemblyError;
 use crate::backend::DiskError;
 use crate::machine::MachineError;
+use crate::observe::control::{ControlError, ServeError};
+use crate::observe::kernel::EvidenceError;
 use crate::virtio::VirtioError;
 
 const EXIT_CODES: &str = "\
@@ -51,7 +59,10 @@ struct Cli {
 enum Verb {
     Bench(Box<bench::BenchArgs>),
     Check(check::CheckArgs),
+    Ctl(ctl::CtlArgs),
+    Inspect(inspect::InspectArgs),
     Run(run::RunArgs),
+    Trace(trace::TraceArgs),
     Vfio(vfio::VfioArgs),
 }
 
@@ -101,6 +112,33 @@ impl From<AssemblyError> for Failure {
     }
 }
 
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Failure {
+        let code = match &error {
+            ControlError::Gone(_) | ControlError::Silent(_) => 1,
+            ControlError::Refused(refusal) => match refusal.kind.as_str() {
+                "usage" => 2,
+                "busy" => 4,
+                _ => 1,
+            },
+            _ => 4,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Failure {
+        Failure { code: 4, message: error.to_string() }
+    }
+}
+
+impl From<EvidenceError> for Failure {
+    fn from(error: EvidenceError) -> Failure {
+        Failure::host(error.to_string())
+    }
+}
+
 fn disk_code(error: &DiskError) -> u8 {
     match error {
         DiskError::NeedsPath { .. }
@@ -118,7 +156,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.verb {
             Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
+            Verb::Ctl(args) => ctl::run(args),
+            Verb::Inspect(args) => inspect::run(args),
             Verb::Run(args) => run::run(args),
+            Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
         },
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::disk::{DiskConfig, parse_size};
+use super::observed::ObserveArgs;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
 use crate::assembly::{Assembly, AssemblyConfig, ThreadConfig};
@@ -60,6 +61,8 @@ pub struct RunArgs {
     /// Write what each disk did (requests, kicks and interrupts by path) to FILE as JSON when the run ends
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    #[command(flatten)]
+    observe: ObserveArgs,
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
@@ -105,8 +108,10 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         watch_signals(main, signals, exit)
             .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
     }
+    let observed = args.observe.start(&mut assembly)?;
     let ended = assembly.run();
     vfio::summary(assembly.vfio());
+    observed.finish()?;
     if let Some(stats) = stats {
         stats.write(&assembly)?;
     }
@@ -118,7 +123,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
 }
 
 /// Takes the signals that ask a process to end out of their default handling; answers a descriptor to read them from.
-fn block_signals() -> io::Result<OwnedFd> {
+pub(super) fn block_signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialized by sigemptyset before it is used; the descriptor is checked and owned here.
     unsafe {
         let mut set = std::mem::zeroed();

@@ -1,13 +1,12 @@
 //! `--stats FILE`: what each disk of a run did, as JSON.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
 use super::Failure;
+use super::out_file::OutFile;
 use crate::assembly::Assembly;
 use crate::dataplane::{InterruptCounts, QueueCounters};
 use crate::virtio::{QueueView, VirtioBlk};
@@ -15,42 +14,22 @@ use crate::virtio::{QueueView, VirtioBlk};
 /// Name and version of the format.
 const SCHEMA: &str = "doorbell-stats/1";
 
-/// A file that was opened before the guest started, so that a mistake in its name costs no run.
-pub(super) struct StatsFile {
-    path: PathBuf,
-    file: File,
-}
+/// Where the counts go.
+pub(super) struct StatsFile(OutFile);
 
 impl StatsFile {
     pub(super) fn create(path: &Path) -> Result<StatsFile, Failure> {
-        // What is in it stays until there is something to put in its place.
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|error| failure(path, &error))?;
-        Ok(StatsFile { path: path.into(), file })
+        OutFile::create("--stats", path).map(StatsFile)
     }
 
     /// Writes the counts of a machine that has stopped.
-    pub(super) fn write(mut self, assembly: &Assembly) -> Result<(), Failure> {
-        let stats = Stats {
+    pub(super) fn write(self, assembly: &Assembly) -> Result<(), Failure> {
+        self.0.write_pretty_json(&Stats {
             schema: SCHEMA,
-            disks: assembly.disks().iter().map(|d| DiskStats::of(d)).collect(),
-            vfio: assembly.vfio().iter().map(|d| super::vfio::stats(d)).collect(),
-        };
-        let written = self
-            .file
-            .set_len(0)
-            .and_then(|()| serde_json::to_writer_pretty(&self.file, &stats).map_err(io::Error::from))
-            .and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(|error| failure(&self.path, &error))
+            disks: assembly.disks().iter().map(|disk| DiskStats::of(disk)).collect(),
+            vfio: assembly.vfio().iter().map(|device| super::vfio::stats(device)).collect(),
+        })
     }
-}
-
-fn failure(path: &Path, error: &io::Error) -> Failure {
-    Failure { code: 4, message: format!("--stats: {} cannot be written: {error}", path.display()) }
 }
 
 #[derive(Serialize)]

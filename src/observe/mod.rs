@@ -9,7 +9,7 @@ pub mod inspect;
 pub mod kernel;
 mod msi;
 mod proc_interrupts;
-mod text;
+pub(crate) mod text;
 mod threads;
 pub mod trace;
 

@@ -96,13 +96,13 @@ impl Client {
         if text.last() != Some(&b'\n') {
             return Err(ControlError::Gone(self.path.clone()));
         }
-        let answer: Answer = serde_json::from_slice(&text).map_err(foreign)?;
+        let answer: Answer<T> = serde_json::from_slice(&text).map_err(foreign)?;
         if let Some(refusal) = answer.error {
             return Err(ControlError::Refused(refusal));
         }
         if answer.doorbell != PROTOCOL {
             return Err(ControlError::Foreign(self.path.clone()));
         }
-        serde_json::from_value(answer.ok.unwrap_or_default()).map_err(foreign)
+        answer.ok.ok_or_else(|| ControlError::Foreign(self.path.clone()))
     }
 }

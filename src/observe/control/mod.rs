@@ -63,13 +63,14 @@ struct Call {
     request: Request,
 }
 
-/// A line from the server: `ok` or `error`.
+/// A line from the server: `ok` or `error`. Typed, so that a long trace is never held as a tree of values.
 #[derive(Debug, Serialize, Deserialize)]
-struct Answer {
+struct Answer<T> {
     doorbell: u32,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    ok: Option<serde_json::Value>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    // Not `default`, which would ask T for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ok: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Refusal>,
 }
 
@@ -88,8 +89,8 @@ impl Refusal {
     }
 }
 
-impl From<Result<serde_json::Value, Refusal>> for Answer {
-    fn from(result: Result<serde_json::Value, Refusal>) -> Answer {
+impl<T> From<Result<T, Refusal>> for Answer<T> {
+    fn from(result: Result<T, Refusal>) -> Answer<T> {
         let (ok, error) = match result {
             Ok(value) => (Some(value), None),
             Err(refusal) => (None, Some(refusal)),

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
 use crate::observe::trace::{Tracer, Tracing};
@@ -178,7 +180,7 @@ impl Clients {
         if open.len() >= MAX_CLIENTS {
             let full =
                 Refusal::new("busy", format!("the VM has {MAX_CLIENTS} clients already; try again later"));
-            let _ = send(&stream, Err(full));
+            let _ = send::<()>(&stream, Err(full));
             return;
         }
         let (all, subjects, tracer) = (self.clone(), subjects.clone(), tracer.clone());
@@ -200,8 +202,11 @@ fn serve(stream: &UnixStream, subjects: &Subjects, tracer: &Arc<Tracer>) {
     // Ended with the connection, whatever the reason.
     let mut tracing = None;
     while let Some(line) = read_line(stream) {
-        let result = understand(&line).and_then(|request| answer(request, subjects, tracer, &mut tracing));
-        if send(stream, result).is_err() {
+        let sent = match understand(&line) {
+            Ok(request) => answer(stream, request, subjects, tracer, &mut tracing),
+            Err(refusal) => send::<()>(stream, Err(refusal)),
+        };
+        if sent.is_err() {
             return;
         }
     }
@@ -219,7 +224,7 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
             Ok(1) if line.len() < MAX_REQUEST && Instant::now() < deadline => line.push(byte[0]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(1) => {
-                let _ = send(
+                let _ = send::<()>(
                     stream,
                     Err(Refusal::new("usage", format!("a request has at most {MAX_REQUEST} bytes"))),
                 );
@@ -249,38 +254,35 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
 }
 
 fn answer(
+    stream: &UnixStream,
     request: Request,
     subjects: &Subjects,
     tracer: &Arc<Tracer>,
     tracing: &mut Option<Tracing>,
-) -> Result<serde_json::Value, Refusal> {
-    let json = |value: serde_json::Result<serde_json::Value>| {
-        value.map_err(|error| Refusal::new("failed", format!("the answer cannot be written: {error}")))
-    };
+) -> io::Result<()> {
     match request {
-        Request::Inspect { section } => {
-            let view = subjects.look(&section).ok_or_else(|| {
+        Request::Inspect { section } => send(
+            stream,
+            subjects.look(&section).ok_or_else(|| {
                 let sections = inspect::SECTIONS.join(", ");
                 Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
-            })?;
-            json(serde_json::to_value(view))
-        }
+            }),
+        ),
         Request::Switch { disk, notify, complete } => {
-            json(serde_json::to_value(switch(subjects, &disk, notify.as_deref(), complete.as_deref())?))
+            send(stream, switch(subjects, &disk, notify.as_deref(), complete.as_deref()))
         }
         Request::TraceStart { capacity } => {
-            *tracing = Some(tracer.start(capacity).map_err(|error| Refusal::new("busy", error.to_string()))?);
-            Ok(serde_json::Value::Bool(true))
+            let started = tracer.start(capacity).map(|new| *tracing = Some(new));
+            send(stream, started.map(|()| true).map_err(|error| Refusal::new("busy", error.to_string())))
         }
         Request::TraceStop => {
-            let tracing =
-                tracing.take().ok_or_else(|| Refusal::new("usage", "this connection traces nothing"))?;
-            json(serde_json::to_value(tracing.stop()))
+            let recording = tracing.take().map(Tracing::stop);
+            send(stream, recording.ok_or_else(|| Refusal::new("usage", "this connection traces nothing")))
         }
     }
 }
 
-fn send(mut stream: &UnixStream, result: Result<serde_json::Value, Refusal>) -> io::Result<()> {
+fn send<T: Serialize>(mut stream: &UnixStream, result: Result<T, Refusal>) -> io::Result<()> {
     let mut line = serde_json::to_vec(&Answer::from(result))?;
     line.push(b'\n');
     stream.write_all(&line)

@@ -1,0 +1,49 @@
+//! `doorbell ctl`: switch the paths of a live disk.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::observe::control::{Client, InForce, Request};
+
+/// Switch how a live disk's kicks and completions travel.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi. Requests in flight complete by the old path or the new one.
+A disk that was started with notify=pio can be switched to exit and back; INTx paths cannot be switched.")]
+pub struct CtlArgs {
+    /// The VM's control socket (run --control)
+    socket: PathBuf,
+    /// The disk: disk0, disk1, ...
+    disk: String,
+    /// What to change: notify=PATH, complete=PATH, or both; none shows the paths in force
+    #[arg(value_name = "KEY=PATH")]
+    changes: Vec<String>,
+    /// Print the paths in force as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Switches, and prints what is in force.
+pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
+    let (mut notify, mut complete) = (None, None);
+    for change in &args.changes {
+        let place = match change.split_once('=') {
+            Some(("notify", path)) if notify.is_none() => (&mut notify, path),
+            Some(("complete", path)) if complete.is_none() => (&mut complete, path),
+            Some((key @ ("notify" | "complete"), _)) => {
+                return Err(Failure::usage(format!("{key} is given twice")));
+            }
+            _ => return Err(Failure::usage(format!("{change}: it takes notify=PATH and complete=PATH"))),
+        };
+        *place.0 = Some(place.1.to_string());
+    }
+    let request = Request::Switch { disk: args.disk, notify, complete };
+    let now: InForce = Client::connect(&args.socket)?.ask(request)?;
+    match args.json {
+        true => println!("{}", serde_json::json!(now)),
+        false => println!("{}: notify={} complete={}", now.disk, now.notify, now.complete),
+    }
+    Ok(0)
+}

@@ -1,0 +1,72 @@
+//! `doorbell inspect`: the tables that KVM and the devices of a live VM hold.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Failure;
+use super::inspect_text::text;
+use crate::observe::VmView;
+use crate::observe::control::{Client, ControlError, Request};
+
+/// Look at a live VM: GSI routes, doorbells, vectors, queues, threads, passed-through devices.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The VM's control socket (run --control)
+    socket: PathBuf,
+    /// What to look at
+    #[arg(default_value = "all", value_parser = ["routes", "doorbells", "vectors", "queues", "threads", "vfio", "all"])]
+    section: String,
+    /// Print JSON (schema: docs/inspect.schema.json); with --watch one line each time
+    #[arg(long)]
+    json: bool,
+    /// Look again every second until the VM ends
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Prints the tables, once or until the VM ends.
+pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
+    let mut client = Client::connect(&args.socket)?;
+    let mut look = || client.ask::<VmView>(Request::Inspect { section: args.section.clone() });
+    let print = |view: &VmView| match (args.json, args.watch) {
+        (true, false) => serde_json::to_string_pretty(view).map(|text| text + "\n").unwrap_or_default(),
+        (true, true) => serde_json::to_string(view).map(|text| text + "\n").unwrap_or_default(),
+        (false, _) => text(view),
+    };
+    let mut out = std::io::stdout().lock();
+    let first = print(&look()?);
+    if !args.watch {
+        return done(out.write_all(first.as_bytes()));
+    }
+    // Home and clear to the end: nothing flickers.
+    let begin = if out.is_terminal() && !args.json { "\x1b[H\x1b[J" } else { "" };
+    let mut text = first;
+    loop {
+        let written = write!(out, "{begin}{text}").and_then(|()| out.flush());
+        if written.is_err() {
+            return done(written);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        text = match look() {
+            Ok(view) => print(&view),
+            Err(ControlError::Gone(path)) => {
+                eprintln!("doorbell: the VM behind {} has ended", path.display());
+                return Ok(0);
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+}
+
+/// A reader that goes away (`| head`) is no failure.
+fn done(written: std::io::Result<()>) -> Result<u8, Failure> {
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure { code: 1, message: format!("the output cannot be written: {error}") })
+        }
+        _ => Ok(0),
+    }
+}

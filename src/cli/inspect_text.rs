@@ -1,0 +1,210 @@
+//! A VM's tables for eyes.
+
+use crate::observe::inspect::{DoorbellView, QueueState, RoutesView, VectorView};
+use crate::observe::text::table;
+use crate::observe::{ThreadView, VmView};
+
+/// How something that is not there is shown.
+const NONE: &str = "-";
+
+/// Every section that was asked for, one below the other.
+pub(super) fn text(view: &VmView) -> String {
+    let sections = [
+        view.routes.as_ref().map(routes),
+        view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all))),
+        view.vectors.as_ref().map(|all| titled("vectors", vectors(all))),
+        view.queues.as_ref().map(|all| titled("queues", queues(all))),
+        view.threads.as_ref().map(|all| titled("threads", threads(all))),
+        view.vfio.as_ref().map(|all| titled("vfio", vfio(all))),
+    ];
+    sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+fn titled(title: &str, table: String) -> String {
+    format!("{title}\n{table}\n")
+}
+
+fn or_none<T: ToString>(value: Option<T>) -> String {
+    value.map_or(NONE.into(), |value| value.to_string())
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.into()
+}
+
+fn routes(routes: &RoutesView) -> String {
+    let rows = routes.entries.iter().map(|route| {
+        let (address, data) = match &route.msi {
+            Some(msi) => (format!("{:#x}", msi.address), format!("{:#x}", msi.data)),
+            None => (NONE.into(), NONE.into()),
+        };
+        let meaning = match &route.msi {
+            Some(msi) => msi.to_string(),
+            None => format!("pin {}", or_none(route.pin)),
+        };
+        vec![
+            route.gsi.to_string(),
+            route.kind.clone(),
+            address,
+            data,
+            meaning,
+            or_none(route.holder.as_ref()),
+        ]
+    });
+    let table = table(&["GSI>", "to", "address", "data", "meaning", "held by"], rows);
+    let times = if routes.commits == 1 { "time" } else { "times" };
+    titled(&format!("routes (KVM_SET_GSI_ROUTING called {} {times})", routes.commits), table)
+}
+
+fn doorbells(all: &[DoorbellView]) -> String {
+    let rows = all.iter().map(|doorbell| {
+        let address = doorbell.address.map(|address| format!("{address:#x}"));
+        let length = doorbell.length.map(|n| if n == 0 { "any".into() } else { n.to_string() });
+        let value = match (doorbell.armed, doorbell.value) {
+            (true, None) => "any".into(),
+            (_, value) => or_none(value),
+        };
+        vec![
+            format!("{} queue {}", doorbell.device, doorbell.queue),
+            doorbell.notify.clone(),
+            or_none(doorbell.bus.as_ref()),
+            or_none(address),
+            or_none(length),
+            value,
+            or_none(doorbell.hits),
+            doorbell.kicks_exit.to_string(),
+            doorbell.kicks_missed.to_string(),
+        ]
+    });
+    let headings = ["of", "notify", "bus", "address", "length>", "value>", "hits>", "by exit>", "missed>"];
+    table(&headings, rows)
+}
+
+fn vectors(all: &[VectorView]) -> String {
+    let rows = all.iter().map(|vector| {
+        let masked = match (vector.enabled, vector.entry_masked, vector.masked) {
+            (false, ..) => "MSI-X off",
+            (_, true, _) => "entry",
+            (_, _, true) => "function",
+            _ => "no",
+        };
+        let sent = &vector.interrupts;
+        vec![
+            format!("{} vector {}", vector.device, vector.vector),
+            vector.sources.join(", "),
+            vector.complete.clone(),
+            masked.into(),
+            yes(vector.pending),
+            vector.msi.to_string(),
+            or_none(vector.gsi),
+            yes(vector.irqfd),
+            sent.irqfd.to_string(),
+            sent.signal_msi.to_string(),
+            sent.pending.to_string(),
+        ]
+    });
+    let headings = [
+        "of",
+        "rung by",
+        "complete",
+        "masked",
+        "pending",
+        "message",
+        "GSI>",
+        "irqfd",
+        "by irqfd>",
+        "by MSI>",
+        "kept pending>",
+    ];
+    table(&headings, rows)
+}
+
+fn queues(all: &[QueueState]) -> String {
+    let rows = all.iter().map(|queue| {
+        let state = match (queue.enabled, queue.running) {
+            (_, true) => "running",
+            (true, false) => "enabled",
+            _ => "off",
+        };
+        vec![
+            format!("{} queue {}", queue.device, queue.queue),
+            state.into(),
+            queue.thread.clone(),
+            queue.size.to_string(),
+            or_none(queue.driver_avail),
+            queue.next_avail.to_string(),
+            queue.next_used.to_string(),
+            queue.in_flight.to_string(),
+            or_none(queue.used_event),
+            or_none(queue.avail_event),
+            queue.requests.to_string(),
+            queue.errors.to_string(),
+            queue.batches.to_string(),
+            queue.suppressed.to_string(),
+            queue.wakeups.to_string(),
+            queue.system_calls.to_string(),
+        ]
+    });
+    let headings = [
+        "of",
+        "state",
+        "thread",
+        "size>",
+        "driver avail>",
+        "avail>",
+        "used>",
+        "in flight>",
+        "used_event>",
+        "avail_event>",
+        "requests>",
+        "errors>",
+        "batches>",
+        "suppressed>",
+        "wake-ups>",
+        "syscalls>",
+    ];
+    table(&headings, rows)
+}
+
+fn threads(all: &[ThreadView]) -> String {
+    let rows = all.iter().map(|thread| {
+        vec![
+            thread.tid.to_string(),
+            thread.name.clone(),
+            thread.state.clone(),
+            or_none(thread.cpu),
+            thread.user_ms.to_string(),
+            thread.system_ms.to_string(),
+            or_none(thread.waits),
+            or_none(thread.poll_hits),
+            if thread.owns.is_empty() { NONE.into() } else { thread.owns.join(", ") },
+        ]
+    });
+    let headings =
+        ["TID>", "thread", "state", "CPU>", "user ms>", "system ms>", "waits>", "poll hits>", "owns"];
+    table(&headings, rows)
+}
+
+fn vfio(all: &[serde_json::Value]) -> String {
+    if all.is_empty() {
+        return "no device is passed through".into();
+    }
+    let devices = all.iter().map(|device| serde_json::to_string_pretty(device).unwrap_or_default());
+    devices.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Subjects;
+
+    #[test]
+    fn a_vm_without_devices_has_tables_all_the_same() {
+        let view = Subjects::default().look("all").unwrap();
+        let text = text(&view);
+        for title in ["routes", "doorbells", "vectors", "queues", "threads", "vfio"] {
+            assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");
+        }
+        assert!(text.contains("no device is passed through"));
+    }
+}

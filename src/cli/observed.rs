@@ -1,0 +1,77 @@
+//! What `run` can show of itself: the control socket, a trace, the kernel functions that ran.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::Failure;
+use super::out_file::OutFile;
+use crate::assembly::Assembly;
+use crate::observe::Subjects;
+use crate::observe::control::ControlServer;
+use crate::observe::kernel::{EVIDENCE, KernelEvidence};
+use crate::observe::trace::{DEFAULT_CAPACITY, Summary, Tracer, Tracing, timeline};
+
+/// Flags of `run` for those who want to watch.
+#[derive(Debug, Args)]
+pub(super) struct ObserveArgs {
+    /// Let `doorbell inspect`, `ctl` and `trace` reach this VM through the Unix socket PATH
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Write a timeline of the run's first requests to FILE (Chrome trace event format) and print a table of stages
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Count the kernel functions that ran, on the whole host, and print them when the run ends (root)
+    #[arg(long)]
+    evidence: bool,
+}
+
+/// What is on while the guest runs. Holds the disks: ends before the machine is taken apart.
+pub(super) struct Observed {
+    control: Option<ControlServer>,
+    trace: Option<(OutFile, Tracing)>,
+    evidence: Option<KernelEvidence>,
+}
+
+impl ObserveArgs {
+    /// Switches on what was asked for.
+    pub(super) fn start(self, assembly: &mut Assembly) -> Result<Observed, Failure> {
+        let out = self.trace.as_deref().map(|path| OutFile::create("--trace", path)).transpose()?;
+        let tracer = Tracer::new(assembly.disks().to_vec());
+        let control = self.control.map(|path| {
+            let mut loops = assembly.io_loops();
+            loops.extend(assembly.main_loop().map(|main| main.handle()));
+            let disks = assembly.disks().to_vec();
+            let routes = Some(assembly.machine().routes());
+            let subjects = Subjects { disks, routes, loops, vfio: Vec::new() };
+            ControlServer::start(&path, Arc::new(subjects), tracer.clone())
+        });
+        let control = control.transpose()?;
+        let evidence = self.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
+        let trace = match out {
+            Some(out) => {
+                Some((out, tracer.start(DEFAULT_CAPACITY).map_err(|e| Failure::host(e.to_string()))?))
+            }
+            None => None,
+        };
+        Ok(Observed { control, trace, evidence })
+    }
+}
+
+impl Observed {
+    /// Switches it off, writes and prints. On standard error: standard output is the guest's.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        drop(self.control);
+        let counts = self.evidence.map(KernelEvidence::stop).transpose()?;
+        if let Some((out, tracing)) = self.trace {
+            let recording = tracing.stop();
+            eprintln!("{}timeline: {}", Summary::of(&recording).table(), out.path().display());
+            out.write_json(&timeline(&recording))?;
+        }
+        if let Some(counts) = counts {
+            eprint!("{counts}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! `doorbell trace`: where the requests of a live VM spend their time.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::Failure;
+use super::out_file::OutFile;
+use crate::observe::control::{Client, Request};
+use crate::observe::kernel::{Counts, EVIDENCE, KernelEvidence};
+use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, timeline};
+
+/// Trace the requests of a live VM: a table of stages, and a timeline for the Perfetto viewer.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ctrl-C ends the trace early and keeps what there is. Open the timeline at https://ui.perfetto.dev or chrome://tracing;
+it is read locally. Times are CLOCK_MONOTONIC.")]
+pub struct TraceArgs {
+    /// The VM's control socket (run --control)
+    socket: PathBuf,
+    /// Seconds to trace
+    #[arg(long = "for", value_name = "SEC", default_value = "5", value_parser = seconds)]
+    duration: Duration,
+    /// Write the timeline (Chrome trace event format) to FILE
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Requests kept per queue; those beyond are counted and dropped
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CAPACITY, value_parser = capacity)]
+    buffer: usize,
+    /// Count the kernel functions that ran meanwhile, on the whole host, and sample their callers (root)
+    #[arg(long)]
+    kernel: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "it takes seconds, 0 to 3600".into())
+}
+
+fn capacity(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MAX_CAPACITY).contains(n));
+    number.ok_or_else(|| format!("it takes 1 to {MAX_CAPACITY}"))
+}
+
+/// Traces and prints.
+pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
+    let out = args.out.as_deref().map(|path| OutFile::create("--out", path)).transpose()?;
+    let mut client = Client::connect(&args.socket)?;
+    // Ends the trace instead of us: nothing may be left on in the kernel.
+    let signals =
+        super::run::block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    let evidence = args.kernel.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
+    client.ask::<bool>(Request::TraceStart { capacity: args.buffer })?;
+    wait(&signals, args.duration);
+    let recording: Recording = client.ask(Request::TraceStop)?;
+    let counts = evidence.map(KernelEvidence::stop).transpose()?;
+    report(&recording, counts.as_ref(), args.json);
+    if let Some(out) = out {
+        let path = out.path().to_path_buf();
+        out.write_json(&timeline(&recording))?;
+        eprintln!("timeline: {}", path.display());
+    }
+    Ok(0)
+}
+
+/// Waits for the time to be over, or for a signal that asks to end.
+fn wait(signals: &OwnedFd, duration: Duration) {
+    let deadline = Instant::now() + duration;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: a wait of 0 would not wait.
+        let timeout = left.as_micros().div_ceil(1000) as i32;
+        let mut poll = libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid pollfd.
+        let ready = unsafe { libc::poll(&mut poll, 1, timeout) };
+        if ready > 0 || left.is_zero() {
+            return;
+        }
+    }
+}
+
+/// What a trace found, for eyes or programs.
+pub(super) fn report(recording: &Recording, counts: Option<&Counts>, json: bool) {
+    let summary = Summary::of(recording);
+    if json {
+        return println!(
+            "{}",
+            serde_json::json!({"schema": "doorbell-trace-summary/1", "summary": summary, "kernel": counts})
+        );
+    }
+    println!("{}", summary.table().trim_end());
+    if let Some(counts) = counts {
+        print!("\n{counts}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_buffers_out_of_range_are_refused() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(["-1", "x", "nan", "1e9"].into_iter().all(|text| seconds(text).is_err()));
+        assert_eq!(capacity("1"), Ok(1));
+        assert!(["0", "1048577", "-3"].into_iter().all(|text| capacity(text).is_err()));
+    }
+}
