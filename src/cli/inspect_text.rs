@@ -2,7 +2,7 @@
 
 use crate::observe::inspect::{DoorbellView, QueueState, RoutesView, VectorView};
 use crate::observe::text::table;
-use crate::observe::{ThreadView, VmView};
+use crate::observe::{ThreadView, VfioView, VmView};
 
 /// How something that is not there is shown.
 const NONE: &str = "-";
@@ -185,12 +185,26 @@ fn threads(all: &[ThreadView]) -> String {
     table(&headings, rows)
 }
 
-fn vfio(all: &[serde_json::Value]) -> String {
+fn vfio(all: &[VfioView]) -> String {
     if all.is_empty() {
         return "no device is passed through".into();
     }
-    let devices = all.iter().map(|device| serde_json::to_string_pretty(device).unwrap_or_default());
-    devices.collect::<Vec<_>>().join("\n")
+    let rows = all.iter().flat_map(|device| {
+        device.vectors.iter().map(|vector| {
+            vec![
+                format!("{} {}", device.device, vector.name),
+                device.irq.clone(),
+                if vector.armed { vector.armed_by.clone() } else { format!("off (was {})", vector.armed_by) },
+                yes(vector.masked),
+                or_none(vector.gsi),
+                vector.host.to_string(),
+                vector.through_vmm.to_string(),
+            ]
+        })
+    });
+    let table =
+        table(&["of", "irq", "armed by", "masked", "GSI>", "host handled>", "through the VMM>"], rows);
+    format!("{table}\nposted interrupts: {}", all[0].posted_interrupts)
 }
 
 #[cfg(test)]

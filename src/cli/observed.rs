@@ -44,7 +44,7 @@ impl ObserveArgs {
             loops.extend(assembly.main_loop().map(|main| main.handle()));
             let disks = assembly.disks().to_vec();
             let routes = Some(assembly.machine().routes());
-            let subjects = Subjects { disks, routes, loops, vfio: Vec::new() };
+            let subjects = Subjects { disks, routes, loops, vfio: assembly.vfio().to_vec() };
             ControlServer::start(&path, Arc::new(subjects), tracer.clone())
         });
         let control = control.transpose()?;

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::MsiView;
-use super::threads::ThreadView;
+use super::{MsiView, ThreadView, VfioView};
 use crate::dataplane::{InterruptCounts, LoopHandle, NO_VECTOR};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
+use crate::vfio::VfioPci;
 use crate::virtio::{DeviceView, VirtioBlk};
 
 /// Name and version of the JSON.
@@ -19,12 +19,6 @@ pub const INSPECT_SCHEMA: &str = "doorbell-inspect/1";
 
 /// What may be asked for, and for `all`.
 pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "threads", "vfio"];
-
-/// Something else of the VM that can describe itself: a passed-through device.
-pub trait Inspect: Send + Sync {
-    /// What it is and how each of its vectors is armed, as JSON; must not wait for anything.
-    fn inspect(&self) -> serde_json::Value;
-}
 
 /// What there is to see of a VM.
 #[derive(Default)]
@@ -36,7 +30,7 @@ pub struct Subjects {
     /// I/O threads, and the main loop.
     pub loops: Vec<LoopHandle>,
     /// Passed-through devices.
-    pub vfio: Vec<Arc<dyn Inspect>>,
+    pub vfio: Vec<Arc<VfioPci>>,
 }
 
 /// A VM at one moment; sections that were not asked for are absent.
@@ -61,9 +55,9 @@ pub struct VmView {
     /// Threads.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub threads: Option<Vec<ThreadView>>,
-    /// Passed-through devices, each as it describes itself.
+    /// Passed-through devices.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub vfio: Option<Vec<serde_json::Value>>,
+    pub vfio: Option<Vec<VfioView>>,
 }
 
 /// The table behind `KVM_SET_GSI_ROUTING`.
@@ -232,7 +226,7 @@ impl Subjects {
                 let owners = of_disks().flat_map(|(_, view)| owners(view)).collect::<Vec<_>>();
                 super::threads::of_this_process(&owners, &self.loops)
             }),
-            vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| device.inspect()).collect()),
+            vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| VfioView::of(device)).collect()),
         })
     }
 

@@ -12,8 +12,10 @@ mod proc_interrupts;
 pub(crate) mod text;
 mod threads;
 pub mod trace;
+mod vfio_view;
 
-pub use inspect::{Inspect, Subjects, VmView};
+pub use inspect::{Subjects, VmView};
 pub use msi::MsiView;
 pub use proc_interrupts::{InterruptLine, Interrupts};
 pub use threads::ThreadView;
+pub use vfio_view::{VfioVectorView, VfioView};
