@@ -47,6 +47,10 @@ pub struct RunFacts {
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
+    /// What the rows with a peer were measured on: its version.
+    pub peer: Option<String>,
+    /// What could not be measured here, one line each: "what: reason".
+    pub not_here: Vec<String>,
 }
 
 /// One path, on one job, in one guest, over all rounds.

@@ -152,6 +152,7 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         }),
         guest_kernel: results.line("kernel"),
         fio: rows::fio_version(&results),
+        ..RunFacts::default()
     };
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }

@@ -3,15 +3,18 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `mailbox` | plans and outcomes in the guest's memory, whoever runs it |
 //! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `run` | which blocks, in which order, and what they become in the report |
 //! | `tally` | what the rounds of one row add up to |
 
 mod floor;
+mod mailbox;
 mod run;
 mod session;
 mod tally;
 
-pub use run::{ProbeConfig, run};
+pub use mailbox::Mailbox;
+pub use run::{PeerVmm, ProbeConfig, run};
 pub use session::{Session, SessionConfig, SessionError};

@@ -24,6 +24,15 @@ pub struct ProbeConfig {
     pub pin: Option<(usize, usize)>,
     /// Only rows whose name ("read-1 fast-mmio+irqfd null") contains this.
     pub filter: Option<String>,
+    /// Whose VMM is measured beside ours.
+    pub peer: Option<PeerVmm>,
+}
+
+/// Somebody else's VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PeerVmm {
+    /// qemu-system-x86_64, with the same guest.
+    Qemu,
 }
 
 /// One disk to be compared: a path, a backend, and the thread that serves it.

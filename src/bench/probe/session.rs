@@ -1,20 +1,17 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use vm_memory::{Bytes, GuestAddress};
 
 use super::super::PROBE_ELF;
 use super::super::probe_abi::{
-    CONTROL, CPU_AREA, CPU_STRIDE, Control, DEVICE_TABLE, DeviceInfo, MAGIC, OUTCOME_OFFSET, Outcome, Plan,
-    SAMPLE_STRIDE, SAMPLES, Sample, TRAP, Trap, VERSION, idle, kind, mode, state, status,
+    Control, DeviceInfo, MAGIC, Outcome, Plan, Sample, VERSION, idle, kind, mode, state, vector,
 };
+use super::mailbox::{Mailbox, completed};
 use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
 use crate::cli::disk::DiskConfig;
 use crate::dataplane::LoopHandle;
-use crate::kvm::{Routes, Vm};
+use crate::kvm::{MsiMessage, Routes, Vm};
 use crate::machine::bus::Bus;
 use crate::machine::vcpu::ExitCounters;
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
@@ -73,7 +70,7 @@ pub struct Session {
     exit: ExitLatch,
     thread: Option<JoinHandle<()>>,
     ended: Receiver<String>,
-    seq: u32,
+    mailbox: Mailbox,
     devices: Vec<DeviceInfo>,
 }
 
@@ -137,13 +134,13 @@ impl Session {
         let builder = std::thread::Builder::new().name("probe".into());
         let thread = builder.spawn(body).map_err(SessionError::Thread)?;
         let (parts, exit) = started.recv().map_err(|_| SessionError::Ended("its thread died".into()))??;
-        let mut session = Session { parts, exit, thread: Some(thread), ended, seq: 0, devices: Vec::new() };
-        session.wait(BOOT_SECONDS, |session| {
-            let control = session.control();
+        let mailbox = Mailbox::new(parts.memory.clone());
+        let mut session = Session { parts, exit, thread: Some(thread), ended, mailbox, devices: Vec::new() };
+        session.wait(BOOT_SECONDS, |mailbox| {
+            let control = mailbox.control();
             control.state == state::READY && control.cpus_up.count_ones() >= u32::from(cpus.max(1))
         })?;
-        let count = session.control().devices as usize;
-        session.devices = (0..count).map(|n| session.read_device(n)).collect();
+        session.devices = session.mailbox.devices();
         Ok(session)
     }
 
@@ -159,7 +156,12 @@ impl Session {
 
     /// What the guest says of itself.
     pub fn control(&self) -> Control {
-        Control::from_bytes(&self.read(CONTROL))
+        self.mailbox.control()
+    }
+
+    /// Changes how the guest's CPUs wait between blocks: one of [`idle`]. They spin unless told otherwise.
+    pub fn set_idle(&self, idle: u32) {
+        self.mailbox.set_idle(idle);
     }
 
     /// Runs one block on CPU 0 and waits for its end.
@@ -176,17 +178,7 @@ impl Session {
     /// As [`Session::run`].
     pub fn run_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
         let outcomes = self.try_on(plans)?;
-        for (outcome, (_, plan)) in outcomes.iter().zip(plans) {
-            if outcome.status != status::OK {
-                return Err(SessionError::Block {
-                    status: outcome.status,
-                    detail: outcome.detail,
-                    completed: outcome.completed,
-                    requests: plan.requests,
-                });
-            }
-        }
-        Ok(outcomes)
+        outcomes.into_iter().zip(plans).map(|(outcome, (_, plan))| completed(outcome, plan)).collect()
     }
 
     /// As [`Session::run_on`], but a block that fails is an outcome, not an error.
@@ -194,71 +186,30 @@ impl Session {
     /// # Errors
     /// The guest died or fell silent.
     pub fn try_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
-        self.seq += 1;
-        let seq = self.seq;
-        for &(cpu, plan) in plans {
-            let at = CPU_AREA + cpu as u64 * CPU_STRIDE;
-            self.write(at + 4, &Plan { seq, ..plan }.to_bytes()[4..]);
-            // Last: the guest takes the plan as soon as it sees the number.
-            let _ = self.parts.memory.store(seq, GuestAddress(at), Ordering::Release);
+        let seq = self.mailbox.give(plans);
+        if self.control().idle == idle::HALT {
+            for &(cpu, _) in plans {
+                let message = MsiMessage { address: 0xfee0_0000 | (cpu as u64) << 12, data: vector::WAKE };
+                // One that KVM did not deliver found the CPU awake, or the wait below ends with a sentence.
+                let _ = self.parts.vm.signal_msi(message);
+            }
         }
-        self.wait(BLOCK_SECONDS, |session| plans.iter().all(|&(cpu, _)| session.done(cpu) == seq))?;
+        self.wait(BLOCK_SECONDS, |mailbox| plans.iter().all(|&(cpu, _)| mailbox.is_done(cpu, seq)))?;
         Ok(plans.iter().map(|&(cpu, _)| self.outcome(cpu)).collect())
-    }
-
-    fn done(&self, cpu: usize) -> u32 {
-        let at = CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET;
-        self.parts.memory.load(GuestAddress(at), Ordering::Acquire).unwrap_or(0)
     }
 
     /// The outcome of a CPU's block, also while it runs.
     pub fn outcome(&self, cpu: usize) -> Outcome {
-        Outcome::from_bytes(&self.read(CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET))
+        self.mailbox.outcome(cpu)
     }
 
     /// The samples of a CPU's last block.
     pub fn samples(&self, cpu: usize, outcome: &Outcome) -> Vec<Sample> {
-        let at = |n: u32| SAMPLES + cpu as u64 * SAMPLE_STRIDE + u64::from(n) * Sample::SIZE as u64;
-        (0..outcome.samples).map(|n| Sample::from_bytes(&self.read(at(n)))).collect()
+        self.mailbox.samples(cpu, outcome)
     }
 
-    fn read_device(&self, n: usize) -> DeviceInfo {
-        DeviceInfo::from_bytes(&self.read(DEVICE_TABLE + (n * DeviceInfo::SIZE) as u64))
-    }
-
-    fn read<const N: usize>(&self, at: u64) -> [u8; N] {
-        let mut bytes = [0; N];
-        // All addresses are inside the RAM that we made.
-        let _ = self.parts.memory.read_slice(&mut bytes, GuestAddress(at));
-        bytes
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) {
-        let _ = self.parts.memory.write_slice(bytes, GuestAddress(at));
-    }
-
-    /// Sleeps until `done`, looking now and then: the guest and the I/O thread need the CPUs.
-    fn wait(&self, seconds: u64, done: impl Fn(&Session) -> bool) -> Result<(), SessionError> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
-        while !done(self) {
-            if let Ok(why) = self.ended.try_recv() {
-                return Err(self.trapped().unwrap_or(SessionError::Ended(why)));
-            }
-            if let Some(trap) = self.trapped() {
-                return Err(trap);
-            }
-            if Instant::now() > deadline {
-                return Err(SessionError::Silent(seconds));
-            }
-            std::thread::sleep(Duration::from_micros(300));
-        }
-        Ok(())
-    }
-
-    fn trapped(&self) -> Option<SessionError> {
-        let trap = Trap::from_bytes(&self.read(TRAP));
-        let failed = self.control().state == state::FAILED;
-        (trap.vector != 0 || failed).then(|| SessionError::Trap(format!("{trap:x?}")))
+    fn wait(&self, seconds: u64, done: impl Fn(&Mailbox) -> bool) -> Result<(), SessionError> {
+        self.mailbox.wait(seconds, || self.ended.try_recv().ok(), done)
     }
 
     /// Ends the guest and waits for its machine.
@@ -305,6 +256,6 @@ impl Parts {
             ecam: layout::ECAM_START,
             ..Control::default()
         };
-        let _ = self.memory.write_slice(&control.to_bytes(), GuestAddress(CONTROL));
+        Mailbox::new(self.memory.clone()).write_control(&control);
     }
 }
