@@ -43,14 +43,12 @@ pub struct RunFacts {
     pub disk_bytes: Option<u64>,
     /// What the disks are: "memory file", a directory, or the backend if it needs no file.
     pub disk: Option<String>,
+    /// What the rows with a peer were measured on: its version.
+    pub peer: Option<String>,
     /// Guest's kernel release, of a Linux guest.
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
-    /// What the rows with a peer were measured on: its version.
-    pub peer: Option<String>,
-    /// What could not be measured here, one line each: "what: reason".
-    pub not_here: Vec<String>,
 }
 
 /// One path, on one job, in one guest, over all rounds.
@@ -78,6 +76,9 @@ pub struct Row {
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
+
+    /// Why this host has no such row; it then has no figures. `None`: it was measured.
+    pub not_here: Option<String>,
 
     /// Requests per second, over all rounds.
     pub iops: Option<f64>,
