@@ -7,6 +7,7 @@
 //! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
 
 mod error;
+mod eventfd;
 pub mod fake;
 mod ioeventfd;
 mod irqfd;
@@ -14,7 +15,10 @@ mod line;
 mod memory;
 mod routes;
 mod stats;
+mod sync;
 mod vector;
+#[cfg(test)]
+mod vector_tests;
 mod vm;
 
 pub use error::KvmError;

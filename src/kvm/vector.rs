@@ -1,9 +1,5 @@
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
+use super::eventfd::{EFD_NONBLOCK, EventFd, readable};
+use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, Vm};
 
 /// What the guest asked of one vector.
@@ -126,7 +122,7 @@ impl Vector {
     /// The pending bit, read without consuming it.
     pub fn pending(&self) -> bool {
         let inner = self.lock();
-        inner.state.masked && readable(self.event.as_raw_fd())
+        inner.state.masked && readable(&self.event)
     }
 
     /// What the guest last asked for.
@@ -221,13 +217,3 @@ impl Drop for Vector {
         self.reset();
     }
 }
-
-fn readable(fd: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd, no waiting.
-    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
-}
-
-#[cfg(test)]
-#[path = "vector_tests.rs"]
-mod tests;

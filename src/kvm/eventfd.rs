@@ -1,0 +1,12 @@
+//! What [`super::Vector`] needs of an eventfd. By itself so that tests/loom.rs can put a model in its place.
+
+use std::os::fd::AsRawFd;
+
+pub use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Whether the counter is not zero, told without consuming it.
+pub fn readable(event: &EventFd) -> bool {
+    let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd, no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
