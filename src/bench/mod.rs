@@ -13,7 +13,7 @@ pub mod probe_abi;
 mod report;
 mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use counts::DiskCounts;
 pub use host::HostFacts;

@@ -41,7 +41,7 @@ pub(super) fn report() -> Report {
 /// Checks `value` against `schema`; what is wrong, with where. Knows `$ref` to `$defs`, `type`, `const`, `enum`,
 /// `properties`, `required`, `additionalProperties: false`, `items`, `minItems`, `minimum`; any other keyword is an error,
 /// so that the schema cannot ask for more than is checked.
-pub(super) fn violations(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+pub(crate) fn violations(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let mut out = Vec::new();
     let keywords = schema.as_object().expect("a schema is an object");
     for (keyword, wanted) in keywords {

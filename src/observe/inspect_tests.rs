@@ -1,4 +1,5 @@
 use super::*;
+use crate::bench::testing::violations;
 use crate::virtio::rig::{BAR, Rig};
 
 fn subjects(rig: &Rig) -> Subjects {
@@ -82,4 +83,18 @@ fn a_section_comes_alone_and_survives_json() {
     assert!(subjects(&rig).look("everything").is_none());
     let text = serde_json::to_string(&view).unwrap();
     assert_eq!(serde_json::from_str::<VmView>(&text).unwrap(), view);
+}
+
+#[test]
+fn the_json_is_what_its_schema_says() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../docs/inspect.schema.json")).unwrap();
+    let (_rig, view) = started();
+    let json = serde_json::to_value(&view).unwrap();
+    assert_eq!(violations(&schema, &schema, &json, ""), Vec::<String>::new());
+    let message = schema.pointer("/$defs/msi").unwrap();
+    assert_eq!(violations(&schema, message, &json["routes"]["entries"][40]["msi"], ""), Vec::<String>::new());
+    let mut wrong = json;
+    wrong["queues"][0]["requests"] = (-1).into();
+    assert!(!violations(&schema, &schema, &wrong, "").is_empty());
 }
