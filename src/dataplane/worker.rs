@@ -254,6 +254,13 @@ fn log_error(name: &str, op: Op, error: &io::Error) {
     let Ok(mut last) = LAST.lock() else { return };
     if last.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
         *last = Some(Instant::now());
-        eprintln!("doorbell: {name}: {op:?} failed: {error}; the guest gets IOERR");
+        let what = match op {
+            Op::Read => "read",
+            Op::Write { .. } => "write",
+            Op::Flush => "flush",
+            Op::Discard => "discard",
+            Op::WriteZeroes { .. } => "write-zeroes",
+        };
+        eprintln!("doorbell: {name}: {what} failed: {error}; the guest gets IOERR");
     }
 }
