@@ -12,6 +12,7 @@ use doorbell::bench::probe_abi::{Plan, kind, op, vector};
 use doorbell::cli::disk::DiskConfig;
 use doorbell::dataplane::Stamps;
 use doorbell::observe::control::{Client, ControlServer, InForce, Request};
+use doorbell::observe::inspect::Sent;
 use doorbell::observe::kernel::{EVIDENCE, KernelEvidence};
 use doorbell::observe::trace::{Recording, Summary, Tracer, timeline};
 use doorbell::observe::{Subjects, VmView};
@@ -194,28 +195,27 @@ fn kernel_functions_are_those_of_the_path() {
     };
     let counts = |vm: &Vm| {
         let view = look(&mut vm.client(), "all");
-        let sent = view
-            .vectors
-            .unwrap()
-            .iter()
-            .map(|v| (v.interrupts.irqfd, v.interrupts.signal_msi))
-            .collect::<Vec<_>>();
-        let sum = sent.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let vectors = view.vectors.unwrap();
+        let add = |sum: (u64, u64), sent: &Sent| (sum.0 + sent.irqfd, sum.1 + sent.signal_msi);
+        let sum = vectors.iter().fold((0, 0), |sum, vector| add(sum, &vector.interrupts));
         (view.doorbells.unwrap()[0].hits.unwrap(), sum.0, sum.1)
     };
     let (hits, irqfd, _) = counts(&vm);
     vm.requests(1, 1000);
     let (hits, irqfd) = (counts(&vm).0 - hits, counts(&vm).1 - irqfd);
     let kernel = evidence.read().unwrap();
-    assert!(kernel.get("ioeventfd_write").unwrap() >= hits && hits >= 1000, "{kernel}");
-    assert!(kernel.get("irqfd_wakeup").unwrap() >= irqfd && irqfd >= 1000, "{kernel}");
+    // Fewer kicks than requests, if the I/O thread was still looking at the ring.
+    assert!(kernel.get("ioeventfd_write").unwrap() >= hits && hits > 0, "{kernel}");
+    assert!(kernel.get("irqfd_wakeup").unwrap() >= irqfd && irqfd > 0, "{kernel}");
     assert!(kernel.stacks.iter().any(|tree| tree.function == "irqfd_wakeup"), "{kernel}");
     let before = kernel.get("kvm_send_userspace_msi").unwrap();
     let request = Request::Switch { disk: "disk0".into(), notify: None, complete: Some("signal-msi".into()) };
     vm.client().ask::<InForce>(request).unwrap();
+    let sent = counts(&vm).2;
     vm.requests(1, 1000);
+    let sent = counts(&vm).2 - sent;
     let kernel = evidence.stop().unwrap();
-    assert!(kernel.get("kvm_send_userspace_msi").unwrap() >= before + 1000, "{kernel}");
+    assert!(kernel.get("kvm_send_userspace_msi").unwrap() >= before + sent && sent > 0, "{kernel}");
 }
 
 fn doorbell(arguments: &[&str]) -> Output {
