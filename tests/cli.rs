@@ -167,3 +167,30 @@ fn strange_file_names_do_no_harm() {
         Command::new(env!("CARGO_BIN_EXE_doorbell")).args(["run", "--kernel"]).arg(name).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
 }
+
+#[test]
+fn bench_says_what_does_not_fit_before_it_measures() {
+    contains(&["bench", "--pin", "0,999999"], 2, &["--pin", "999999"]);
+    contains(&["bench", "--rounds", "0"], 2, &["1..=1000"]);
+    contains(&["bench", "--quick"], 2, &["--guest linux"]);
+    contains(&["bench", "--guest", "linux", "--pin", "0,0"], 2, &["--guest probe"]);
+    contains(&["bench", "--json", "/no/such/directory/r.json"], 4, &["--json", "/no/such"]);
+    let output = doorbell(&["bench", "--dry-run", "--rounds", "3", "--poll-us", "0"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("3 rounds") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn bench_diff_takes_two_results_and_nothing_else() {
+    let files = Files::new();
+    let good = files.with("a.json", br#"{"schema": "doorbell-bench/1", "host": {}, "run": {}, "rows": []}"#);
+    let other = files.with("b.json", br#"{"schema": "doorbell-stats/1"}"#);
+    let text = files.with("c.json", b"not JSON");
+    contains(&["bench", "diff", &good], 2, &["B.json"]);
+    contains(&["bench", "diff", &good, &files.path("none")], 4, &["none", "cannot be read"]);
+    contains(&["bench", "diff", &good, &other], 4, &["b.json", "doorbell-stats/1", "doorbell-bench/1"]);
+    contains(&["bench", "diff", &text, &good], 4, &["c.json", "not JSON"]);
+    let output = doorbell(&["bench", "diff", &good, &good, "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &json["schema"]), (Some(0), &"doorbell-bench-diff/1".into()));
+}

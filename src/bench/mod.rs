@@ -2,21 +2,28 @@
 //! room knows how a device or a machine works inside.
 //!
 //! One bench, two guests: `plan` says what is compared and in which order, a guest's module measures it, `report` holds
-//! what came out (docs/results.md), `table` shows it, `host` says where it was.
+//! what came out (docs/results.md), `table` and `html` show it, `diff` compares two, `host` says where it was.
 
+mod buckets;
 mod counts;
+mod diff;
 mod host;
+mod json;
 pub mod linux;
 mod plan;
 pub mod probe;
 pub mod probe_abi;
+pub mod progress;
 mod report;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use buckets::Buckets;
 pub use counts::DiskCounts;
+pub use diff::{DIFF_SCHEMA, Diff, ReadError, read_report, render_diff};
 pub use host::HostFacts;
+pub use json::to_json;
 pub use plan::{Path, PathName, Plan, Step};
 pub use report::{Report, Row, RunFacts, SCHEMA, fill_ratios, per_request};
 pub use table::render;

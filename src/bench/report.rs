@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::HostFacts;
+use crate::observe::{InterruptLine, Interrupts};
 
 /// The format that this version writes and reads.
 pub const SCHEMA: &str = "doorbell-bench/1";
@@ -49,6 +50,27 @@ pub struct RunFacts {
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
+    /// From the making of a machine with one disk to the first instruction of its guest, in nanoseconds.
+    pub first_instruction_ns: Option<u64>,
+    /// Memory of this process that was resident beyond guest RAM while that guest ran.
+    pub resident_bytes: Option<u64>,
+    /// Interrupts of the host over the run, all CPUs: the lines of /proc/interrupts that tell of a VMM (posted
+    /// interrupts, IPIs, timers, VFIO). They count what everything on the host did, not only the bench.
+    pub host_interrupts: Option<Vec<InterruptLine>>,
+    /// All lines of /proc/interrupts together, over the run.
+    pub host_interrupts_total: Option<u64>,
+}
+
+impl RunFacts {
+    /// These, with what /proc/interrupts counted over the run; nothing where there is no such file.
+    pub fn with_interrupts(self, over_the_run: &Interrupts) -> RunFacts {
+        let any = !over_the_run.lines().is_empty();
+        RunFacts {
+            host_interrupts: any.then(|| over_the_run.telling().cloned().collect()),
+            host_interrupts_total: any.then(|| over_the_run.total()),
+            ..self
+        }
+    }
 }
 
 /// One path, on one job, in one guest, over all rounds.
@@ -136,6 +158,8 @@ pub struct Row {
     pub floor_p50_ns: Option<u64>,
     /// `p50_ns` to `floor_p50_ns`.
     pub floor_ratio: Option<f64>,
+    /// Distribution of the latencies, the buckets of [`super::Buckets`] with something in them: (lower bound in ns, requests).
+    pub histogram: Option<Vec<(u64, u64)>>,
 }
 
 /// A count per request; `None` if either is unknown or there was no request.

@@ -70,13 +70,14 @@ pub fn render(report: &Report) -> String {
     let differs = |name: &fn(&Row) -> Option<String>| rows.iter().any(|r| name(r) != name(&rows[0]));
     let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(|(_, name)| differs(name));
     let mut lines = vec![heading(report, &common)];
-    lines.extend([TIMES, COUNTS].map(|columns| table(rows, &names, columns) + "\n"));
+    let here: Vec<_> = rows.iter().filter(|row| row.not_here.is_none()).collect();
+    lines.extend([TIMES, COUNTS].map(|columns| table(&here, &names, columns) + "\n"));
     lines.push(format!("host: {}", report.host.sentence()));
     lines.extend(warnings(rows));
     lines.join("\n")
 }
 
-fn table(rows: &[Row], names: &[Name], columns: &[Column]) -> String {
+fn table(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
     let columns: Vec<_> =
         columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
     let line = LineStyle::none().fill('─').junction('─');
@@ -121,6 +122,12 @@ fn heading(report: &Report, common: &[Name]) -> String {
 fn warnings(rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
+        if let Some(why) = &row.not_here {
+            let words = [Some(row.job.as_str()), row.notify.as_deref(), row.complete.as_deref()];
+            let words = words.into_iter().chain([row.backend.as_deref(), row.peer.as_deref()]).flatten();
+            lines.push(format!("not here: {}: {why}", words.collect::<Vec<_>>().join(" ")));
+            continue;
+        }
         let name = [row.notify.as_deref(), row.complete.as_deref()].into_iter().flatten().collect::<Vec<_>>();
         let name = format!("{} on {}", row.job, name.join("+"));
         if let Some(missed @ 1..) = row.kicks_missed {

@@ -1,24 +1,36 @@
 //! `doorbell bench`: the same measurement on every path, in turn, in one guest.
 
+mod diff;
 mod linux;
 mod output;
+mod probe;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::Failure;
+use super::disk::nearest;
+use crate::bench::linux::LinuxBench;
+use crate::bench::probe::ProbeConfig;
+use crate::bench::progress::Progress;
 use crate::bench::render;
 use output::Output;
 
-/// Compare the ways of ringing there and back.
+/// Time every way of ringing there and back, with the built-in probe guest or with fio in Linux
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 The table is described in docs/results.md, the JSON by docs/bench.schema.json.
-Where there is no hardware virtualization, ./scripts/bench runs this in the lab.")]
+The probe needs /dev/kvm and nothing else. A Linux guest needs hardware virtualization; where there is none,
+./scripts/bench runs it in the lab."
+)]
 pub struct BenchArgs {
-    /// What drives the disks: fio in a Linux guest
-    #[arg(long, value_enum)]
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// What drives the disks: the built-in probe, or fio in a Linux guest
+    #[arg(long, value_enum, default_value = "probe")]
     guest: Guest,
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
@@ -27,28 +39,96 @@ pub struct BenchArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    linux: linux::LinuxArgs,
+    common: Common,
+    // Options: whether any flag of a group is there tells a flag of the other guest from a default.
+    #[command(flatten)]
+    probe: Option<probe::ProbeArgs>,
+    #[command(flatten)]
+    linux: Option<linux::LinuxArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Diff(diff::DiffArgs),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Guest {
+    Probe,
     Linux,
 }
 
-/// Measures, prints the table, writes the JSON; answers the exit code.
+/// What the flags ask for.
+enum Bench {
+    Probe(ProbeConfig),
+    Linux(LinuxBench),
+}
+
+/// Flags of both guests.
+#[derive(Debug, Args)]
+struct Common {
+    /// How often everything is measured, 1 to 1000 [default: 5 with the probe, 6 with Linux]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// Longest busy-poll of the polling I/O threads before they sleep, in microseconds, 0 to 1000000; the probe then
+    /// measures with and without, and with 0 only without [default: 50 with the probe, 0 with Linux]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    poll_us: Option<u32>,
+    /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
+    progress: Progress,
+}
+
+/// Measures, prints the table, writes the files; answers the exit code.
 pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
-    match args.guest {
-        Guest::Linux => {
-            let bench = args.linux.bench()?;
-            if args.dry_run {
-                println!("{bench}");
-                return Ok(0);
-            }
-            // Before minutes of measuring, not after.
-            let output = Output::prepare(args.json)?;
-            let report = crate::bench::linux::run(&bench)?;
-            output.write(&render(&report), &report)?;
-        }
+    if let Some(Verb::Diff(args)) = args.verb {
+        return diff::run(&args);
     }
+    let stray = |flags, guest| {
+        Failure::usage(format!(
+            "bench was given a flag of the {flags} without --guest {guest}; add that, or leave the flag out (bench --help lists both)"
+        ))
+    };
+    match args.guest {
+        Guest::Probe if args.linux.is_some() => return Err(stray("Linux guest", "linux")),
+        Guest::Linux if args.probe.is_some() => return Err(stray("probe", "probe")),
+        _ => {}
+    }
+    // Those of the guest that is measured, if none was given: their defaults.
+    let name = [std::ffi::OsString::from("bench")];
+    let bench = match args.guest {
+        Guest::Probe => {
+            let probe = args.probe.unwrap_or_else(|| probe::ProbeArgs::parse_from(name));
+            Bench::Probe(probe.bench(&args.common)?)
+        }
+        Guest::Linux => {
+            let linux = args.linux.unwrap_or_else(|| linux::LinuxArgs::parse_from(name));
+            Bench::Linux(linux.bench(&args.common)?)
+        }
+    };
+    if args.dry_run {
+        match &bench {
+            Bench::Probe(bench) => println!("{bench}"),
+            Bench::Linux(bench) => println!("{bench}"),
+        }
+        return Ok(0);
+    }
+    // Before minutes of measuring, not after.
+    let output = Output::prepare(args.json, None)?;
+    let report = match &bench {
+        Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
+        Bench::Linux(bench) => crate::bench::linux::run(bench)?,
+    };
+    output.write(&render(&report), &report, |_| String::new())?;
     Ok(0)
+}
+
+fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
+    if let Some(&(_, named)) = names.iter().find(|(name, _)| *name == value) {
+        return Ok(named);
+    }
+    let all = names.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    let meant =
+        nearest(value, all.iter().copied()).map_or(String::new(), |name| format!(" (did you mean {name}?)"));
+    Err(format!("it takes one of {}{meant}", all.join(", ")))
 }

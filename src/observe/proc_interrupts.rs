@@ -1,6 +1,6 @@
 use std::{fs, io};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The host's interrupt counts, `/proc/interrupts`, at one moment or over a span.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -10,7 +10,7 @@ pub struct Interrupts {
 }
 
 /// One line of `/proc/interrupts`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterruptLine {
     /// IRQ number, or an architecture's name: `PIN`, `LOC`.
     pub label: String,

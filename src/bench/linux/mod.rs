@@ -18,7 +18,6 @@ mod script;
 mod watch;
 
 pub use job::Job;
-pub use watch::Progress;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,6 +37,8 @@ use marker::{Mark, Marker};
 use memfile::MemFile;
 use rows::Results;
 use watch::{Watch, Watched};
+
+use super::progress::Progress;
 
 /// Room for what the guest hands out: fio's histograms are some 20 KiB per step.
 const OUT_BYTES: u64 = 64 << 20;

@@ -1,30 +1,11 @@
 //! Listening to the guest while it works: collects its marks, shows progress, and gives up on a guest that hangs.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::marker::{BEGIN, END, Mark, STARTED};
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Progress {
-    /// A bar if standard error is a terminal, else nothing.
-    #[default]
-    Auto,
-    /// A line on standard error per step: for a terminal at the other end of a pipe.
-    Lines,
-    /// Nothing.
-    Off,
-}
-
-impl Progress {
-    /// Every kind by its name on the command line.
-    pub const NAMES: [(&'static str, Progress); 3] =
-        [("auto", Progress::Auto), ("lines", Progress::Lines), ("off", Progress::Off)];
-}
+use crate::bench::progress::{Progress, Shown};
 
 /// What to wait for.
 pub struct Watch {
@@ -77,12 +58,12 @@ impl Watch {
     fn show(&self, shown: &mut Shown, mark: &Mark, before: Option<&Mark>) {
         let label = |step: u16| self.labels.get(usize::from(step)).map_or("", String::as_str);
         match (mark.step, mark.what) {
-            (STARTED, _) => shown.note("the guest is up".into()),
-            (step, BEGIN) => shown.begin(step, label(step)),
+            (STARTED, _) => shown.note("the guest is up"),
+            (step, BEGIN) => shown.begin(step.into(), label(step)),
             (step, END) => {
                 let begin = before.filter(|before| before.step == step && before.what == BEGIN);
                 let rate = begin.and_then(|begin| rate(begin, mark));
-                shown.end(step, label(step), rate);
+                shown.end(step.into(), label(step), rate);
             }
             _ => {}
         }
@@ -94,70 +75,6 @@ fn rate(begin: &Mark, end: &Mark) -> Option<f64> {
     let requests: u64 = begin.counts.iter().zip(&end.counts).map(|(b, e)| e.since(b).disk.requests).sum();
     let seconds = end.at.duration_since(begin.at).as_secs_f64();
     (seconds > 0.0).then(|| requests as f64 / seconds)
-}
-
-enum Shown {
-    Bar(ProgressBar),
-    Lines(usize),
-    Nothing,
-}
-
-impl Shown {
-    fn new(progress: Progress, steps: usize) -> Shown {
-        match progress {
-            Progress::Lines => {
-                eprintln!("starting the guest");
-                Shown::Lines(steps)
-            }
-            Progress::Auto if std::io::stderr().is_terminal() => {
-                let bar = ProgressBar::new(steps as u64).with_message("starting the guest");
-                if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {pos}/{len} {msg}") {
-                    bar.set_style(style);
-                }
-                bar.tick();
-                Shown::Bar(bar)
-            }
-            _ => Shown::Nothing,
-        }
-    }
-
-    fn note(&self, text: String) {
-        match self {
-            Shown::Bar(bar) => bar.set_message(text),
-            Shown::Lines(_) => eprintln!("{text}"),
-            Shown::Nothing => {}
-        }
-    }
-
-    fn begin(&self, step: u16, label: &str) {
-        if let Shown::Bar(bar) = self {
-            bar.set_position(step.into());
-            bar.set_message(label.to_string());
-        }
-    }
-
-    fn end(&self, step: u16, label: &str, rate: Option<f64>) {
-        match self {
-            Shown::Bar(bar) => bar.set_position(u64::from(step) + 1),
-            Shown::Lines(steps) => {
-                let rate = rate.map_or(String::new(), |rate| format!(" (about {rate:.0} IOPS)"));
-                eprintln!("{}/{steps} {label}{rate}", step + 1);
-            }
-            Shown::Nothing => {}
-        }
-    }
-
-    fn tick(&self) {
-        if let Shown::Bar(bar) = self {
-            bar.tick();
-        }
-    }
-
-    fn finish(&self) {
-        if let Shown::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,14 +7,18 @@
 //! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `run` | which blocks, in which order, and what they become in the report |
+//! | `offer` | what of that this host has |
+//! | `startup` | how long a machine takes to its guest's first instruction, and how much memory |
 //! | `tally` | what the rounds of one row add up to |
 
 mod floor;
 mod mailbox;
+mod offer;
 mod run;
 mod session;
+mod startup;
 mod tally;
 
 pub use mailbox::Mailbox;
-pub use run::{PeerVmm, ProbeConfig, run};
+pub use run::{PeerVmm, ProbeConfig, ProbeError, run};
 pub use session::{Session, SessionConfig, SessionError};

@@ -1,14 +1,19 @@
+use std::fmt;
+
 use super::super::probe_abi::{Plan, flag, kind, op, order, vector, wait};
 use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
 use super::super::{HostFacts, Path, Plan as Order};
 use super::floor::{Answer, Floor, FloorError, Style, counters_agree, tsc};
+use super::offer::Offer;
 use super::session::{Session, SessionConfig, SessionError};
+use super::startup::Startup;
 use super::tally::{Block, Tally};
 use crate::assembly::ThreadConfig;
 use crate::bench::DiskCounts;
 use crate::cli::disk::DiskConfig;
 use crate::dataplane::CompletePath;
 use crate::machine::layout;
+use crate::observe::Interrupts;
 use crate::virtio::NotifyPath;
 
 /// How the probe bench is to run.
@@ -28,6 +33,20 @@ pub struct ProbeConfig {
     pub peer: Option<PeerVmm>,
 }
 
+impl fmt::Display for ProbeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProbeConfig { rounds, requests, poll_us, .. } = self;
+        write!(
+            f,
+            "probe: every path, {rounds} rounds of {requests} requests, polling rows with {poll_us} us"
+        )?;
+        match self.pin {
+            Some((vcpu, io)) => write!(f, ", vCPU on CPU {vcpu}, I/O threads on CPU {io}"),
+            None => write!(f, ", nothing pinned"),
+        }
+    }
+}
+
 /// Somebody else's VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PeerVmm {
@@ -37,11 +56,34 @@ pub enum PeerVmm {
 
 /// One disk to be compared: a path, a backend, and the thread that serves it.
 #[derive(Clone, Debug)]
-struct Subject {
-    path: Path,
-    backend: &'static str,
-    poll_us: u32,
-    thread: usize,
+pub(super) struct Subject {
+    pub(super) path: Path,
+    pub(super) backend: &'static str,
+    pub(super) poll_us: u32,
+    pub(super) thread: usize,
+}
+
+impl Subject {
+    /// As `--filter` sees it.
+    fn name(&self, job: Job) -> String {
+        let poll = if self.poll_us > 0 { " poll" } else { "" };
+        format!("{} {} {}{poll}", job.name, self.path, self.backend)
+    }
+
+    /// `common` with what names the row.
+    fn row(&self, job: Job, common: Row) -> Row {
+        let wait = if self.poll_us > 0 { Style::MemoryPoll } else { Style::Blocking };
+        Row {
+            job: job.name.into(),
+            notify: Some(self.path.notify.to_string()),
+            complete: Some(self.path.complete.to_string()),
+            backend: Some(self.backend.into()),
+            wait: Some(wait.to_string()),
+            depth: Some(job.depth.into()),
+            poll_us: Some(self.poll_us.into()),
+            ..common
+        }
+    }
 }
 
 /// I/O threads: one that sleeps at once, one that polls first, one with an io_uring.
@@ -67,7 +109,8 @@ const FLOORS: [(Style, Answer); 7] = [
     (Style::Exit, Answer::Irqfd),
 ];
 
-fn subjects(config: &ProbeConfig) -> Vec<Subject> {
+/// Every subject there could be, and why this host does not offer it; `None`: it does.
+fn subjects(config: &ProbeConfig, offer: &Offer) -> Vec<(Subject, Option<String>)> {
     let path = |notify, complete| Path { notify, complete };
     let sleeping = |path| Subject { path, backend: "null", poll_us: 0, thread: SLEEPING };
     let completes =
@@ -84,10 +127,11 @@ fn subjects(config: &ProbeConfig) -> Vec<Subject> {
         all.extend([polling(best), polling(other)]);
     }
     all.push(Subject { path: best, backend: "sync", poll_us: 0, thread: SLEEPING });
-    if crate::backend::io_uring_available().is_ok() {
-        all.push(Subject { path: best, backend: "io_uring", poll_us: 0, thread: URING });
-    }
-    all
+    all.push(Subject { path: best, backend: "io_uring", poll_us: 0, thread: URING });
+    all.into_iter()
+        .map(|subject| (offer.lacks(&subject), subject))
+        .map(|(why, subject)| (subject, why))
+        .collect()
 }
 
 /// Why the bench could not run.
@@ -102,41 +146,18 @@ pub enum ProbeError {
     /// The floor.
     #[error(transparent)]
     Floor(#[from] FloorError),
-    /// The disk of the file backends.
-    #[error("no file for the disks in {0}: {1}; the file rows need a writable /dev/shm or TMPDIR")]
-    Disk(String, #[source] std::io::Error),
     /// Nothing left to measure.
     #[error("no row's name contains {0:?}; names look like \"read-512-1 fast-mmio+irqfd null\"")]
     Filter(String),
 }
 
-/// The disk behind the file backends, gone when dropped.
-struct Scratch(std::path::PathBuf);
+/// Size of each disk.
+pub(super) const DISK_BYTES: u64 = 16 << 20;
 
-impl Scratch {
-    fn new() -> Result<Scratch, ProbeError> {
-        let shm = std::path::Path::new("/dev/shm");
-        let directory = if shm.is_dir() { shm.into() } else { std::env::temp_dir() };
-        let path = directory.join(format!("doorbell-bench-{}", std::process::id()));
-        let fail = |e| ProbeError::Disk(path.display().to_string(), e);
-        let file = std::fs::File::create_new(&path).map_err(fail)?;
-        file.set_len(DISK_BYTES).map_err(fail)?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-const DISK_BYTES: u64 = 16 << 20;
-
-fn disk(subject: &Subject, scratch: &Scratch) -> DiskConfig {
-    let store = match subject.backend {
-        "null" => format!("size={DISK_BYTES}"),
-        _ => format!("path={},readonly", scratch.0.display().to_string().replace(',', ",,")),
+fn disk(subject: &Subject, offer: &Offer) -> DiskConfig {
+    let store = match (subject.backend, &offer.scratch) {
+        ("null", _) | (_, Err(_)) => format!("size={DISK_BYTES}"),
+        (_, Ok(scratch)) => format!("path={},readonly", scratch.0.display().to_string().replace(',', ",,")),
     };
     let Subject { path, backend, thread, .. } = subject;
     let text = format!(
@@ -153,22 +174,29 @@ fn disk(subject: &Subject, scratch: &Scratch) -> DiskConfig {
 pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Report, ProbeError> {
     let begun = std::time::Instant::now();
     let started_unix = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let (subjects, scratch) = (subjects(config), Scratch::new()?);
+    let interrupts = Interrupts::now().unwrap_or_default();
+    let ticks_per_second = ticks_per_second();
+    let startup = Startup::measure(ticks_per_second)?;
+    let offer = Offer::of_this_host();
+    let (subjects, absent): (Vec<_>, Vec<_>) =
+        subjects(config, &offer).into_iter().partition(|(_, why)| why.is_none());
+    let subjects: Vec<_> = subjects.into_iter().map(|(subject, _)| subject).collect();
     let io_cpu = config.pin.map(|(_, io)| io);
     let thread = |poll_us: u32| ThreadConfig { poll_max_ns: u64::from(poll_us) * 1000, cpu: io_cpu };
     let mut session = Session::start(SessionConfig {
-        disks: subjects.iter().map(|subject| disk(subject, &scratch)).collect(),
+        disks: subjects.iter().map(|subject| disk(subject, &offer)).collect(),
         threads: vec![thread(0), thread(config.poll_us), thread(0)],
         cpus: 1,
         vcpu_pins: config.pin.map(|(vcpu, _)| vcpu).into_iter().collect(),
     })?;
     let mut bench = Bench {
         floor: Floor::new(&mut session, io_cpu)?,
-        ticks_per_second: ticks_per_second(),
+        ticks_per_second,
         agree: counters_agree(&mut session)?,
         session,
         config,
         subjects,
+        absent: absent.into_iter().filter_map(|(subject, why)| Some((subject, why?))).collect(),
     };
     bench.set_up()?;
     let mut rows = bench.measure(progress)?;
@@ -181,8 +209,11 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         memory_bytes: layout::RAM_MIN,
         disk_bytes: Some(DISK_BYTES),
         disk: Some("null: no bytes are moved; sync, io_uring: a file in memory".into()),
+        first_instruction_ns: startup.first_instruction_ns,
+        resident_bytes: startup.resident_bytes,
         ..RunFacts::default()
-    };
+    }
+    .with_interrupts(&Interrupts::now().unwrap_or_default().since(&interrupts));
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }
 
@@ -191,6 +222,7 @@ struct Bench<'a> {
     session: Session,
     config: &'a ProbeConfig,
     subjects: Vec<Subject>,
+    absent: Vec<(Subject, String)>,
     ticks_per_second: f64,
     /// Whether the guest's counter is ours, so that the two halves can be told apart.
     agree: bool,
@@ -201,6 +233,15 @@ struct Bench<'a> {
 enum Work {
     Floor(Style, Answer),
     Disk(Job, usize),
+}
+
+impl Work {
+    fn job(self) -> Option<Job> {
+        match self {
+            Work::Floor(..) => None,
+            Work::Disk(job, _) => Some(job),
+        }
+    }
 }
 
 impl Bench<'_> {
@@ -258,6 +299,9 @@ impl Bench<'_> {
         let mut rows = Vec::new();
         for (works, tallies) in works.iter().zip(&tallies) {
             rows.extend(works.iter().zip(tallies).map(|(&work, tally)| self.row(work, tally)));
+            if let Some(job) = works.iter().find_map(|work| work.job()) {
+                rows.extend(self.absent_rows(job));
+            }
         }
         stand_on_floors(&mut rows);
         Ok(rows)
@@ -266,11 +310,7 @@ impl Bench<'_> {
     fn name(&self, work: Work) -> String {
         match work {
             Work::Floor(style, answer) => format!("{FLOOR_JOB} {style} {answer}"),
-            Work::Disk(job, n) => {
-                let Subject { path, backend, poll_us, .. } = &self.subjects[n];
-                let poll = if *poll_us > 0 { " poll" } else { "" };
-                format!("{} {path} {backend}{poll}", job.name)
-            }
+            Work::Disk(job, n) => self.subjects[n].name(job),
         }
     }
 
@@ -288,20 +328,18 @@ impl Bench<'_> {
                 depth: Some(1),
                 ..common
             },
-            Work::Disk(job, n) => {
-                let subject = &self.subjects[n];
-                Row {
-                    job: job.name.into(),
-                    notify: text(&subject.path.notify),
-                    complete: text(&subject.path.complete),
-                    backend: Some(subject.backend.into()),
-                    wait: text(if subject.poll_us > 0 { &Style::MemoryPoll } else { &Style::Blocking }),
-                    depth: Some(job.depth.into()),
-                    poll_us: Some(subject.poll_us.into()),
-                    ..common
-                }
-            }
+            Work::Disk(job, n) => self.subjects[n].row(job, common),
         }
+    }
+
+    /// The rows of `job` that this host has not.
+    fn absent_rows(&self, job: Job) -> impl Iterator<Item = Row> {
+        let filter = self.config.filter.as_deref().unwrap_or("");
+        let wanted = self.absent.iter().filter(move |(subject, _)| subject.name(job).contains(filter));
+        wanted.map(move |(subject, why)| {
+            let common = Row { guest: "probe".into(), queues: Some(1), ..Row::default() };
+            Row { not_here: Some(why.clone()), ..subject.row(job, common) }
+        })
     }
 
     fn block(&mut self, work: Work, warm_up: bool) -> Result<Block, ProbeError> {
@@ -317,6 +355,11 @@ impl Bench<'_> {
         self.session.parts().exits.iter().map(|exits| exits.total()).sum()
     }
 
+    /// All exits, those that KVM handled by itself included; `None`: KVM does not tell.
+    fn all_exits(&self) -> Option<u64> {
+        self.session.parts().exits.iter().map(|exits| exits.all_exits()).sum()
+    }
+
     fn waits(&self) -> u64 {
         let load = |handle: &crate::dataplane::LoopHandle| {
             handle.counters().waits.load(std::sync::atomic::Ordering::Relaxed)
@@ -325,7 +368,7 @@ impl Bench<'_> {
     }
 
     fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
-        let exits = self.exits();
+        let (exits, all_exits) = (self.exits(), self.all_exits());
         let plan = self.floor.begin(style, answer, requests);
         let outcome = self.session.run(plan)?;
         let stamps = self.floor.end(style);
@@ -337,6 +380,7 @@ impl Bench<'_> {
             kicks: outcome.kicks,
             guest_interrupts: outcome.interrupts,
             exits_to_user: self.exits() - exits,
+            exits: since(self.all_exits(), all_exits),
             ..Block::default()
         };
         if self.agree && stamps.len() == samples.len() {
@@ -351,6 +395,7 @@ impl Bench<'_> {
     fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
         let (before, waits, exits) = (DiskCounts::of(&disk), self.waits(), self.exits());
+        let all_exits = self.all_exits();
         let plan = Plan {
             kind: kind::IO,
             device: n as u32,
@@ -373,9 +418,14 @@ impl Bench<'_> {
             disk: DiskCounts::of(&disk).since(&before),
             waits: self.waits() - waits,
             exits_to_user: self.exits() - exits,
+            exits: since(self.all_exits(), all_exits),
             ..Block::default()
         })
     }
+}
+
+fn since(now: Option<u64>, before: Option<u64>) -> Option<u64> {
+    Some(now?.saturating_sub(before?))
 }
 
 /// Tells every row at depth 1 how far above the bare ping-pong of its kind it stands.

@@ -1,7 +1,7 @@
 use hdrhistogram::Histogram;
 
 use super::super::report::Row;
-use crate::bench::DiskCounts;
+use crate::bench::{Buckets, DiskCounts};
 
 /// What the rounds of one row add up to. Times are in TSC ticks until the end.
 pub(super) struct Tally {
@@ -63,14 +63,15 @@ impl Tally {
     }
 
     pub fn add(&mut self, block: &Block, ticks_per_second: f64) {
+        // Recording grows the histogram (saturating would not) and fails only beyond 2^63 ticks.
         for &ticks in &block.round_trip {
-            self.round_trip.saturating_record(ticks);
+            let _ = self.round_trip.record(ticks);
         }
         for &ticks in &block.kick {
-            self.kick.saturating_record(ticks);
+            let _ = self.kick.record(ticks);
         }
         for &ticks in &block.ring_back {
-            self.ring_back.saturating_record(ticks);
+            let _ = self.ring_back.record(ticks);
         }
         let seconds = block.ticks as f64 / ticks_per_second;
         self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
@@ -112,8 +113,51 @@ impl Tally {
             kicks_missed: disk.then_some(self.disk.kicks_missed),
             exits: self.exits,
             exits_to_user: Some(self.exits_to_user),
+            histogram: (!times.is_empty()).then(|| {
+                let mut buckets = Buckets::default();
+                for value in times.iter_recorded() {
+                    buckets.add(ns(value.value_iterated_to() as f64) as u64, value.count_at_value());
+                }
+                buckets.list()
+            }),
             iothread_syscalls: disk.then_some(self.disk.syscalls + self.waits),
             ..Row::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_the_samples_whatever_their_size() {
+        let mut tally = Tally::new();
+        // Two rounds on a counter of 2 GHz.
+        for times in [[2_000, 4_000, 200_000_000], [2_000, 4_000, 60_000]] {
+            let block = Block {
+                round_trip: times.to_vec(),
+                ticks: 2_000_000,
+                requests: 3,
+                exits: Some(4),
+                ..Block::default()
+            };
+            tally.add(&block, 2e9);
+        }
+        let row = tally.row(2e9, false);
+        assert_eq!((row.min_ns, row.p50_ns), (Some(1_000), Some(2_000)));
+        let slowest = row.p999_ns.unwrap();
+        assert!((100_000_000..100_100_000).contains(&slowest), "{slowest}");
+        assert_eq!(row.histogram.unwrap().iter().map(|(_, n)| n).sum::<u64>(), 6);
+        assert_eq!((row.iops, row.exits, row.interrupts), (Some(3000.0), Some(8), None));
+    }
+
+    #[test]
+    fn one_block_without_a_count_leaves_it_unknown() {
+        let mut tally = Tally::new();
+        tally.add(&Block { exits: Some(4), ..Block::default() }, 1e9);
+        tally.add(&Block::default(), 1e9);
+        let row = tally.row(1e9, false);
+        assert_eq!((row.exits, row.p50_ns, row.iops, row.histogram), (None, None, None, None));
     }
 }

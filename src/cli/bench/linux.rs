@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::Parser;
 
 use super::super::Failure;
-use super::super::disk::{nearest, parse_size};
+use super::super::disk::parse_size;
+use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, Job, LinuxBench, Progress};
+use crate::bench::linux::{BenchError, Job, LinuxBench};
 use crate::bench::{self, PathName, Plan};
 use crate::dataplane::CompletePath;
 use crate::machine::layout::{RAM_MAX, RAM_MIN};
@@ -21,7 +22,10 @@ const PATHS: &str = "irqfd,signal-msi";
 const FULL: (usize, f64) = (6, 4.0);
 const QUICK: (usize, f64) = (6, 1.0);
 
-#[derive(Debug, Args)]
+/// Those of the Linux guest only. None of them is read from the environment by clap: whether any is given decides whether
+/// the command line is wrong.
+#[derive(Debug, Parser)]
+#[command(next_help_heading = "The Linux guest (--guest linux)")]
 pub(super) struct LinuxArgs {
     /// Guest kernel (bzImage or vmlinux), in place of the one in the guest directory
     #[arg(long, value_name = "FILE")]
@@ -29,15 +33,12 @@ pub(super) struct LinuxArgs {
     /// Guest's initial ramdisk, made by guest-images/linux/build, in place of the one in the guest directory
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Where vmlinux and initrd are
-    #[arg(long, value_name = "DIR", env = "DOORBELL_GUEST", default_value = "target/guest")]
-    guest_dir: PathBuf,
+    /// Where vmlinux and initrd are [default: $DOORBELL_GUEST, or target/guest]
+    #[arg(long, value_name = "DIR")]
+    guest_dir: Option<PathBuf>,
     /// Fewer jobs, shorter: rand-read-1 and rand-read-32, 6 rounds of 1 s
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured [default: 6]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: Option<u16>,
     /// Seconds of each measurement, 0.1 to 3600 [default: 4]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     runtime: Option<f64>,
@@ -76,17 +77,11 @@ pub(super) struct LinuxArgs {
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]
     memory: u64,
-    /// Longest busy-poll of the I/O threads before they sleep, in microseconds
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
-    poll_us: u64,
-    /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
-    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
-    progress: Progress,
 }
 
 impl LinuxArgs {
     /// What to run; says what does not fit together.
-    pub(super) fn bench(self) -> Result<LinuxBench, Failure> {
+    pub(super) fn bench(self, common: &Common) -> Result<LinuxBench, Failure> {
         let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
         let paths = self.paths.iter().map(|name| bench::Path {
             notify: name.notify.unwrap_or(self.notify),
@@ -99,7 +94,7 @@ impl LinuxArgs {
                 self.jobs
             },
             paths: paths.collect(),
-            rounds: self.rounds.map_or(rounds, usize::from),
+            rounds: common.rounds.map_or(rounds, usize::from),
         };
         if let Some(twice) = twice(&plan.jobs) {
             return Err(Failure::usage(format!("--jobs names {twice} twice; leave one out")));
@@ -123,8 +118,10 @@ impl LinuxArgs {
         if !(RAM_MIN..=RAM_MAX).contains(&self.memory) {
             return Err(Failure::usage("--memory takes 128M to 8G"));
         }
-        let kernel = given(self.kernel, &self.guest_dir, "vmlinux", "--kernel")?;
-        let initrd = given(self.initrd, &self.guest_dir, "initrd", "--initrd")?;
+        let guest_dir = self.guest_dir.or_else(|| std::env::var_os("DOORBELL_GUEST").map(PathBuf::from));
+        let guest_dir = guest_dir.unwrap_or_else(|| "target/guest".into());
+        let kernel = given(self.kernel, &guest_dir, "vmlinux", "--kernel")?;
+        let initrd = given(self.initrd, &guest_dir, "initrd", "--initrd")?;
         Ok(LinuxBench {
             plan,
             runtime_s: self.runtime.unwrap_or(runtime_s),
@@ -138,8 +135,8 @@ impl LinuxArgs {
             direct: self.direct,
             disk_size: self.size,
             queues: self.queues,
-            poll_us: self.poll_us,
-            progress: self.progress,
+            poll_us: common.poll_us.unwrap_or(0).into(),
+            progress: common.progress,
         })
     }
 }
@@ -168,16 +165,6 @@ fn given(path: Option<PathBuf>, dir: &Path, name: &str, flag: &str) -> Result<Pa
         path.display()
     );
     Err(Failure { code: 4, message })
-}
-
-fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
-    if let Some(&(_, named)) = names.iter().find(|(name, _)| *name == value) {
-        return Ok(named);
-    }
-    let all = names.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-    let meant =
-        nearest(value, all.iter().copied()).map_or(String::new(), |name| format!(" (did you mean {name}?)"));
-    Err(format!("it takes one of {}{meant}", all.join(", ")))
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {

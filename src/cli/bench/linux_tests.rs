@@ -6,6 +6,8 @@ use super::*;
 struct Line {
     #[command(flatten)]
     args: LinuxArgs,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What a command line asks for; the guest is a directory with two empty files.
@@ -16,8 +18,8 @@ fn bench(line: &str) -> Result<LinuxBench, String> {
     }
     let dir = dir.path().to_str().unwrap();
     let words = ["bench", "--guest-dir", dir].into_iter().chain(line.split_whitespace());
-    let args = Line::try_parse_from(words).map_err(|e| e.to_string())?.args;
-    args.bench().map_err(|failure| failure.message)
+    let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+    line.args.bench(&line.common).map_err(|failure| failure.message)
 }
 
 #[test]

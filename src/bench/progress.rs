@@ -1,0 +1,98 @@
+//! Progress of a run, for people who wait.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// A bar if standard error is a terminal, else nothing.
+    #[default]
+    Auto,
+    /// A line on standard error per step: for a terminal at the other end of a pipe.
+    Lines,
+    /// Nothing.
+    Off,
+}
+
+impl Progress {
+    /// Every kind by its name on the command line.
+    pub const NAMES: [(&'static str, Progress); 3] =
+        [("auto", Progress::Auto), ("lines", Progress::Lines), ("off", Progress::Off)];
+}
+
+/// What is shown while it runs, on standard error.
+#[derive(Debug)]
+pub enum Shown {
+    /// On a terminal.
+    Bar(ProgressBar),
+    /// A line per step, of so many.
+    Lines(usize),
+    /// Nothing at all.
+    Nothing,
+}
+
+impl Shown {
+    /// Says that the guest is being started.
+    pub fn new(progress: Progress, steps: usize) -> Shown {
+        match progress {
+            Progress::Lines => {
+                eprintln!("starting the guest");
+                Shown::Lines(steps)
+            }
+            Progress::Auto if std::io::stderr().is_terminal() => {
+                let bar = ProgressBar::new(steps as u64).with_message("starting the guest");
+                if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {wide_bar} {pos}/{len} {msg}") {
+                    bar.set_style(style);
+                }
+                bar.tick();
+                Shown::Bar(bar)
+            }
+            _ => Shown::Nothing,
+        }
+    }
+
+    /// Says something that is no step.
+    pub fn note(&self, text: &str) {
+        match self {
+            Shown::Bar(bar) => bar.set_message(text.to_string()),
+            Shown::Lines(_) => eprintln!("{text}"),
+            Shown::Nothing => {}
+        }
+    }
+
+    /// Step `step`, from 0, begins.
+    pub fn begin(&self, step: usize, label: &str) {
+        if let Shown::Bar(bar) = self {
+            bar.set_position(step as u64);
+            bar.set_message(label.to_string());
+        }
+    }
+
+    /// It has ended, with so many requests a second if that is known.
+    pub fn end(&self, step: usize, label: &str, rate: Option<f64>) {
+        match self {
+            Shown::Bar(bar) => bar.set_position(step as u64 + 1),
+            Shown::Lines(steps) => {
+                let rate = rate.map_or(String::new(), |rate| format!(" (about {rate:.0} IOPS)"));
+                eprintln!("{}/{steps} {label}{rate}", step + 1);
+            }
+            Shown::Nothing => {}
+        }
+    }
+
+    /// Shows the time that passes.
+    pub fn tick(&self) {
+        if let Shown::Bar(bar) = self {
+            bar.tick();
+        }
+    }
+
+    /// Takes it off the terminal.
+    pub fn finish(&self) {
+        if let Shown::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}

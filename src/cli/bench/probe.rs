@@ -1,0 +1,120 @@
+//! `doorbell bench`: the flags of the probe guest.
+
+use std::str::FromStr;
+
+use clap::Parser;
+
+use super::super::Failure;
+use super::Common;
+use crate::bench::Report;
+use crate::bench::probe::{ProbeConfig, ProbeError, SessionError};
+use crate::bench::progress::{Progress, Shown};
+
+const ROUNDS: u16 = 5;
+const POLL_US: u32 = 50;
+
+/// Those of the probe only.
+#[derive(Debug, Parser)]
+#[command(next_help_heading = "The probe guest")]
+pub(super) struct ProbeArgs {
+    /// Only rows whose name contains TEXT; names look like "read-512-1 fast-mmio+irqfd null"
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Host CPUs to stay on: that of the vCPU and that of the I/O threads [default: the scheduler's choice]
+    #[arg(long, value_name = "VCPU,IO")]
+    pin: Option<Pin>,
+    /// Requests of each measurement at depth 1, twice as many at depth 32, 1 to 50000
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    requests: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pin {
+    vcpu: usize,
+    io: usize,
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Pin, String> {
+        let cpus = text.split_once(',').and_then(|(vcpu, io)| Some((vcpu.parse().ok()?, io.parse().ok()?)));
+        let (vcpu, io) =
+            cpus.ok_or("it takes two CPU numbers: that of the vCPU, a comma, that of the I/O threads")?;
+        Ok(Pin { vcpu, io })
+    }
+}
+
+impl ProbeArgs {
+    /// What to run; says what does not fit together.
+    pub(super) fn bench(self, common: &Common) -> Result<ProbeConfig, Failure> {
+        self.config(common, &allowed_cpus())
+    }
+
+    fn config(self, common: &Common, cpus: &[usize]) -> Result<ProbeConfig, Failure> {
+        if let Some(Pin { vcpu, io }) = self.pin
+            && let Some(missing) = [vcpu, io].into_iter().find(|cpu| !cpus.contains(cpu))
+        {
+            let all = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!(
+                "--pin: this process has no CPU {missing}; it may use {all}"
+            )));
+        }
+        Ok(ProbeConfig {
+            rounds: common.rounds.unwrap_or(ROUNDS).into(),
+            requests: self.requests,
+            poll_us: common.poll_us.unwrap_or(POLL_US),
+            pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
+            filter: self.filter,
+            peer: None,
+        })
+    }
+}
+
+/// Runs the bench, with progress on the terminal.
+pub(super) fn measure(config: &ProbeConfig, progress: Progress) -> Result<Report, Failure> {
+    // Made with the first call: how many steps there are is known only then.
+    let mut shown: Option<Shown> = None;
+    let mut current: Option<(usize, String)> = None;
+    let result = crate::bench::probe::run(config, &mut |done, all, what| {
+        let shown = shown.get_or_insert_with(|| Shown::new(progress, all));
+        if let Some((step, what)) = current.take() {
+            shown.end(step, &what, None);
+        }
+        shown.begin(done, what);
+        current = Some((done, what.to_string()));
+    });
+    if let Some(shown) = shown {
+        if let Some((step, what)) = current {
+            shown.end(step, &what, None);
+        }
+        shown.finish();
+    }
+    Ok(result?)
+}
+
+/// The CPUs that this process may run on (sched_getaffinity(2)), in order.
+fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: a zeroed cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid set of the size said; on failure it stays empty.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    // SAFETY: every index is below CPU_SETSIZE.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Failure {
+        let code = match error {
+            ProbeError::Session(SessionError::Assembly(error)) => return error.into(),
+            ProbeError::Session(SessionError::Thread(_)) | ProbeError::Floor(_) => 3,
+            ProbeError::Session(_) | ProbeError::Block(..) => 1,
+            ProbeError::Filter(_) => 2,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;
