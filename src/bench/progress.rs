@@ -70,13 +70,13 @@ impl Shown {
         }
     }
 
-    /// It has ended, with so many requests a second if that is known.
-    pub fn end(&self, step: usize, label: &str, rate: Option<f64>) {
+    /// It has ended, and what is to be said of it.
+    pub fn end(&self, step: usize, label: &str, what: Option<String>) {
         match self {
             Shown::Bar(bar) => bar.set_position(step as u64 + 1),
             Shown::Lines(steps) => {
-                let rate = rate.map_or(String::new(), |rate| format!(" (about {rate:.0} IOPS)"));
-                eprintln!("{}/{steps} {label}{rate}", step + 1);
+                let what = what.map_or(String::new(), |what| format!(": {what}"));
+                eprintln!("{}/{steps} {label}{what}", step + 1);
             }
             Shown::Nothing => {}
         }

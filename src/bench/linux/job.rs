@@ -27,7 +27,7 @@ impl Job {
         // Milliseconds: fio takes whole numbers only. Submission to completion is what a user waits for: lat, not clat.
         format!(
             "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect=1\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
-             norandommap=1\ngroup_reporting=1\nclat_percentiles=0\nlat_percentiles=1\n\n\
+             norandommap=1\ngroup_reporting=1\ndisk_util=0\nclat_percentiles=0\nlat_percentiles=1\n\n\
              [{self}]\nrw={random}{direction}\nbs={block_size}\niodepth={depth}\n",
             runtime_s * 1000.0
         )

@@ -3,8 +3,6 @@
 //! One 32-bit register at [`layout::MARKER_START`]: the step's number in the low half, [`BEGIN`] or [`END`] in the high
 //! one. The counters are read on the vCPU's thread before the store is over, so the guest does nothing meanwhile.
 
-use std::time::Instant;
-
 use crossbeam_channel::Sender;
 
 use super::counts::{Counts, Sources};
@@ -29,8 +27,6 @@ pub struct Mark {
     pub step: u16,
     /// [`BEGIN`], [`END`], or whatever the guest wrote.
     pub what: u16,
-    /// When.
-    pub at: Instant,
     /// Per disk.
     pub counts: Vec<Counts>,
 }
@@ -62,7 +58,7 @@ impl BusDevice for Marker {
         // Anything but a store to the whole register is a guest's right, and means nothing.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-        let mark = Mark { step, what, at: Instant::now(), counts: (self.read)() };
+        let mark = Mark { step, what, counts: (self.read)() };
         // Nobody listens any more: the run is over.
         let _ = self.marks.send(mark);
     }

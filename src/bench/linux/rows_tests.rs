@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use super::*;
 use crate::bench::Path;
 use crate::dataplane::CompletePath;
@@ -43,9 +41,8 @@ fn marks(plan: &Plan<Job>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();
     for (number, step) in plan.steps().iter().enumerate() {
-        let mut mark = |counts: &[Counts], what| {
-            marks.push(Mark { step: number as u16, what, at: Instant::now(), counts: counts.to_vec() })
-        };
+        let mut mark =
+            |counts: &[Counts], what| marks.push(Mark { step: number as u16, what, counts: counts.to_vec() });
         mark(&counts, BEGIN);
         let this = &mut counts[step.path];
         this.disk.requests += ios;

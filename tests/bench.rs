@@ -1,0 +1,87 @@
+//! `doorbell bench --guest linux` on a real guest: every row says what its path promises.
+//!
+//! Runs where `scripts/test machine` runs it: on a /dev/kvm with hardware behind it, or in the lab.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use doorbell::bench::{Report, Row, SCHEMA};
+
+fn guest() -> PathBuf {
+    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/guest"));
+    std::env::var_os("DOORBELL_GUEST").map_or_else(default, PathBuf::from)
+}
+
+/// Why no Linux guest can run here.
+fn missing() -> Option<String> {
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
+        return Some(format!("no usable /dev/kvm ({error}); the lab has one"));
+    }
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !cpuinfo.split_whitespace().any(|word| word == "vmx" || word == "svm") {
+        return Some("this /dev/kvm has no hardware behind it; the lab has".into());
+    }
+    let initrd = guest().join("initrd");
+    (!initrd.exists()).then(|| format!("no {}: run guest-images/linux/build", initrd.display()))
+}
+
+fn bench(flags: &str) -> Report {
+    let doorbell =
+        std::env::var_os("DOORBELL_BIN").map_or_else(|| env!("CARGO_BIN_EXE_doorbell").into(), PathBuf::from);
+    let output = Command::new(doorbell)
+        .args(["bench", "--guest", "linux", "--json", "-", "--guest-dir"])
+        .arg(guest())
+        .args(flags.split_whitespace())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("doorbell starts");
+    assert!(output.status.success(), "{}", output.status);
+    serde_json::from_slice(&output.stdout).expect("a report on standard output")
+}
+
+fn some(value: Option<u64>) -> u64 {
+    value.expect("measured on every host that runs this")
+}
+
+fn row<'a>(report: &'a Report, notify: &str, complete: &str) -> &'a Row {
+    let is = |row: &&Row| (row.notify.as_deref(), row.complete.as_deref()) == (Some(notify), Some(complete));
+    report.rows.iter().find(is).expect("one row per path")
+}
+
+#[test]
+fn every_row_counts_what_its_path_does() {
+    if let Some(reason) = missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let paths = "irqfd,signal-msi,exit+irqfd,pio+signal-msi";
+    let report =
+        bench(&format!("--jobs rand-rw-8 --paths {paths} --rounds 2 --runtime 0.5 --size 16M --backend mem"));
+    assert_eq!((report.schema.as_str(), report.rows.len(), report.run.rounds), (SCHEMA, 4, 2));
+    assert!(report.run.guest_kernel.is_some() && report.run.fio.is_some());
+    for row in &report.rows {
+        assert_eq!((row.guest.as_str(), row.job.as_str(), row.depth), ("linux", "rand-rw-8", Some(8)));
+        assert!(row.round_iops.len() == 2 && row.round_iops.iter().all(|iops| iops.is_some_and(|n| n > 0.0)));
+        assert!(row.ratio_low <= row.ratio && row.ratio <= row.ratio_high && row.ratio.is_some());
+        assert!(row.min_ns <= row.p50_ns && row.p50_ns <= row.p99_ns && row.p99_ns <= row.p999_ns);
+        let (requests, interrupts) = (some(row.requests), some(row.interrupts));
+        assert!(requests > 0 && interrupts > 0 && interrupts <= requests, "{row:?}");
+        // The guest may find two messages in one interrupt, but none that was not sent.
+        assert!((1..=interrupts).contains(&some(row.guest_interrupts)), "{row:?}");
+        assert_eq!(some(row.interrupts_irqfd) + some(row.interrupts_signal_msi), interrupts);
+        let kicks = some(row.kicks_ioeventfd) + some(row.kicks_exit);
+        assert!(kicks > 0 && kicks <= requests && row.kicks_missed == Some(0), "{row:?}");
+        assert!(some(row.exits) >= kicks && some(row.iothread_syscalls) > 0, "{row:?}");
+        // A kernel in trouble may print, a store to the VMM per byte: not fewer, but more.
+        assert!(some(row.exits) >= some(row.exits_to_user) && row.exits_to_user >= row.kicks_exit, "{row:?}");
+    }
+    for (notify, complete) in [("fast-mmio", "irqfd"), ("exit", "irqfd")] {
+        assert_eq!(row(&report, notify, complete).interrupts_signal_msi, Some(0));
+    }
+    for (notify, complete) in [("fast-mmio", "signal-msi"), ("pio", "signal-msi")] {
+        let row = row(&report, notify, complete);
+        assert_eq!((row.interrupts_irqfd, row.kicks_exit), (Some(0), Some(0)));
+    }
+    assert_eq!(row(&report, "exit", "irqfd").kicks_ioeventfd, Some(0));
+}
