@@ -88,7 +88,9 @@ impl Tracks<'_> {
     /// The request as nested asynchronous slices: the whole, and its stages.
     fn lane(&mut self, request: &Stamps) {
         let Stamps { id, seen, parsed, submitted, completed, published, rung, .. } = *request;
-        let name = match request.asked {
+        // The viewer makes a track of all lanes whose outermost slice has one name.
+        let name = "request";
+        let work = match request.asked {
             Asked::Answer => "answer".to_string(),
             Asked::Flush => "flush".to_string(),
             other => format!("{} {}", word(other), request.len),
@@ -104,15 +106,15 @@ impl Tracks<'_> {
             }
             self.events.push(event);
         };
-        nested("b", &name, seen, Some(&args));
+        nested("b", name, seen, Some(&args));
         let mut stages = vec![("parse", seen, parsed), ("submit", parsed, submitted)];
-        stages.extend([("backend", submitted, completed), ("publish", completed, published)]);
+        stages.extend([(work.as_str(), submitted, completed), ("publish", completed, published)]);
         stages.extend((rung != 0).then_some(("ring back", published, rung)));
         for (stage, from, to) in stages {
             nested("b", stage, from, None);
             nested("e", stage, to, None);
         }
-        nested("e", &name, published.max(rung), None);
+        nested("e", name, published.max(rung), None);
     }
 
     /// From the slice that took it to the one that published it.
