@@ -10,6 +10,7 @@ mod diff;
 mod host;
 mod json;
 pub mod linux;
+mod memfile;
 mod plan;
 pub mod probe;
 pub mod probe_abi;

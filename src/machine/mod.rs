@@ -103,7 +103,7 @@ pub struct Machine {
 
 /// `KVM_CREATE_VM`, again as often as it is interrupted: the kernel gives up with EINTR when anything is pending for
 /// the thread while it takes the locks of all mappings (`mm_take_all_locks`), an io_uring's task work included.
-fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
+pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
     loop {
         match kvm.create_vm() {
             Err(error) if error.errno() == libc::EINTR => {}

@@ -12,7 +12,6 @@ mod counts;
 mod fio;
 mod job;
 mod marker;
-mod memfile;
 mod rows;
 mod script;
 mod watch;
@@ -24,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::memfile::MemFile;
 use super::report::SCHEMA;
 use super::{HostFacts, Plan, Report, Row, RunFacts};
 use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
@@ -34,7 +34,6 @@ use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, l
 use crate::virtio::NotifyPath;
 use counts::Sources;
 use marker::{Mark, Marker};
-use memfile::MemFile;
 use rows::Results;
 use watch::{Watch, Watched};
 

@@ -82,7 +82,7 @@ impl Mailbox {
     pub fn wait(
         &self,
         seconds: u64,
-        ended: impl Fn() -> Option<String>,
+        mut ended: impl FnMut() -> Option<String>,
         done: impl Fn(&Mailbox) -> bool,
     ) -> Result<(), SessionError> {
         let deadline = Instant::now() + Duration::from_secs(seconds);

@@ -6,6 +6,9 @@
 //! | `mailbox` | plans and outcomes in the guest's memory, whoever runs it |
 //! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
 //! | `floor` | the host's side of the bare ping-pong |
+//! | `no_irqchip` | the same ping-pong in a VM without interrupt controllers: KVM_INTERRUPT |
+//! | `subjects` | our disks that are compared, and the jobs |
+//! | `peer`, `qemu` | the same guest in QEMU, in the same run |
 //! | `run` | which blocks, in which order, and what they become in the report |
 //! | `offer` | what of that this host has |
 //! | `startup` | how long a machine takes to its guest's first instruction, and how much memory |
@@ -13,10 +16,14 @@
 
 mod floor;
 mod mailbox;
+mod no_irqchip;
 mod offer;
+mod peer;
+mod qemu;
 mod run;
 mod session;
 mod startup;
+mod subjects;
 mod tally;
 
 pub use mailbox::Mailbox;

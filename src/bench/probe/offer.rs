@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use kvm_ioctls::Cap;
 
-use super::run::{DISK_BYTES, Subject};
+use super::subjects::{DISK_BYTES, Subject};
 use crate::backend::io_uring_available;
 use crate::dataplane::CompletePath;
 use crate::machine::open_kvm;

@@ -1,17 +1,19 @@
 use std::fmt;
 
-use super::super::probe_abi::{Plan, flag, kind, op, order, vector, wait};
+use super::super::probe_abi::{Plan, flag, idle, kind, vector};
 use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
-use super::super::{HostFacts, Path, Plan as Order};
+use super::super::{HostFacts, Plan as Order};
 use super::floor::{Answer, Floor, FloorError, Style, counters_agree, tsc};
+use super::no_irqchip::{self, NoIrqchip};
 use super::offer::Offer;
+use super::peer::Peer;
+use super::qemu::{PEER, PeerSubject, SUBJECTS};
 use super::session::{Session, SessionConfig, SessionError};
 use super::startup::Startup;
+use super::subjects::{DISK_BYTES, JOBS, Job, Subject, disk, subjects};
 use super::tally::{Block, Tally};
 use crate::assembly::ThreadConfig;
 use crate::bench::DiskCounts;
-use crate::cli::disk::DiskConfig;
-use crate::dataplane::CompletePath;
 use crate::machine::layout;
 use crate::observe::Interrupts;
 use crate::virtio::NotifyPath;
@@ -54,51 +56,7 @@ pub enum PeerVmm {
     Qemu,
 }
 
-/// One disk to be compared: a path, a backend, and the thread that serves it.
-#[derive(Clone, Debug)]
-pub(super) struct Subject {
-    pub(super) path: Path,
-    pub(super) backend: &'static str,
-    pub(super) poll_us: u32,
-    pub(super) thread: usize,
-}
-
-impl Subject {
-    /// As `--filter` sees it.
-    fn name(&self, job: Job) -> String {
-        let poll = if self.poll_us > 0 { " poll" } else { "" };
-        format!("{} {} {}{poll}", job.name, self.path, self.backend)
-    }
-
-    /// `common` with what names the row.
-    fn row(&self, job: Job, common: Row) -> Row {
-        let wait = if self.poll_us > 0 { Style::MemoryPoll } else { Style::Blocking };
-        Row {
-            job: job.name.into(),
-            notify: Some(self.path.notify.to_string()),
-            complete: Some(self.path.complete.to_string()),
-            backend: Some(self.backend.into()),
-            wait: Some(wait.to_string()),
-            depth: Some(job.depth.into()),
-            poll_us: Some(self.poll_us.into()),
-            ..common
-        }
-    }
-}
-
-/// I/O threads: one that sleeps at once, one that polls first, one with an io_uring.
-const SLEEPING: usize = 0;
-const POLLING: usize = 1;
-const URING: usize = 2;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Job {
-    name: &'static str,
-    depth: u32,
-}
-
-const JOBS: [Job; 2] = [Job { name: "read-512-1", depth: 1 }, Job { name: "read-512-32", depth: 32 }];
-const FLOOR_JOB: &str = "floor";
+pub(super) const FLOOR_JOB: &str = "floor";
 const FLOORS: [(Style, Answer); 7] = [
     (Style::Blocking, Answer::Irqfd),
     (Style::Blocking, Answer::SignalMsi),
@@ -108,31 +66,6 @@ const FLOORS: [(Style, Answer); 7] = [
     (Style::MemoryPollKick, Answer::Irqfd),
     (Style::Exit, Answer::Irqfd),
 ];
-
-/// Every subject there could be, and why this host does not offer it; `None`: it does.
-fn subjects(config: &ProbeConfig, offer: &Offer) -> Vec<(Subject, Option<String>)> {
-    let path = |notify, complete| Path { notify, complete };
-    let sleeping = |path| Subject { path, backend: "null", poll_us: 0, thread: SLEEPING };
-    let completes =
-        [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
-    let notifies = NotifyPath::NAMES.map(|(_, notify)| notify);
-    let mut all: Vec<_> = notifies
-        .iter()
-        .flat_map(|&notify| completes.iter().map(move |&complete| sleeping(path(notify, complete))))
-        .collect();
-    let best = path(NotifyPath::FastMmio, CompletePath::Irqfd);
-    let other = path(NotifyPath::FastMmio, CompletePath::SignalMsi);
-    if config.poll_us > 0 {
-        let polling = |path| Subject { path, backend: "null", poll_us: config.poll_us, thread: POLLING };
-        all.extend([polling(best), polling(other)]);
-    }
-    all.push(Subject { path: best, backend: "sync", poll_us: 0, thread: SLEEPING });
-    all.push(Subject { path: best, backend: "io_uring", poll_us: 0, thread: URING });
-    all.into_iter()
-        .map(|subject| (offer.lacks(&subject), subject))
-        .map(|(why, subject)| (subject, why))
-        .collect()
-}
 
 /// Why the bench could not run.
 #[derive(Debug, thiserror::Error)]
@@ -149,22 +82,6 @@ pub enum ProbeError {
     /// Nothing left to measure.
     #[error("no row's name contains {0:?}; names look like \"read-512-1 fast-mmio+irqfd null\"")]
     Filter(String),
-}
-
-/// Size of each disk.
-pub(super) const DISK_BYTES: u64 = 16 << 20;
-
-fn disk(subject: &Subject, offer: &Offer) -> DiskConfig {
-    let store = match (subject.backend, &offer.scratch) {
-        ("null", _) | (_, Err(_)) => format!("size={DISK_BYTES}"),
-        (_, Ok(scratch)) => format!("path={},readonly", scratch.0.display().to_string().replace(',', ",,")),
-    };
-    let Subject { path, backend, thread, .. } = subject;
-    let text = format!(
-        "backend={backend},{store},notify={},complete={},iothread={thread},queue-size=256",
-        path.notify, path.complete
-    );
-    text.parse().expect("every part is one that --disk knows")
 }
 
 /// Runs the bench; `progress(done, all, what)` is called before every block.
@@ -197,6 +114,10 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         config,
         subjects,
         absent: absent.into_iter().filter_map(|(subject, why)| Some((subject, why?))).collect(),
+        no_irqchip: NoIrqchip::new(config.pin.map(|(vcpu, _)| vcpu)),
+        peer: config.peer.map(|PeerVmm::Qemu| {
+            Peer::start(offer.scratch.as_ref().map(|scratch| scratch.0.as_path()), config.pin)
+        }),
     };
     bench.set_up()?;
     let mut rows = bench.measure(progress)?;
@@ -209,6 +130,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         memory_bytes: layout::RAM_MIN,
         disk_bytes: Some(DISK_BYTES),
         disk: Some("null: no bytes are moved; sync, io_uring: a file in memory".into()),
+        peer: bench.peer.and_then(|peer| Some(peer.ok()?.version)),
         first_instruction_ns: startup.first_instruction_ns,
         resident_bytes: startup.resident_bytes,
         ..RunFacts::default()
@@ -223,6 +145,10 @@ struct Bench<'a> {
     config: &'a ProbeConfig,
     subjects: Vec<Subject>,
     absent: Vec<(Subject, String)>,
+    /// Or why this host has none.
+    no_irqchip: Result<NoIrqchip, String>,
+    /// If one was asked for; or why it is not here.
+    peer: Option<Result<Peer, String>>,
     ticks_per_second: f64,
     /// Whether the guest's counter is ours, so that the two halves can be told apart.
     agree: bool,
@@ -232,16 +158,9 @@ struct Bench<'a> {
 #[derive(Clone, Copy)]
 enum Work {
     Floor(Style, Answer),
+    KvmInterrupt,
     Disk(Job, usize),
-}
-
-impl Work {
-    fn job(self) -> Option<Job> {
-        match self {
-            Work::Floor(..) => None,
-            Work::Disk(job, _) => Some(job),
-        }
-    }
+    Peer(Job, usize),
 }
 
 impl Bench<'_> {
@@ -259,19 +178,33 @@ impl Bench<'_> {
             };
             self.session.run(setup)?;
         }
+        if let Some(Ok(_)) = self.peer {
+            // Its guest and ours take turns: neither spins while the other works.
+            self.session.set_idle(idle::HALT);
+        }
         Ok(())
     }
 
+    fn works(&self) -> Vec<Vec<Work>> {
+        let mut floor: Vec<_> = FLOORS.iter().map(|&(style, answer)| Work::Floor(style, answer)).collect();
+        floor.extend(self.no_irqchip.iter().map(|_| Work::KvmInterrupt));
+        let peers = self.peer.iter().flatten().next().map_or(0, |peer| peer.subjects.len());
+        let disks = JOBS.map(|job| {
+            let ours = (0..self.subjects.len()).map(|n| Work::Disk(job, n));
+            ours.chain((0..peers).map(|n| Work::Peer(job, n))).collect()
+        });
+        std::iter::once(floor).chain(disks).collect()
+    }
+
     fn measure(&mut self, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Vec<Row>, ProbeError> {
-        let mut works: Vec<Vec<Work>> =
-            vec![FLOORS.iter().map(|&(style, answer)| Work::Floor(style, answer)).collect()];
-        works.extend(JOBS.map(|job| (0..self.subjects.len()).map(|n| Work::Disk(job, n)).collect()));
+        let mut works = self.works();
         if let Some(filter) = &self.config.filter {
             for (n, works) in works.iter_mut().enumerate() {
                 // The floor stays: every row is compared with it.
                 works.retain(|&work| n == 0 || self.name(work).contains(filter));
             }
-            if works[1..].iter().all(Vec::is_empty) {
+            let no_peer = matches!(self.peer, Some(Err(_)));
+            if works[1..].iter().all(Vec::is_empty) && !no_peer {
                 return Err(ProbeError::Filter(filter.clone()));
             }
         }
@@ -297,11 +230,19 @@ impl Bench<'_> {
             }
         }
         let mut rows = Vec::new();
-        for (works, tallies) in works.iter().zip(&tallies) {
+        let jobs = std::iter::once(None).chain(JOBS.map(Some));
+        for ((works, tallies), job) in works.iter().zip(&tallies).zip(jobs) {
             rows.extend(works.iter().zip(tallies).map(|(&work, tally)| self.row(work, tally)));
-            if let Some(job) = works.iter().find_map(|work| work.job()) {
-                rows.extend(self.absent_rows(job));
-            }
+            rows.extend(match job {
+                Some(job) => self.absent_rows(job),
+                None => self
+                    .no_irqchip
+                    .as_ref()
+                    .err()
+                    .map(|why| no_irqchip::absent(why.clone()))
+                    .into_iter()
+                    .collect(),
+            });
         }
         stand_on_floors(&mut rows);
         Ok(rows)
@@ -310,7 +251,9 @@ impl Bench<'_> {
     fn name(&self, work: Work) -> String {
         match work {
             Work::Floor(style, answer) => format!("{FLOOR_JOB} {style} {answer}"),
+            Work::KvmInterrupt => format!("{FLOOR_JOB} exit kvm-interrupt"),
             Work::Disk(job, n) => self.subjects[n].name(job),
+            Work::Peer(job, n) => self.peer_subject(n).name(job),
         }
     }
 
@@ -328,18 +271,36 @@ impl Bench<'_> {
                 depth: Some(1),
                 ..common
             },
+            Work::KvmInterrupt => no_irqchip::row(common),
             Work::Disk(job, n) => self.subjects[n].row(job, common),
+            Work::Peer(job, n) => self.peer_subject(n).row(job, common),
         }
     }
 
     /// The rows of `job` that this host has not.
-    fn absent_rows(&self, job: Job) -> impl Iterator<Item = Row> {
+    fn absent_rows(&self, job: Job) -> Vec<Row> {
         let filter = self.config.filter.as_deref().unwrap_or("");
-        let wanted = self.absent.iter().filter(move |(subject, _)| subject.name(job).contains(filter));
-        wanted.map(move |(subject, why)| {
-            let common = Row { guest: "probe".into(), queues: Some(1), ..Row::default() };
-            Row { not_here: Some(why.clone()), ..subject.row(job, common) }
-        })
+        let row = |why: &String| Row {
+            guest: "probe".into(),
+            queues: Some(1),
+            not_here: Some(why.clone()),
+            ..Row::default()
+        };
+        let ours = self.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
+        let mut rows: Vec<_> = ours.map(|(subject, why)| subject.row(job, row(why))).collect();
+        match &self.peer {
+            Some(Ok(peer)) => {
+                let theirs = peer.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
+                rows.extend(theirs.map(|(subject, why)| subject.row(job, row(why))));
+            }
+            // One row for all, under the first job.
+            Some(Err(why)) if job == JOBS[0] => {
+                let peer = Some(PEER.into());
+                rows.push(Row { job: job.name.into(), peer, queues: None, ..row(why) });
+            }
+            Some(Err(_)) | None => {}
+        }
+        rows
     }
 
     fn block(&mut self, work: Work, warm_up: bool) -> Result<Block, ProbeError> {
@@ -347,8 +308,21 @@ impl Bench<'_> {
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
             Work::Disk(job, n) => self.disk_block(job, n, requests),
+            Work::KvmInterrupt => match &mut self.no_irqchip {
+                Ok(machine) => machine.block(requests),
+                Err(why) => Err(SessionError::Ended(why.clone())),
+            },
+            Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
+                Some(peer) => peer.block(job.plan(n, requests)),
+                None => Err(SessionError::Ended("it is not here".into())),
+            },
         };
         block.map_err(|error| ProbeError::Block(self.name(work), error))
+    }
+
+    /// The peer's device `n`; asked for only if there is one.
+    fn peer_subject(&self, n: usize) -> &'static PeerSubject {
+        self.peer.iter().flatten().find_map(|peer| peer.subjects.get(n).copied()).unwrap_or(&SUBJECTS[0])
     }
 
     fn exits(&self) -> u64 {
@@ -396,18 +370,7 @@ impl Bench<'_> {
         let disk = self.session.parts().disks[n].clone();
         let (before, waits, exits) = (DiskCounts::of(&disk), self.waits(), self.exits());
         let all_exits = self.all_exits();
-        let plan = Plan {
-            kind: kind::IO,
-            device: n as u32,
-            depth: job.depth,
-            requests: if job.depth == 1 { requests } else { 2 * requests },
-            size: 512,
-            op: op::READ,
-            wait: wait::SPIN,
-            order: order::SEQUENTIAL,
-            ..Plan::default()
-        };
-        let outcome = self.session.run(plan)?;
+        let outcome = self.session.run(job.plan(n, requests))?;
         let samples = self.session.samples(0, &outcome);
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),

@@ -68,6 +68,16 @@ impl MemFile {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
+    /// By which a child of this process can open it, as long as this process has it.
+    pub fn path_for_child(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// The file itself.
+    pub fn into_file(self) -> File {
+        self.0
+    }
+
     /// All of it.
     ///
     /// # Errors

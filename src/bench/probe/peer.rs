@@ -1,0 +1,155 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vm_memory::{FileOffset, GuestAddress};
+
+use super::super::PROBE_ELF;
+use super::super::memfile::MemFile;
+use super::super::probe_abi::{
+    Control, MAGIC, Outcome, Plan, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
+};
+use super::mailbox::{Mailbox, completed};
+use super::qemu::{self, Files, IO_URING, PeerSubject, Process, SUBJECTS};
+use super::session::SessionError;
+use super::subjects::DISK_BYTES;
+use super::tally::Block;
+use crate::machine::Ram;
+
+/// The same guest in QEMU, driven through memory that we share with it. It stands still but for its blocks.
+pub(super) struct Peer {
+    process: Process,
+    mailbox: Mailbox,
+    /// What it is.
+    pub version: String,
+    /// Its devices, in the guest's order.
+    pub subjects: Vec<&'static PeerSubject>,
+    /// Devices that it has not here, and why.
+    pub absent: Vec<(&'static PeerSubject, String)>,
+}
+
+/// QEMU has this long to bring the guest up, all attempts together.
+const START: Duration = Duration::from_secs(10);
+const BLOCK_SECONDS: u64 = 60;
+
+impl Peer {
+    /// Starts QEMU with a device for each subject; the file backends read `disk`, if there is one. `pin`: host CPUs of
+    /// its vCPU and of everything else.
+    ///
+    /// # Errors
+    /// Why it is not here, in a clause.
+    pub fn start(disk: Result<&Path, &String>, pin: Option<(usize, usize)>) -> Result<Peer, String> {
+        let version = qemu::version()?;
+        let deadline = Instant::now() + START;
+        let kernel = MemFile::of(PROBE_ELF).map_err(|e| e.to_string())?;
+        let needs_file = |subject: &&PeerSubject| subject.backend != "null";
+        let no_file = |why: &String| SUBJECTS.iter().filter(needs_file).map(|s| (s, why.clone())).collect();
+        let without_file: Vec<_> = disk.err().map_or_else(Vec::new, no_file);
+        let mut failure = String::new();
+        // SeaBIOS, which a QEMU without qboot has, takes seconds.
+        for firmware in ["qboot.rom", ""] {
+            let mut absent = without_file.clone();
+            for io_uring in [true, false] {
+                let here = |subject: &&PeerSubject| !absent.iter().any(|(lacks, _)| lacks == subject);
+                let subjects: Vec<_> = SUBJECTS.iter().filter(here).collect();
+                match Peer::attempt(&kernel, disk.unwrap_or(Path::new("")), firmware, &subjects, deadline) {
+                    Ok((process, mailbox)) => {
+                        if let Some((vcpu, rest)) = pin {
+                            process.pin(vcpu, rest);
+                        }
+                        let mut peer = Peer { process, mailbox, version, subjects, absent };
+                        peer.set_up().map_err(|e| e.to_string())?;
+                        return Ok(peer);
+                    }
+                    Err(why) if Instant::now() > deadline => return Err(why),
+                    Err(why) => failure = why,
+                }
+                if io_uring && disk.is_ok() {
+                    absent.extend(
+                        SUBJECTS.iter().filter(|s| s.backend == IO_URING).map(|s| (s, failure.clone())),
+                    );
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn attempt(
+        kernel: &MemFile,
+        disk: &Path,
+        firmware: &str,
+        subjects: &[&'static PeerSubject],
+        deadline: Instant,
+    ) -> Result<(Process, Mailbox), String> {
+        // Fresh and so zero: what an earlier attempt left in it would be taken for this one's.
+        let ram = MemFile::sparse(RAM_SIZE).map_err(|e| e.to_string())?;
+        let path = |file: &MemFile| file.path_for_child().display().to_string();
+        let files = Files { ram: path(&ram), kernel: path(kernel), disk: disk.display().to_string() };
+        let range = (GuestAddress(0), RAM_SIZE as usize, Some(FileOffset::new(ram.into_file(), 0)));
+        let memory = Ram::from_ranges_with_files([range]).map_err(|e| e.to_string())?;
+        let mailbox = Mailbox::new(Arc::new(memory));
+        // It spins between blocks, as ours does, but its VMM stands still then.
+        let control = Control {
+            magic: MAGIC,
+            version: VERSION,
+            mode: mode::HOST,
+            idle: idle::SPIN,
+            ..Control::default()
+        };
+        mailbox.write_control(&control);
+        let arguments = qemu::arguments(&files, RAM_SIZE, DISK_BYTES, firmware, subjects.iter().copied());
+        let mut process = Process::start(arguments)?;
+        while mailbox.control().state != state::READY {
+            if let Some(why) = process.ended() {
+                return Err(why);
+            }
+            if let Some(error) = mailbox.trap() {
+                return Err(error.to_string());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("its guest did not come up within {} s", START.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        process.set_running(false);
+        match mailbox.devices().len() {
+            found if found == subjects.len() => Ok((process, mailbox)),
+            found => Err(format!("its guest found {found} of {} disks", subjects.len())),
+        }
+    }
+
+    fn set_up(&mut self) -> Result<(), SessionError> {
+        for device in 0..self.subjects.len() as u32 {
+            let vector = vector::PLAIN + 2 * device;
+            self.run(Plan { kind: kind::SETUP, device, queues: 1, vector, ..Plan::default() })?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, plan: Plan) -> Result<Outcome, SessionError> {
+        self.process.set_running(true);
+        let seq = self.mailbox.give(&[(0, plan)]);
+        let (process, done) = (&mut self.process, |mailbox: &Mailbox| mailbox.is_done(0, seq));
+        let waited = self.mailbox.wait(BLOCK_SECONDS, || process.ended(), done);
+        self.process.set_running(false);
+        waited?;
+        completed(self.mailbox.outcome(0), &plan)
+    }
+
+    /// One block; only what the guest knows.
+    ///
+    /// # Errors
+    /// QEMU ended, or the block did not complete.
+    pub fn block(&mut self, plan: Plan) -> Result<Block, SessionError> {
+        let outcome = self.run(plan)?;
+        let samples = self.mailbox.samples(0, &outcome);
+        Ok(Block {
+            round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
+            ticks: outcome.tsc_end - outcome.tsc_begin,
+            requests: outcome.completed.into(),
+            kicks: outcome.kicks,
+            guest_interrupts: outcome.interrupts,
+            ..Block::default()
+        })
+    }
+}

@@ -1,0 +1,244 @@
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use super::super::Row;
+use super::subjects::Job;
+
+/// One device of the peer, and how it works as far as that is known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PeerSubject {
+    /// As in [`super::super::Row`].
+    pub notify: &'static str,
+    /// `None`: differs between QEMU's versions.
+    pub complete: Option<&'static str>,
+    /// How it waits for a kick.
+    pub wait: &'static str,
+    /// "null", or how it reads the file.
+    pub backend: &'static str,
+    /// Longest busy-poll in microseconds.
+    pub poll_us: u64,
+    /// Options of the I/O thread of its own.
+    iothread: Option<&'static str>,
+    /// More options of the device.
+    device: &'static str,
+}
+
+impl PeerSubject {
+    /// As `--filter` sees it.
+    pub fn name(&self, job: Job) -> String {
+        let poll = if self.poll_us > 0 { " poll" } else { "" };
+        let complete = self.complete.map_or(String::new(), |complete| format!("+{complete}"));
+        format!("{} qemu {}{complete} {} {}{poll}", job.name, self.notify, self.wait, self.backend)
+    }
+
+    /// `common` with what names the row, and without counts: QEMU's are not ours to take.
+    pub fn row(&self, job: Job, common: Row) -> Row {
+        Row {
+            job: job.name.into(),
+            peer: Some(PEER.into()),
+            notify: Some(self.notify.into()),
+            complete: self.complete.map(String::from),
+            backend: Some(self.backend.into()),
+            wait: Some(self.wait.into()),
+            depth: Some(job.depth.into()),
+            poll_us: Some(self.poll_us),
+            exits: None,
+            exits_to_user: None,
+            ..common
+        }
+    }
+}
+
+/// [`Row::peer`].
+pub(super) const PEER: &str = "qemu";
+
+/// QEMU registers its ioeventfds with length 0 where KVM takes that (virtio_pci_ioeventfd_assign), and an I/O thread
+/// completes by irqfd.
+const BLOCKING: PeerSubject = PeerSubject {
+    notify: "fast-mmio",
+    complete: Some("irqfd"),
+    wait: "blocking",
+    backend: "null",
+    poll_us: 0,
+    iothread: Some(",poll-max-ns=0"),
+    device: "",
+};
+
+/// What is measured. With ioeventfd=off QEMU takes no I/O thread: the vCPU's thread serves its own kick.
+pub(super) const SUBJECTS: [PeerSubject; 6] = [
+    BLOCKING,
+    // The default of poll-max-ns is 32768.
+    PeerSubject { wait: "memory-poll", poll_us: 33, iothread: Some(""), ..BLOCKING },
+    PeerSubject { wait: "main-loop", complete: None, iothread: None, ..BLOCKING },
+    PeerSubject {
+        notify: "exit",
+        complete: None,
+        wait: "exit",
+        iothread: None,
+        device: ",ioeventfd=off",
+        ..BLOCKING
+    },
+    PeerSubject { backend: "threads", ..BLOCKING },
+    PeerSubject { backend: IO_URING, ..BLOCKING },
+];
+
+pub(super) const IO_URING: &str = "io_uring";
+
+/// What QEMU is given besides its devices: paths.
+pub(super) struct Files {
+    /// Guest RAM, shared.
+    pub ram: String,
+    /// The probe.
+    pub kernel: String,
+    /// What the file backends read.
+    pub disk: String,
+}
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// What `qemu-system-x86_64 --version` says.
+///
+/// # Errors
+/// Why there is none, in a clause.
+pub(super) fn version() -> Result<String, String> {
+    let said = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output().map_err(|e| reason(&e))?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{QEMU} is not installed"),
+        _ => format!("{QEMU} does not start: {error}"),
+    }
+}
+
+/// The command line: q35 with `firmware` ("": QEMU's own choice), the probe in `ram_size` bytes of shared memory, and
+/// one device for each of `subjects`, in this order on the bus.
+pub(super) fn arguments<'a>(
+    files: &Files,
+    ram_size: u64,
+    disk_size: u64,
+    firmware: &str,
+    subjects: impl Iterator<Item = &'a PeerSubject>,
+) -> Vec<String> {
+    // A comma ends a value unless it is doubled.
+    let quoted = |path: &str| path.replace(',', ",,");
+    let mut all: Vec<String> = Vec::new();
+    let mut add = |flag: &str, value: String| all.extend([flag.to_owned(), value]);
+    add("-name", "doorbell-peer,debug-threads=on".into());
+    add("-accel", "kvm".into());
+    // Some KVMs refuse what this CPU flag brings; the probe does not look at it.
+    add("-cpu", "host,-arch-capabilities".into());
+    add("-m", format!("{}M", ram_size >> 20));
+    let ram = format!("id=ram,size={ram_size},mem-path={},share=on", quoted(&files.ram));
+    add("-object", format!("memory-backend-file,{ram}"));
+    add("-machine", "q35,memory-backend=ram".into());
+    add("-display", "none".into());
+    add("-monitor", "none".into());
+    add("-serial", "none".into());
+    add("-kernel", files.kernel.clone());
+    if !firmware.is_empty() {
+        add("-bios", firmware.into());
+    }
+    for (n, subject) in subjects.enumerate() {
+        let node = match subject.backend {
+            "null" => format!("driver=null-co,size={disk_size},read-zeroes=off"),
+            // Ours has the same file open, locked; nobody writes to it.
+            aio => {
+                let file = quoted(&files.disk);
+                format!("driver=file,filename={file},read-only=on,locking=off,aio={aio}")
+            }
+        };
+        add("-blockdev", format!("{node},node-name=n{n}"));
+        let mut device = format!("virtio-blk-pci,drive=n{n},num-queues=1,queue-size=256{}", subject.device);
+        if let Some(options) = subject.iothread {
+            add("-object", format!("iothread,id=io{n}{options}"));
+            device += &format!(",iothread=io{n}");
+        }
+        add("-device", device);
+    }
+    all.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    all
+}
+
+/// A QEMU that does not outlive us: killed when dropped, and by the kernel when the thread that started it is gone.
+pub(super) struct Process(Child);
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Why not, in a clause.
+    pub fn start(arguments: Vec<String>) -> Result<Process, String> {
+        let mut command = Command::new(QEMU);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // SAFETY: getpid cannot fail.
+        let us = unsafe { libc::getpid() };
+        // A group of its own: Ctrl-C is for us, and we end it.
+        command.process_group(0);
+        let bind = move || {
+            // SAFETY: system calls without pointers, allowed between fork and exec.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // We may have died before that took effect.
+                if libc::getppid() != us {
+                    libc::_exit(1);
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: `bind` does nothing but those two calls.
+        unsafe { command.pre_exec(bind) };
+        command.spawn().map(Process).map_err(|e| reason(&e))
+    }
+
+    /// Why it has ended, if it has.
+    pub fn ended(&mut self) -> Option<String> {
+        let status = self.0.try_wait().ok()??;
+        let mut said = String::new();
+        if let Some(mut pipe) = self.0.stderr.take() {
+            let _ = pipe.read_to_string(&mut said);
+        }
+        // The first complaint; hints may follow it.
+        let line = said.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains("warning:"));
+        Some(line.map_or_else(|| format!("{QEMU} ended with {status}"), |line| format!("it says \"{line}\"")))
+    }
+
+    /// Lets all its threads run, or stand still.
+    pub fn set_running(&self, running: bool) {
+        let signal = if running { libc::SIGCONT } else { libc::SIGSTOP };
+        // SAFETY: no pointers; the process is our child, and its number is taken until we have waited for it.
+        unsafe { libc::kill(self.0.id() as i32, signal) };
+    }
+
+    /// Keeps its vCPU on one host CPU and everything else on another.
+    pub fn pin(&self, vcpu: usize, rest: usize) {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
+        for task in tasks.into_iter().flatten().flatten() {
+            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let cpu = if name.starts_with("CPU ") { vcpu } else { rest };
+            let Some(id) = task.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
+            // SAFETY: a cpu_set_t is plain bits.
+            let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+            if cpu < 8 * size_of_val(&set) {
+                // SAFETY: the index is within the set.
+                unsafe { libc::CPU_SET(cpu, &mut set) };
+                // SAFETY: reads the set, which outlives the call. A thread that has just ended is no loss.
+                unsafe { libc::sched_setaffinity(id, size_of_val(&set), &set) };
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+#[path = "qemu_tests.rs"]
+mod tests;
