@@ -67,6 +67,9 @@ const FLOORS: [(Style, Answer); 7] = [
     (Style::Exit, Answer::Irqfd),
 ];
 
+/// Longest block that is planned for.
+const BLOCK_SECONDS: f64 = 0.15;
+
 /// Why the bench could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -213,10 +216,7 @@ impl Bench<'_> {
         let all = self.config.rounds * works.iter().map(Vec::len).sum::<usize>();
         let mut done = 0;
         for (group, works) in works.iter().enumerate() {
-            // Once before the rounds, unmeasured: first touches, first exits, a closed polling window.
-            for &work in works {
-                self.block(work, true)?;
-            }
+            let sizes = works.iter().map(|&work| self.warm_up(work)).collect::<Result<Vec<_>, _>>()?;
             let order = Order {
                 jobs: vec![()],
                 paths: vec![self.subjects[0].path; works.len()],
@@ -224,7 +224,7 @@ impl Bench<'_> {
             };
             for step in order.steps() {
                 progress(done, all, &self.name(works[step.path]));
-                let block = self.block(works[step.path], false)?;
+                let block = self.block(works[step.path], sizes[step.path])?;
                 tallies[group][step.path].add(&block, self.ticks_per_second);
                 done += 1;
             }
@@ -303,8 +303,18 @@ impl Bench<'_> {
         rows
     }
 
-    fn block(&mut self, work: Work, warm_up: bool) -> Result<Block, ProbeError> {
-        let requests = if warm_up { self.config.requests / 10 + 1 } else { self.config.requests };
+    /// Once before the rounds, unmeasured: first touches, first exits, a closed polling window. Answers how many
+    /// requests a block of this kind gets: as configured, but fewer on a path so slow that it would take longer than
+    /// [`BLOCK_SECONDS`] (level interrupts go through the host's work queue, which may be busy).
+    fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
+        let few = self.config.requests / 40 + 1;
+        let block = self.block(work, few)?;
+        let seconds = block.ticks as f64 / self.ticks_per_second;
+        let fitting = (BLOCK_SECONDS / seconds * f64::from(few)) as u32;
+        Ok(self.config.requests.min(fitting.max(few)))
+    }
+
+    fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
             Work::Disk(job, n) => self.disk_block(job, n, requests),
