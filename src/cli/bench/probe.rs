@@ -7,7 +7,7 @@ use clap::Parser;
 use super::super::Failure;
 use super::Common;
 use crate::bench::Report;
-use crate::bench::probe::{ProbeConfig, ProbeError, SessionError};
+use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
 const ROUNDS: u16 = 5;
@@ -26,6 +26,9 @@ pub(super) struct ProbeArgs {
     /// Requests of each measurement at depth 1, twice as many at depth 32, 1 to 50000
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
+    /// Another VMM's virtio-blk in the same run, driven by the same guest, where it is installed
+    #[arg(long, value_name = "VMM")]
+    peer: Option<PeerVmm>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl ProbeArgs {
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
             filter: self.filter,
-            peer: None,
+            peer: self.peer,
         })
     }
 }
