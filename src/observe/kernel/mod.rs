@@ -80,6 +80,8 @@ pub enum EvidenceError {
 pub struct KernelEvidence {
     session: Session,
     names: Vec<String>,
+    /// The counts when the last of them was switched on.
+    base: Vec<Option<u64>>,
 }
 
 impl KernelEvidence {
@@ -94,7 +96,19 @@ impl KernelEvidence {
         for name in names {
             session.count(name, STACKS.contains(name))?;
         }
-        Ok(KernelEvidence { session, names: names.iter().map(|&name| name.into()).collect() })
+        let mut this = KernelEvidence {
+            session,
+            names: names.iter().map(|&name| name.into()).collect(),
+            base: vec![Some(0); names.len()],
+        };
+        // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for
+        // one span, if not for the very same one.
+        this.base = this.hits()?;
+        Ok(this)
+    }
+
+    fn hits(&self) -> Result<Vec<Option<u64>>, EvidenceError> {
+        self.names.iter().map(|name| self.session.hits(name)).collect()
     }
 
     /// The counts up to now; counting goes on.
@@ -102,12 +116,13 @@ impl KernelEvidence {
     /// # Errors
     /// Tracefs cannot be read any more.
     pub fn read(&self) -> Result<Counts, EvidenceError> {
-        let counts = self.names.iter().map(|name| {
-            Ok(Counted { name: name.clone(), hits: self.session.hits(name)?, tracepoint: name.contains(':') })
+        let counts = self.names.iter().zip(self.hits()?).zip(&self.base).map(|((name, now), base)| {
+            let hits = now.zip(*base).map(|(now, base)| now.saturating_sub(base));
+            Counted { name: name.clone(), hits, tracepoint: name.contains(':') }
         });
         Ok(Counts {
             method: "tracefs: kprobe events and tracepoints with hist triggers, in an instance of our own",
-            counts: counts.collect::<Result<_, EvidenceError>>()?,
+            counts: counts.collect(),
             stacks: self.session.stacks()?,
         })
     }
