@@ -15,6 +15,7 @@ use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::render;
+use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
 /// Time every way of ringing there and back, with the built-in probe guest or with fio in Linux
@@ -38,6 +39,9 @@ pub struct BenchArgs {
     /// Check the flags, say what would be measured, and end
     #[arg(long)]
     dry_run: bool,
+    /// Count the kernel functions that ran meanwhile, on the whole host, and print them at the end (root)
+    #[arg(long)]
+    evidence: bool,
     #[command(flatten)]
     common: Common,
     // Options: whether any flag of a group is there tells a flag of the other guest from a default.
@@ -115,11 +119,16 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     }
     // Before minutes of measuring, not after.
     let output = Output::prepare(args.json, None)?;
+    let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
         Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
         Bench::Linux(bench) => crate::bench::linux::run(bench)?,
     };
+    let evidence = evidence.map(KernelEvidence::stop).transpose()?;
     output.write(&render(&report), &report, |_| String::new())?;
+    if let Some(counts) = evidence {
+        eprint!("{counts}");
+    }
     Ok(0)
 }
 

@@ -1,6 +1,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{EvidenceError, StackTree, stacks};
@@ -17,6 +19,14 @@ const STACKS_PER_FUNCTION: u32 = 256;
 /// Room for those stacks on each CPU.
 const BUFFER_KIB: u32 = 256;
 
+/// What is left to do if we are killed; see [`remove`].
+const UNDERTAKER: &str = r#"
+cat >/dev/null
+[ -d "$1" ] || exit 0
+rmdir "$1"
+sed -n "s|^[^:]*:\($3/[^ ]*\).*|-:\1|p" "$2" | while read -r line; do echo "$line" >>"$2"; done
+"#;
+
 /// The field that counts are kept by, in its name since 5.15 and before.
 const CPU_KEYS: [&str; 2] = ["common_cpu", "cpu"];
 
@@ -27,6 +37,7 @@ pub(super) struct Session {
     /// Name of the instance and of the group of our kprobe events.
     name: String,
     events: Vec<Event>,
+    undertaker: Option<Child>,
 }
 
 #[derive(Debug)]
@@ -67,13 +78,29 @@ impl Session {
             _ => failed(&instance, source),
         })?;
         // From here on drop takes it away.
-        let session = Session { root: root.into(), name, events: Vec::new() };
+        let mut session = Session { root: root.into(), name, events: Vec::new(), undertaker: None };
+        session.undertaker = session.hire_undertaker().ok();
         append(&session.instance().join("buffer_size_kb"), &BUFFER_KIB.to_string())?;
         Ok(session)
     }
 
     fn instance(&self) -> PathBuf {
         self.root.join("instances").join(&self.name)
+    }
+
+    /// A child that outlives us, whatever ends us (`kill -9` too), and takes away what we could not. It waits for the
+    /// end of its standard input, which nobody else holds open.
+    fn hire_undertaker(&self) -> io::Result<Child> {
+        Command::new("/bin/sh")
+            .args(["-c", UNDERTAKER, "doorbell-undertaker"])
+            .args([self.instance(), self.root.join("kprobe_events")])
+            .arg(&self.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A Ctrl-C is for us, not for it.
+            .process_group(0)
+            .spawn()
     }
 
     /// Counts `name`, a function or `group:tracepoint`, from now on.
@@ -131,6 +158,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         remove(&self.root, &self.name);
+        if let Some(mut undertaker) = self.undertaker.take() {
+            // Closes its standard input, and it finds nothing left to do.
+            let _ = undertaker.wait();
+        }
     }
 }
 
