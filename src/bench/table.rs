@@ -6,11 +6,11 @@ use super::report::per_request;
 use super::{Report, Row};
 
 /// One column: its heading, and what a row has to say in it.
-struct Column {
-    heading: &'static str,
-    text: fn(&Row) -> String,
+pub(super) struct Column {
+    pub(super) heading: &'static str,
+    pub(super) text: fn(&Row) -> String,
     /// Left out if no row has anything to say.
-    optional: bool,
+    pub(super) optional: bool,
 }
 
 const fn column(heading: &'static str, text: fn(&Row) -> String) -> Column {
@@ -22,9 +22,9 @@ const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
 }
 
 /// How a value that was not measured is shown.
-const NONE: &str = "-";
+pub(super) const NONE: &str = "-";
 
-const TIMES: &[Column] = &[
+pub(super) const TIMES: &[Column] = &[
     column("IOPS", |r| r.iops.map_or(NONE.into(), grouped)),
     column("ratio (low to high)", ratio),
     optional("min us", |r| micros(r.min_ns.map(|ns| ns as f64))),
@@ -38,7 +38,7 @@ const TIMES: &[Column] = &[
     optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}"))),
 ];
 
-const COUNTS: &[Column] = &[
+pub(super) const COUNTS: &[Column] = &[
     column("requests", |r| count(r.requests)),
     column("interrupts", |r| count(r.interrupts)),
     column("requests/\ninterrupt", |r| two(per_request(r.requests, r.interrupts))),
@@ -119,7 +119,8 @@ fn heading(report: &Report, common: &[Name]) -> String {
     parts.join(", ")
 }
 
-fn warnings(rows: &[Row]) -> Vec<String> {
+/// What looks wrong, and what this host has not.
+pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
         if let Some(why) = &row.not_here {

@@ -14,7 +14,7 @@ use super::disk::nearest;
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
-use crate::bench::render;
+use crate::bench::{render, render_html};
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
@@ -36,6 +36,9 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results as one HTML page, which needs nothing else, to FILE
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Check the flags, say what would be measured, and end
     #[arg(long)]
     dry_run: bool,
@@ -118,14 +121,14 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     // Before minutes of measuring, not after.
-    let output = Output::prepare(args.json, None)?;
+    let output = Output::prepare(args.json, args.html)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
         Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
         Bench::Linux(bench) => crate::bench::linux::run(bench)?,
     };
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
-    output.write(&render(&report), &report, |_| String::new())?;
+    output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
         eprint!("{counts}");
     }

@@ -1,0 +1,189 @@
+//! A report as one page that needs nothing else: no script, no font, no file, no network.
+//!
+//! What is drawn is plain HTML and SVG with classes, so that one style sheet gives it the reader's light or dark colours
+//! and a phone's width; a plotting library would fix both when the page is made.
+
+mod bars;
+mod date;
+mod distributions;
+mod facts;
+mod scale;
+
+use std::fmt::Write;
+
+use super::table::{COUNTS, Column, NONE, TIMES, warnings};
+use super::{Report, Row};
+use scale::{rate, time};
+
+const STYLE: &str = include_str!("html/style.css");
+const READING: &str = include_str!("html/reading.html");
+/// The job of the rows that the others stand on.
+const FLOOR: &str = "floor";
+
+/// The page.
+pub fn render_html(report: &Report) -> String {
+    let here: Vec<&Row> = report.rows.iter().filter(|row| row.not_here.is_none()).collect();
+    let floors: Vec<&Row> = here.iter().copied().filter(|row| row.job == FLOOR).collect();
+    let mut body = format!(
+        "<h1>doorbell bench</h1>\n<p class=\"soft\">{}<br />{}</p>\n",
+        escape(&report.host.sentence()),
+        escape(&how(report))
+    );
+    for line in warnings(&report.rows) {
+        let _ = writeln!(body, "<p class=\"warn\">{}</p>", escape(&line));
+    }
+    body += &tiles(report, &here);
+
+    let jobs = jobs(&here);
+    body += "<h2>Round trips</h2>\n";
+    for job in jobs.iter().filter(|job| job[0].job != FLOOR) {
+        let deep = job[0].depth.is_some_and(|depth| depth > 1);
+        let chart = bars::chart(job, if deep { &[] } else { &floors });
+        if !chart.is_empty() {
+            let _ = write!(body, "<h3>{}</h3>\n{chart}", escape(&job_title(job[0])));
+        }
+    }
+    let plots: String = jobs
+        .iter()
+        .map(|job| (job, distributions::plots(job, &floors)))
+        .filter(|(_, plots)| !plots.is_empty())
+        .map(|(job, plots)| format!("<h3>{}</h3>\n{plots}", escape(&job_title(job[0]))))
+        .collect();
+    if !plots.is_empty() {
+        body += "<h2>Distributions</h2>\n";
+        body += "<p class=\"soft\">Share of requests (up) by how long they took (right, logarithmic); the bold number is the median.</p>\n";
+        body += &plots;
+    }
+    body += "<h2>Figures</h2>\n<h3>Times</h3>\n";
+    body += &figures(&here, TIMES);
+    body += "<h3>Counts</h3>\n";
+    body += &figures(&here, COUNTS);
+    body += "<h2>Where and how</h2>\n";
+    body += &facts::table(report);
+    body += "<h2>How to read it</h2>\n";
+    body += READING;
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n<title>doorbell bench</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+fn how(report: &Report) -> String {
+    let run = &report.run;
+    let rounds = if run.rounds == 1 { "1 round".into() } else { format!("{} rounds", run.rounds) };
+    format!(
+        "{}, {rounds}, paths in turn, took {:.0} s; doorbell {}",
+        date::utc(run.started_unix),
+        run.took_s,
+        report.host.doorbell
+    )
+}
+
+/// Rows of one guest and job together, in the order in which the jobs first come.
+fn jobs<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+    let mut jobs: Vec<Vec<&Row>> = Vec::new();
+    for &row in rows {
+        match jobs.iter_mut().find(|job| (&job[0].guest, &job[0].job) == (&row.guest, &row.job)) {
+            Some(job) => job.push(row),
+            None => jobs.push(vec![row]),
+        }
+    }
+    jobs
+}
+
+fn job_title(row: &Row) -> String {
+    match (row.job.as_str(), row.depth) {
+        (FLOOR, _) => "The floor: no virtio, only the two rings".into(),
+        (job, Some(1)) => format!("{job}: one request at a time"),
+        (job, Some(depth)) => format!("{job}: {depth} requests in flight"),
+        (job, None) => job.into(),
+    }
+}
+
+/// What a row is called among those of its job.
+fn name(row: &Row) -> String {
+    let path = [row.notify.as_deref(), row.complete.as_deref()];
+    let path = path.into_iter().flatten().collect::<Vec<_>>().join(" + ");
+    let mut parts: Vec<String> =
+        row.peer.iter().cloned().chain([path]).filter(|part| !part.is_empty()).collect();
+    parts.extend(row.backend.clone());
+    match row.poll_us {
+        Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
+        // The probe's peers and disks wait in one way unless they poll; a floor is named by it.
+        _ if row.job == FLOOR => parts.extend(row.wait.clone()),
+        _ => {}
+    }
+    parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
+    parts.join(", ")
+}
+
+/// The class that colours a row: by its complete path, a floor grey, somebody else's VMM in a colour of its own.
+fn colour(row: &Row) -> &'static str {
+    match (row.job.as_str(), row.peer.as_deref(), row.complete.as_deref()) {
+        (FLOOR, ..) => "floor",
+        (_, Some(_), _) => "k5",
+        (_, _, Some("irqfd")) => "k0",
+        (_, _, Some("signal-msi")) => "k1",
+        (_, _, Some("irq-line")) => "k2",
+        (_, _, Some("resample")) => "k3",
+        _ => "k4",
+    }
+}
+
+/// The few numbers to begin with; those that were measured.
+fn tiles(report: &Report, rows: &[&Row]) -> String {
+    let ours = |depth: fn(u64) -> bool| {
+        rows.iter()
+            .copied()
+            .filter(move |row| row.job != FLOOR && row.peer.is_none() && row.depth.is_some_and(depth))
+    };
+    let p50 = ours(|depth| depth == 1).filter(|row| row.p50_ns.is_some()).min_by_key(|row| row.p50_ns);
+    let best = ours(|depth| depth > 1).filter(|row| row.iops.is_some());
+    let best = best.max_by(|a, b| a.iops.unwrap_or(0.0).total_cmp(&b.iops.unwrap_or(0.0)));
+    let mut tiles: Vec<(String, String)> = Vec::new();
+    if let Some((row, ns)) = p50.and_then(|row| Some((row, row.p50_ns?))) {
+        tiles.push((time(ns as f64), format!("lowest median of a request: {}", name(row))));
+        let ratio = row.floor_ratio;
+        tiles.extend(ratio.map(|x| (format!("{x:.2} \u{d7}"), "that median to its floor".to_string())));
+    }
+    if let Some((row, iops)) = best.and_then(|row| Some((row, row.iops?))) {
+        let text = format!("most IOPS, {}: {}", row.job, name(row));
+        tiles.push((rate(iops), text));
+    }
+    let run = &report.run;
+    let started = "from the making of a machine to its guest's first instruction".to_string();
+    tiles.extend(run.first_instruction_ns.map(|ns| (time(ns as f64), started)));
+    let memory = "resident beyond guest RAM, one disk".to_string();
+    tiles.extend(run.resident_bytes.map(|bytes| (format!("{:.1} MiB", bytes as f64 / 1_048_576.0), memory)));
+    let tile = |(number, text): &(String, String)| {
+        format!("<div class=\"tile\"><b>{}</b><span>{}</span></div>\n", escape(number), escape(text))
+    };
+    let tiles: String = tiles.iter().map(tile).collect();
+    if tiles.is_empty() { tiles } else { format!("<div class=\"tiles\">\n{tiles}</div>\n") }
+}
+
+fn figures(rows: &[&Row], columns: &[Column]) -> String {
+    let columns: Vec<_> =
+        columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
+    let head: String =
+        columns.iter().map(|c| format!("<th>{}</th>", escape(c.heading).replace('\n', "<br />"))).collect();
+    let mut out =
+        format!("<div class=\"scroll\"><table>\n<thead><tr><th>row</th>{head}</tr></thead>\n<tbody>\n");
+    for (n, row) in rows.iter().enumerate() {
+        let begins = n > 0 && rows[n - 1].job != row.job;
+        let cells: String = columns.iter().map(|c| format!("<td>{}</td>", escape(&(c.text)(row)))).collect();
+        let class = if begins { " class=\"begin\"" } else { "" };
+        let _ = writeln!(out, "<tr{class}><td>{}: {}</td>{cells}</tr>", escape(&row.job), escape(&name(row)));
+    }
+    out + "</tbody>\n</table></div>\n"
+}
+
+/// `text` as text in HTML, in an attribute too.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+#[path = "html_tests.rs"]
+mod tests;
