@@ -8,7 +8,7 @@ use crate::bench::{Buckets, Row};
 
 const WIDTH: f64 = 380.0;
 const HEIGHT: f64 = 180.0;
-const LEFT: f64 = 34.0;
+const LEFT: f64 = 42.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
