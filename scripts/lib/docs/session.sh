@@ -1,0 +1,70 @@
+# Words for the commands in docs/*.md, for bash and for the lab's busybox: `vm`, `guest`, `evidence`. Sourced by scripts/docs.
+#
+#   vm NAME [OPTION...]       doorbell run with our Linux guest, control socket /tmp/NAME; returns when its shell is there
+#   guest NAME 'COMMAND'      types the command into that VM's shell, prints what it printed
+#   evidence NAME 'COMMAND'   the same, and instead the kernel functions that ran on the host meanwhile (doorbell trace --kernel)
+#   off NAME                  the guest powers off; prints what the VMM said at the end
+
+vms=
+
+vm() {
+    vm_name=$1
+    shift
+    mkfifo "/tmp/$vm_name.keys"
+    # Both ends: no end of file between two commands.
+    (exec 9<>"/tmp/$vm_name.keys" && exec doorbell run --kernel /guest/vmlinux --initrd /guest/initrd \
+        --cmdline "console=ttyS0 quiet panic=-1 doorbell.shell" --control "/tmp/$vm_name" "$@" \
+        <&9 >"/tmp/$vm_name.console" 2>"/tmp/$vm_name.errors") &
+    echo $! >"/tmp/$vm_name.pid"
+    vms="$vms $vm_name"
+    until grep -q "ends it" "/tmp/$vm_name.console"; do
+        if ! kill -0 "$(cat "/tmp/$vm_name.pid")" 2>/dev/null; then
+            cat "/tmp/$vm_name.errors"
+            return 1
+        fi
+        sleep 0.2
+    done
+    # A shell that reads a pipe neither prompts nor repeats what it is told.
+    echo "stty -echo; exec 2>&1; cat | sh" >"/tmp/$vm_name.keys"
+    guest "$vm_name" true
+}
+
+guest() {
+    before=$(wc -c <"/tmp/$1.console")
+    echo "$2; echo @done" >"/tmp/$1.keys"
+    until tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | grep -q '^@done$'; do
+        if ! kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null; then
+            cat "/tmp/$1.errors"
+            return 1
+        fi
+        sleep 0.1
+    done
+    tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | sed '/^@done$/,$d'
+}
+
+evidence() {
+    doorbell trace "/tmp/$1" --kernel --for 600 >/tmp/evidence.out 2>&1 &
+    tracer=$!
+    until [ "$(ls /sys/kernel/tracing/instances | wc -l)" -gt 0 ]; do
+        kill -0 $tracer || { cat /tmp/evidence.out; return 1; }
+        sleep 0.1
+    done
+    sleep 1
+    guest "$1" "$2" >/tmp/evidence.guest
+    kill -INT $tracer
+    wait $tracer
+    cat /tmp/evidence.guest
+    sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v ' absent$'
+}
+
+off() {
+    echo "poweroff -f" >"/tmp/$1.keys"
+    wait "$(cat "/tmp/$1.pid")"
+    cat "/tmp/$1.errors"
+    vms=$(echo "$vms " | sed "s/ $1 / /")
+}
+
+close_all() {
+    for one in $vms; do off "$one"; done
+    true
+}
