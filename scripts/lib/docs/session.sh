@@ -3,6 +3,7 @@
 #   vm NAME [OPTION...]       doorbell run with our Linux guest, control socket /tmp/NAME; returns when its shell is there
 #   guest NAME 'COMMAND'      types the command into that VM's shell, prints what it printed
 #   evidence NAME 'COMMAND'   the same, and instead the kernel functions that ran on the host meanwhile (doorbell trace --kernel)
+#                             in the guest, `reads DISK N` reads N times 4 KiB, one after the other, past its page cache
 #   off NAME                  the guest powers off; prints what the VMM said at the end
 
 vms=
@@ -25,19 +26,25 @@ vm() {
         sleep 0.2
     done
     # A shell that reads a pipe neither prompts nor repeats what it is told.
-    echo "stty -echo; exec 2>&1; cat | sh" >"/tmp/$vm_name.keys"
-    guest "$vm_name" true
+    echo "stty -echo; exec 2>&1; echo @shell; cat | sh" >"/tmp/$vm_name.keys"
+    # What is typed before the first shell is done with its line would be lost in its buffer.
+    until tr -d '\r' <"/tmp/$vm_name.console" | grep -q '^@shell$'; do sleep 0.1; done
+    guest "$vm_name" 'reads() { dd if="/dev/$1" of=/dev/null bs=4k count="$2" iflag=direct 2>/dev/null; }'
 }
 
 guest() {
     before=$(wc -c <"/tmp/$1.console")
     echo "$2; echo @done" >"/tmp/$1.keys"
+    looks=0
     until tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | grep -q '^@done$'; do
         if ! kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null; then
             cat "/tmp/$1.errors"
             return 1
         fi
         sleep 0.1
+        # Now and then the guest does not take what was typed before one more key comes.
+        looks=$((looks + 1))
+        [ $((looks % 20)) -ne 0 ] || echo >"/tmp/$1.keys"
     done
     tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | sed '/^@done$/,$d'
 }
