@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+/// Where a reference may begin.
+fn next(text: &str) -> Option<usize> {
+    ["src/", "tests/"].iter().filter_map(|room| text.find(room)).min()
+}
+
 /// Checks every `path:line `needle`` in `text`; answers the text with right lines, or what is wrong for good.
 fn check(text: &str) -> Result<String, Vec<String>> {
     let (mut out, mut wrong) = (String::new(), Vec::new());
     let mut rest = text;
-    while let Some(at) = rest.find("src/") {
+    while let Some(at) = next(rest) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         let reference = reference(from);
@@ -74,4 +79,40 @@ fn every_line_that_the_docs_name_is_where_they_say() {
 fn a_reference_to_nothing_is_noticed() {
     assert!(check("see src/lib.rs:1 `no such thing here`").is_err());
     assert!(!check("see src/lib.rs:999 `pub mod kvm`").unwrap().contains(":999 "));
+}
+
+/// The names that a heading can be linked to by, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings =
+        text.lines().filter_map(|line| line.strip_prefix('#').map(|l| l.trim_start_matches('#').trim()));
+    let kept = |c: char| (c.is_alphanumeric() || "-_ ".contains(c)).then(|| c.to_ascii_lowercase());
+    headings.map(|heading| heading.chars().filter_map(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+/// The targets of Markdown's links, without those that leave the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://"))
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in docs.filter(|p| p.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let to = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
+            assert!(to.exists(), "{}: {link} leads nowhere", path.display());
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(&to).unwrap());
+                assert!(
+                    there.iter().any(|a| a == anchor),
+                    "{}: no heading for {link}: {there:?}",
+                    path.display()
+                );
+            }
+        }
+    }
 }

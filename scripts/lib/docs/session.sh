@@ -2,7 +2,8 @@
 #
 #   vm NAME [OPTION...]       doorbell run with our Linux guest, control socket /tmp/NAME; returns when its shell is there
 #   guest NAME 'COMMAND'      types the command into that VM's shell, prints what it printed
-#   evidence NAME 'COMMAND'   the same, and instead the kernel functions that ran on the host meanwhile (doorbell trace --kernel)
+#   evidence NAME 'COMMAND' [FUNCTION...]
+#                             the same, and the kernel functions that ran on the host meanwhile (doorbell trace --kernel), or some of them
 #                             in the guest, `reads DISK N` reads N times 4 KiB, one after the other, past its page cache
 #   off NAME                  the guest powers off; prints what the VMM said at the end
 
@@ -45,6 +46,11 @@ guest() {
         # Now and then the guest does not take what was typed before one more key comes.
         looks=$((looks + 1))
         [ $((looks % 20)) -ne 0 ] || echo >"/tmp/$1.keys"
+        if [ $looks -gt 600 ]; then
+            echo "guest $1: no answer; the end of its console:"
+            tail -n 20 "/tmp/$1.console"
+            return 1
+        fi
     done
     tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | sed '/^@done$/,$d'
 }
@@ -52,8 +58,9 @@ guest() {
 evidence() {
     doorbell trace "/tmp/$1" --kernel --for 600 >/tmp/evidence.out 2>&1 &
     tracer=$!
-    until [ "$(ls /sys/kernel/tracing/instances | wc -l)" -gt 0 ]; do
-        kill -0 $tracer || { cat /tmp/evidence.out; return 1; }
+    # The last event that it asks for, after which the trace begins.
+    until grep -qs hist /sys/kernel/tracing/instances/*/events/kvm/kvm_pi_irte_update/trigger; do
+        kill -0 $tracer 2>/dev/null || { cat /tmp/evidence.out; return 1; }
         sleep 0.1
     done
     sleep 1
@@ -61,14 +68,27 @@ evidence() {
     kill -INT $tracer
     wait $tracer
     cat /tmp/evidence.guest
-    sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v ' absent$'
+    shift 2
+    if [ $# -eq 0 ]; then
+        sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v -e ' absent$' -e ' 0$'
+    else
+        grep -E "^  ($(echo "$*" | tr ' ' '|')) " /tmp/evidence.out
+    fi
 }
 
 off() {
     echo "poweroff -f" >"/tmp/$1.keys"
-    wait "$(cat "/tmp/$1.pid")"
+    looks=0
+    while kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null && [ $looks -lt 60 ]; do
+        sleep 1
+        looks=$((looks + 1))
+        # As in guest. A background writer: a reader that has gone would never be there to open it for.
+        (echo >"/tmp/$1.keys") 2>/dev/null &
+    done
+    kill "$(cat "/tmp/$1.pid")" 2>/dev/null && echo "$1 did not power off"
     cat "/tmp/$1.errors"
     vms=$(echo "$vms " | sed "s/ $1 / /")
+    [ $looks -lt 60 ]
 }
 
 close_all() {
