@@ -21,10 +21,11 @@ config_write() {
 load() {
     (
         rounds=0
-        until [ -e /tmp/stop ]; do
+        while :; do
             fio --output=$OUT/fio.$2 --name=load --filename=$1 --ioengine=libaio --direct=1 --rw=randwrite --bs=4k --iodepth=16 \
                 --verify=crc32c --verify_fatal=1 --verify_dump=0 --do_verify=1 --size=4m || exit 1
             rounds=$((rounds + 1))
+            if [ -e /tmp/stop ]; then break; fi
         done
         echo $rounds >$OUT/rounds.$2
     ) &
