@@ -89,9 +89,11 @@ fn anchors(text: &str) -> Vec<String> {
     headings.map(|heading| heading.chars().filter_map(kept).collect::<String>().replace(' ', "-")).collect()
 }
 
-/// The targets of Markdown's links, without those that leave the repository.
+/// The targets of Markdown's links, without those that leave the repository and without what only looks like one in
+/// code: text between backticks is every second part, in fences too.
 fn links(text: &str) -> impl Iterator<Item = &str> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let prose = text.split('`').step_by(2);
+    let targets = prose.flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://"))
 }
 
