@@ -257,14 +257,18 @@ impl Interrupt {
             // With MSI-X on, a level path cannot be meant: such devices offer none.
             CompletePath::SignalMsi | CompletePath::IrqLine | CompletePath::Resample => false,
         };
+        // Counted before the guest can know: whoever counts after the guest's handler ran must find it.
         if by_irqfd && vector.via_irqfd() {
-            vector.signal_irqfd();
-            return count(&counts.irqfd);
+            count(&counts.irqfd);
+            return vector.signal_irqfd();
         }
-        match vector.signal_msi() {
-            Signalled::Delivered => count(&counts.signal_msi),
-            Signalled::Pending => count(&counts.pending),
-            Signalled::Refused => count(&counts.refused),
-        }
+        count(&counts.signal_msi);
+        let instead = match vector.signal_msi() {
+            Signalled::Delivered => return,
+            Signalled::Pending => &counts.pending,
+            Signalled::Refused => &counts.refused,
+        };
+        counts.signal_msi.fetch_sub(1, Ordering::Relaxed);
+        count(instead);
     }
 }
