@@ -182,7 +182,7 @@ impl Assembly {
         let fd = Arc::new(dma.open(spec.bdf)?);
         let (_, line) = self.machine.next_slot()?;
         let ground = Ground { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
-        let device = VfioPci::new(spec, fd, ground, Some(dma))?;
+        let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma))?;
         let exit = self.machine.exit_latch();
         device.on_request(move || {
             eprintln!("doorbell: the host wants {} back; the run ends", spec.bdf);

@@ -49,8 +49,8 @@ pub struct RunArgs {
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
     /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
-    /// through the kernel alone (irq=kernel, the default) or through the VMM (irq=user); msix=off hides MSI-X from it
-    #[arg(long, value_name = "BDF[,irq=kernel|user][,msix=on|off]")]
+    /// through the kernel alone (irq=kernel, the default) or through the VMM (irq=user)
+    #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
     /// I/O threads, 1 to 16; the queues of disks with iothread=auto are spread over them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]

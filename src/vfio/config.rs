@@ -12,29 +12,17 @@ const LEGACY: usize = 0x100;
 const FLR_CAPABLE: u32 = 1 << 28;
 const INITIATE_FLR: u8 = 0x80;
 
-/// The MSI-X capability and its table size, table and pending bits.
-pub type MsixPlace = (usize, u16, BarOffset, BarOffset);
-
 /// Where things are in a device's config space.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// The MSI-X capability and its table size, table and pending bits.
-    pub msix: Option<MsixPlace>,
+    pub msix: Option<(usize, u16, BarOffset, BarOffset)>,
     /// The MSI capability and its control register.
     pub msi: Option<(usize, u16)>,
     /// Device Control, upper byte: bit 7 resets the function.
     flr_express: Option<usize>,
     /// Advanced Features Control: bit 0 resets the function.
     flr_advanced: Option<usize>,
-}
-
-/// Which interrupts the guest is offered besides MSI.
-#[derive(Clone, Copy, Debug)]
-pub struct Offer {
-    /// The level line.
-    pub intx: bool,
-    /// MSI-X.
-    pub msix: bool,
 }
 
 /// A passed-through device's config space as its guest sees it: each byte is the device's, ours, or hidden, by the table in
@@ -80,39 +68,26 @@ impl Snapshot {
     }
 }
 
-/// Where the MSI-X capability at `at` says that things are.
-fn msix_place(at: usize, device: &Snapshot) -> MsixPlace {
-    let place = |at| {
-        let word = device.u32(at);
-        BarOffset { bar: (word & 7) as u8, offset: word & !7 }
-    };
-    (at, (device.u16(at + 2) & 0x7ff) + 1, place(at + 4), place(at + 8))
-}
-
 impl PassedConfig {
-    /// Applies the table to the device behind `fd`.
-    pub fn new(fd: &dyn DeviceFd, offer: Offer) -> PassedConfig {
+    /// Applies the table to the device behind `fd`. `intx`: whether the guest gets a level line.
+    pub fn new(fd: &dyn DeviceFd, intx: bool) -> PassedConfig {
         let device = Snapshot::read(fd);
-        let mut own = ConfigSpace::new(Identity { interrupt_pin: offer.intx.into(), ..Identity::default() });
+        let mut own = ConfigSpace::new(Identity { interrupt_pin: intx.into(), ..Identity::default() });
         own.set(0x0e, &[device.byte(0x0e) & 0x7f]);
         let mut this =
             PassedConfig { own, rules: Box::new([Rule::Hidden; CONFIG_LEN]), places: Places::default() };
         for &(at, len, rule, _) in rules::HEADER {
             this.rules[at..at + len].fill(rule);
         }
-        this.show_capabilities(&device, fd, offer);
+        this.show_capabilities(&device, fd);
         this.show_extended(&device);
         this
     }
 
-    fn show_capabilities(&mut self, device: &Snapshot, fd: &dyn DeviceFd, offer: Offer) {
+    fn show_capabilities(&mut self, device: &Snapshot, fd: &dyn DeviceFd) {
         let mut link = 0x34;
         for (id, at) in capabilities(|at| device.byte(at.into())) {
             let (head, at) = (device.head(at.into()), usize::from(at));
-            if id == MSIX_CAPABILITY && !offer.msix {
-                self.places.msix = Some(msix_place(at, device));
-                continue;
-            }
             let Some(shown) = rules::CAPABILITIES.iter().find(|shown| shown.id == id) else { continue };
             let len = (shown.len)(&head);
             // One that leaves the space, or that lies in another one, is a broken device's.
@@ -147,11 +122,14 @@ impl PassedConfig {
                 self.places.msi = Some((at, control));
             }
             MSIX_CAPABILITY => {
-                let place = msix_place(at, device);
-                let vectors = place.1;
+                let place = |at| {
+                    let word = device.u32(at);
+                    BarOffset { bar: (word & 7) as u8, offset: word & !7 }
+                };
+                let vectors = (device.u16(at + 2) & 0x7ff) + 1;
                 self.own.set(at + 2, &(vectors - 1).to_le_bytes());
                 self.own.allow(at + 2, &0xc000u16.to_le_bytes());
-                self.places.msix = Some(place);
+                self.places.msix = Some((at, vectors, place(at + 4), place(at + 8)));
             }
             rules::POWER => {
                 // No PME from a function whose power state is made up; D0.

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bars::{self, MappedBars, Trapped};
-use super::config::{Offer, PassedConfig};
+use super::config::PassedConfig;
 use super::device_fd::{DeviceFd, IrqIndex};
 use super::interrupts::{Interrupts, VectorReport, Wanted};
 use super::msi::Msi;
 use super::region::Area;
 use super::watcher::{Watch, Watcher};
-use super::{Bdf, Dma, IrqPath, VfioError, VfioSpec};
+use super::{Bdf, Dma, IrqPath, VfioError};
 use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, Vm};
 use crate::pci::{Bars, Msix, PciDevice, VectorSink, Window};
 
@@ -77,37 +77,35 @@ impl VfioPci {
     /// # Errors
     /// A BAR cannot be mapped, or file descriptors ran out.
     pub fn new(
-        spec: VfioSpec,
+        bdf: Bdf,
         fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
         ground: Ground,
         dma: Option<Arc<Dma>>,
     ) -> Result<Arc<VfioPci>, VfioError> {
-        let bdf = spec.bdf;
         let mut watcher = Watcher::new().map_err(|e| host_lacks(bdf, e))?;
         let name = bdf.to_string();
         watcher.start(&format!("vfio {}", &name[name.len() - 7..])).map_err(|e| host_lacks(bdf, e))?;
-        VfioPci::with_watcher(spec, fd, ground, dma, watcher)
+        VfioPci::with_watcher(bdf, fd, path, ground, dma, watcher)
     }
 
     pub(super) fn with_watcher(
-        spec: VfioSpec,
+        bdf: Bdf,
         fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
         ground: Ground,
         dma: Option<Arc<Dma>>,
         watcher: Watcher,
     ) -> Result<Arc<VfioPci>, VfioError> {
-        let (bdf, path) = (spec.bdf, spec.irq);
         if fd.can_reset()
             && let Err(error) = fd.reset()
         {
             eprintln!("doorbell: {bdf} cannot be reset ({error}); the guest gets it as it is");
         }
-        let mut config =
-            PassedConfig::new(&*fd, Offer { intx: fd.irq_info(IrqIndex::Intx).count > 0, msix: spec.msix });
+        let mut config = PassedConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
         let laid = bars::lay_out(&*fd, &mut config.own);
-        let msix = config.places.msix.filter(|_| spec.msix && fd.irq_info(IrqIndex::Msix).count > 0);
-        // Trapped when it is not shown, too: no guest writes messages into a device.
-        let trapped = config.places.msix.map(|(_, vectors, table, pba)| Trapped { table, pba, vectors });
+        let msix = config.places.msix.filter(|_| fd.irq_info(IrqIndex::Msix).count > 0);
+        let trapped = msix.map(|(_, vectors, table, pba)| Trapped { table, pba, vectors });
         let mapped = MappedBars::new(&*fd, trapped, ground.slots).map_err(|(bar, error)| VfioError::Device {
             bdf,
             what: format!("has a BAR {bar} that cannot be mapped ({error}): another program may have it mapped; see dmesg"),

@@ -20,8 +20,8 @@ fn bench_of(fd: Arc<FakeFd>) -> Bench {
         intx: 17,
     };
     let watcher = Watcher::new().unwrap();
-    let spec = "00:03.0".parse().unwrap();
-    let device = VfioPci::with_watcher(spec, fd.clone(), ground, None, watcher).unwrap();
+    let bdf = "00:03.0".parse().unwrap();
+    let device = VfioPci::with_watcher(bdf, fd.clone(), IrqPath::Kernel, ground, None, watcher).unwrap();
     Bench { fd, vm, device }
 }
 

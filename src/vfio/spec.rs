@@ -22,15 +22,13 @@ impl fmt::Display for IrqPath {
     }
 }
 
-/// `--vfio BDF[,irq=kernel|user][,msix=on|off]`.
+/// `--vfio BDF[,irq=kernel|user]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VfioSpec {
     /// The device.
     pub bdf: Bdf,
     /// Its interrupts.
     pub irq: IrqPath,
-    /// Whether the guest sees MSI-X; without, its driver must do with MSI or INTx.
-    pub msix: bool,
 }
 
 impl FromStr for VfioSpec {
@@ -39,7 +37,7 @@ impl FromStr for VfioSpec {
     fn from_str(text: &str) -> Result<VfioSpec, String> {
         let mut parts = text.split(',');
         let bdf = parts.next().unwrap_or_default().parse().map_err(|e: super::NotABdf| e.to_string())?;
-        let mut spec = VfioSpec { bdf, irq: IrqPath::default(), msix: true };
+        let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
         for part in parts {
             spec.irq = match part.split_once('=') {
                 Some(("irq", "kernel")) => IrqPath::Kernel,
@@ -71,9 +69,7 @@ mod tests {
     fn mistakes_say_what_is_allowed() {
         let error = |text: &str| text.parse::<VfioSpec>().unwrap_err();
         assert_eq!(error("01:00.0,irq=fast"), "irq=fast: it takes kernel or user");
-        assert!(error("01:00.0,irq").contains("irq=kernel|user"));
-        assert_eq!(error("01:00.0,msix=no"), "msix=no: it takes on or off");
-        assert!(!"01:00.0,msix=off".parse::<VfioSpec>().unwrap().msix);
+        assert!(error("01:00.0,irq").contains("BDF,irq=kernel"));
         assert!(error("nvme0").contains("no PCI address"));
     }
 }

@@ -8,7 +8,6 @@ KINDS = {
     "virtio-blk": (0x11, "virtio disk behind the IOMMU: MSI-X, no driver of its own kind needed in the guest", True),
     "e1000e": (0x12, "network card: MSI-X, MSI and INTx; Debian's cloud kernel has no driver for it", False),
     "virtio-net": (0x13, "virtio network card behind the IOMMU: MSI-X", False),
-    "vmxnet3": (0x15, "network card with MSI-X, MSI and INTx whose driver the guest image has", False),
     "edu": (0x14, "QEMU's teaching device: MSI and INTx, no MSI-X; a register write raises its interrupt", False),
 }
 
