@@ -94,7 +94,7 @@ pub struct Row {
     /// Requests in flight.
     pub depth: Option<u64>,
     /// How the host waits for a kick: "blocking", "busy-poll" of the eventfd, "memory-poll" of the ring (floor: of a
-    /// word), "exit": the vCPU's thread answers.
+    /// word), "exit": the vCPU's thread answers, "main-loop": a peer's own thread, for it has no I/O thread.
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
