@@ -42,6 +42,6 @@ pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};
 pub use inspect::{Inspection, inspect};
 pub use interrupts::{Signals, VectorReport};
 pub use irq_test::{IrqTest, irq_test};
-pub use posting::Posting;
+pub use posting::{Obstacle, Posting};
 pub use region::{Area, Region};
 pub use spec::{IrqPath, VfioSpec};

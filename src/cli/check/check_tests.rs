@@ -25,3 +25,34 @@ fn names_are_unique() {
     names.dedup();
     assert_eq!(names.len(), all);
 }
+
+/// A host with these files, and what `check` says of posted interrupts there.
+fn posted_interrupts(files: &[(&str, &str)]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    host::posted_interrupts(&crate::vfio::Host::at(dir.path())).line(17)
+}
+
+#[test]
+fn posted_interrupts_want_the_cpu_and_the_iommu() {
+    let intel = ("sys/module/kvm_intel/parameters/enable_apicv", "Y\n");
+    let can = ("sys/class/iommu/dmar0/intel-iommu/cap", "8d2078c106f0466\n");
+    let cannot = ("sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40660462\n");
+    assert_eq!(
+        posted_interrupts(&[intel, can]),
+        "present  posted interrupts  KVM and the IOMMU can post interrupts of --vfio devices to running vCPUs"
+    );
+    assert_eq!(
+        posted_interrupts(&[intel, cannot]),
+        "absent   posted interrupts  the IOMMU cannot post interrupts"
+    );
+    assert_eq!(
+        posted_interrupts(&[("sys/module/kvm_amd/parameters/avic", "N\n"), cannot]),
+        "absent   posted interrupts  kvm_amd runs without AVIC (its parameter avic is N); the IOMMU cannot post interrupts; \
+         load kvm_amd with avic=1, if the CPU has it"
+    );
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Item;
 use crate::backend::io_uring_available;
-use crate::bench::HostFacts;
+use crate::vfio::{Host, Posting};
 
 pub(super) fn items() -> Vec<Item> {
     vec![
@@ -18,7 +18,7 @@ pub(super) fn items() -> Vec<Item> {
         vfio(),
         iommufd(),
         locked_memory(),
-        posted_interrupts(),
+        posted_interrupts(&Host::real()),
     ]
 }
 
@@ -139,43 +139,18 @@ fn locked_memory() -> Item {
         .or("raise memlock in /etc/security/limits.conf above --memory, or run as root, for --vfio")
 }
 
-/// Bit 59 of VT-d's capability register: posting (VT-d 10.4.2).
-const VTD_POSTING: u64 = 1 << 59;
-/// Bit 7 of AMD-Vi's extended features: guest virtual APIC (AMD I/O virtualization technology 3.4.13).
-const AMDVI_GUEST_APIC: u64 = 1 << 7;
-
-/// Whether an IOMMU can post interrupts: (there is one, one of them can).
-fn iommu_posting() -> (bool, bool) {
-    let (mut seen, mut posts) = (false, false);
-    for unit in fs::read_dir("/sys/class/iommu").into_iter().flatten().flatten() {
-        for (file, bit) in [("intel-iommu/cap", VTD_POSTING), ("amd-iommu/features", AMDVI_GUEST_APIC)] {
-            let text = fs::read_to_string(unit.path().join(file)).unwrap_or_default();
-            if let Ok(value) = u64::from_str_radix(text.trim().split(':').next().unwrap_or(""), 16) {
-                seen = true;
-                posts |= value & bit != 0;
-            }
-        }
-    }
-    (seen, posts)
-}
-
-fn posted_interrupts() -> Item {
-    let (iommu, posting) = iommu_posting();
-    let cpu = HostFacts::here().posted_interrupts;
-    let found = match (cpu, iommu, posting) {
-        (Some(true), true, true) => "KVM (APICv or AVIC) and the IOMMU can post",
-        (Some(true), true, false) => "KVM can (APICv or AVIC), the IOMMU cannot",
-        (Some(true), false, _) => "KVM can (APICv or AVIC), there is no IOMMU",
-        (Some(false), ..) => "KVM cannot: no APICv or AVIC, or it is switched off",
-        (None, ..) => "cannot be told: KVM shows no parameters",
+/// Whether interrupts of passed-through devices can reach a running vCPU without the host.
+pub(super) fn posted_interrupts(host: &Host) -> Item {
+    let posting = Posting::look(host);
+    let obstacles: Vec<_> = posting.obstacles().collect();
+    let list = |parts: Vec<&str>| parts.join("; ");
+    let found = match &obstacles[..] {
+        [] => "KVM and the IOMMU can post interrupts of --vfio devices to running vCPUs".into(),
+        _ => list(obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect()),
     };
-    let present = cpu == Some(true) && posting;
-    let item = Item::new("posted interrupts", false, present, found);
-    match cpu {
-        Some(false) if has_cpu_flag("vmx") => {
-            item.or("load kvm_intel with enable_apicv=1, if the CPU has it")
-        }
-        Some(false) if has_cpu_flag("svm") => item.or("load kvm_amd with avic=1, if the CPU has it"),
-        _ => item,
+    let item = Item::new("posted interrupts", false, posting.possible(), found);
+    match list(obstacles.iter().filter_map(|obstacle| obstacle.fix.as_deref()).collect()) {
+        fixes if fixes.is_empty() => item,
+        fixes => item.or(&fixes),
     }
 }
