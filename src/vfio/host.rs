@@ -174,6 +174,10 @@ pub fn hinders(driver: Option<&str>) -> bool {
 /// The class of a function in words (PCI Code and ID Assignment), for the common ones.
 pub fn class_name(class: u32) -> &'static str {
     match class >> 8 {
+        // Class 00, from before there were class codes, and class ff, which fits none: neither tells what a function does.
+        // QEMU gives 00ff to its edu device and to virtio devices that are neither disk nor network card.
+        0x0000..=0x00ff => "unclassified",
+        0xff00..=0xffff => "no class",
         0x0100 => "SCSI storage",
         0x0101 => "IDE storage",
         0x0104 => "RAID storage",
@@ -190,7 +194,6 @@ pub fn class_name(class: u32) -> &'static str {
         0x0805 => "SD host",
         0x0c03 => "USB",
         0x0c05 => "SMBus",
-        0x00ff => "virtio (legacy)",
         _ => "other",
     }
 }

@@ -24,6 +24,12 @@ fn a_device_is_described_with_its_group_and_who_else_is_in_it() {
 }
 
 #[test]
+fn class_codes_that_say_nothing_are_told_from_those_that_are_not_in_the_list() {
+    let names = [0x00_ff00, 0x00_0000, 0xff_0000, 0x01_0802, 0x0d_0000].map(class_name);
+    assert_eq!(names, ["unclassified", "unclassified", "no class", "NVMe storage", "other"]);
+}
+
+#[test]
 fn an_absent_device_is_named() {
     let error = Tree::new().host().device(bdf("00:09.0")).unwrap_err();
     assert_eq!(error.to_string(), "no PCI device 0000:00:09.0: `doorbell vfio list` shows what there is");
