@@ -21,6 +21,7 @@ fn config(code: &[u8]) -> MachineConfig {
         memory: layout::RAM_MIN,
         console: Console::Off,
         vcpu_pins: Vec::new(),
+        host_tsc: false,
     }
 }
 

@@ -118,9 +118,10 @@ pub struct Row {
     pub p99_ns: Option<u64>,
     /// 99.9th percentile.
     pub p999_ns: Option<u64>,
-    /// Median from the kick to the I/O thread.
+    /// Median from the kick to the I/O thread: from before the guest's store (a disk's: from before it publishes the
+    /// request) until the thread saw it. `None`: several requests at a time, or the guest's counter is not the host's.
     pub kick_p50_ns: Option<u64>,
-    /// Median from the ring-back to the guest's handler.
+    /// Median from the ring-back to the guest: from before it until the guest saw its handler's mark.
     pub ring_back_p50_ns: Option<u64>,
 
     /// Requests that the device completed while the row was measured. The counts below are of the same time.

@@ -92,6 +92,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             memory: args.memory,
             console: args.console,
             vcpu_pins: Vec::new(),
+            host_tsc: false,
         },
         disks: args.disks,
         threads: vec![

@@ -28,7 +28,7 @@ pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO
 pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueLayout, QueuePosition, QueueSetup};
-pub use stamps::{Asked, QueueTrace, Recorded, Stamps};
+pub use stamps::{Asked, QueueTrace, Recorded, Stamps, monotonic_ns};
 
 /// Keeps the calling thread on `cpu`. A CPU that does not exist or is not ours leaves it where it is, with a line.
 pub fn pin_to_cpu(cpu: usize) {

@@ -142,7 +142,7 @@ impl Stamper {
     /// A kick woke the thread.
     pub fn woken(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.seen = Some(now());
+            recording.seen = Some(monotonic_ns());
         }
     }
 
@@ -152,7 +152,7 @@ impl Stamper {
             self.0 = trace.on().then(|| Recording::new(slots));
         }
         if let Some(recording) = &mut self.0 {
-            recording.current.taken = now();
+            recording.current.taken = monotonic_ns();
             // Only the first pass after a kick belongs to it.
             recording.current.seen = recording.seen.take().unwrap_or(recording.current.taken);
         }
@@ -169,7 +169,7 @@ impl Stamper {
         if let Some(recording) = &mut self.0
             && let Some(place) = recording.in_flight.get_mut(slot as usize)
         {
-            *place = Stamps { asked: op.into(), len, submitted: now(), ..recording.current };
+            *place = Stamps { asked: op.into(), len, submitted: monotonic_ns(), ..recording.current };
         }
     }
 
@@ -178,7 +178,7 @@ impl Stamper {
         if let Some(recording) = &mut self.0
             && let Some(stamps) = recording.in_flight.get_mut(slot as usize)
         {
-            (stamps.submitted, stamps.deferred) = (now(), true);
+            (stamps.submitted, stamps.deferred) = (monotonic_ns(), true);
         }
     }
 
@@ -196,7 +196,7 @@ impl Stamper {
         {
             let stamps = std::mem::take(stamps);
             if stamps.id != 0 {
-                recording.batch.push(Stamps { completed: now(), ..stamps });
+                recording.batch.push(Stamps { completed: monotonic_ns(), ..stamps });
             }
         }
     }
@@ -215,7 +215,7 @@ impl Stamper {
 
     fn stamp_batch(&mut self, set: impl Fn(&mut Stamps, u64)) {
         if let Some(recording) = &mut self.0 {
-            let at = now();
+            let at = monotonic_ns();
             recording.batch.iter_mut().for_each(|stamps| set(stamps, at));
         }
     }
@@ -244,12 +244,12 @@ impl Recording {
     fn parsed(&mut self) {
         self.next += 1;
         let Stamps { seen, taken, .. } = self.current;
-        self.current = Stamps { id: self.next, seen, taken, parsed: now(), ..Stamps::default() };
+        self.current = Stamps { id: self.next, seen, taken, parsed: monotonic_ns(), ..Stamps::default() };
     }
 }
 
-/// CLOCK_MONOTONIC, from the vDSO: no system call.
-fn now() -> u64 {
+/// CLOCK_MONOTONIC, the clock of [`Stamps`], in nanoseconds; from the vDSO, without a system call.
+pub fn monotonic_ns() -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the answer; the clock exists everywhere.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };

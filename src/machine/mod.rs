@@ -16,6 +16,7 @@ pub mod cpu_state;
 pub mod cpuid;
 mod error;
 mod exit;
+mod host_tsc;
 pub mod layout;
 mod memory;
 mod pci_bars;
@@ -65,6 +66,8 @@ pub struct MachineConfig {
     pub console: Console,
     /// Host CPUs that the vCPUs stay on, in their order; those beyond the list run anywhere.
     pub vcpu_pins: Vec<usize>,
+    /// The guest's time-stamp counter reads as the host's, where KVM can do that; else it begins at 0.
+    pub host_tsc: bool,
 }
 
 impl MachineConfig {
@@ -270,6 +273,9 @@ impl Machine {
             fd.set_cpuid2(&cpuid).map_err(|e| MachineError::kvm("KVM_SET_CPUID2", e))?;
             cpu_state::firmware_msrs(&fd);
             cpu_state::wire_lint(&fd)?;
+            if self.config.host_tsc {
+                host_tsc::use_host_tsc(&fd);
+            }
             if index == 0 {
                 cpu_state::start(&fd, &self.ram, entry)?;
             }

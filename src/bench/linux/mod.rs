@@ -269,6 +269,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
             memory: bench.memory,
             console: Console::File(files.console.path()),
             vcpu_pins: Vec::new(),
+            host_tsc: false,
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.plan.paths.len()],

@@ -7,6 +7,7 @@
 //! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `no_irqchip` | the same ping-pong in a VM without interrupt controllers: KVM_INTERRUPT |
+//! | `halves` | round trips of a disk taken apart by the dataplane's stamps |
 //! | `subjects` | our disks that are compared, and the jobs |
 //! | `peer`, `qemu` | the same guest in QEMU, in the same run |
 //! | `run` | which blocks, in which order, and what they become in the report |
@@ -15,6 +16,7 @@
 //! | `tally` | what the rounds of one row add up to |
 
 mod floor;
+mod halves;
 mod mailbox;
 mod no_irqchip;
 mod offer;

@@ -4,6 +4,7 @@ use super::super::probe_abi::{Plan, flag, idle, kind, vector};
 use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
 use super::super::{HostFacts, Plan as Order};
 use super::floor::{Answer, Floor, FloorError, Style, counters_agree, tsc};
+use super::halves::{Halves, halves};
 use super::no_irqchip::{self, NoIrqchip};
 use super::offer::Offer;
 use super::peer::Peer;
@@ -382,7 +383,7 @@ impl Bench<'_> {
         let all_exits = self.all_exits();
         let outcome = self.session.run(job.plan(n, requests))?;
         let samples = self.session.samples(0, &outcome);
-        Ok(Block {
+        let block = Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
             ticks: outcome.tsc_end - outcome.tsc_begin,
             requests: outcome.completed.into(),
@@ -393,7 +394,12 @@ impl Bench<'_> {
             exits_to_user: self.exits() - exits,
             exits: since(self.all_exits(), all_exits),
             ..Block::default()
-        })
+        };
+        if job.depth > 1 || !self.agree {
+            return Ok(block);
+        }
+        let Halves { kick, ring_back } = halves(&mut self.session, &disk, job.plan(n, requests))?;
+        Ok(Block { kick, ring_back, ..block })
     }
 }
 

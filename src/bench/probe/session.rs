@@ -111,6 +111,7 @@ impl Session {
                 memory: layout::RAM_MIN,
                 console: Console::Off,
                 vcpu_pins: config.vcpu_pins,
+                host_tsc: true,
             },
             disks: config.disks,
             threads: config.threads,

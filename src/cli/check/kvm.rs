@@ -96,6 +96,7 @@ fn machine() -> Item {
         memory: layout::RAM_MIN,
         console: Console::Off,
         vcpu_pins: Vec::new(),
+        host_tsc: false,
     };
     match Machine::new(config) {
         Ok(_) => Item::new("virtual machine", true, true, "can be made"),
