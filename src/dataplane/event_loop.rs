@@ -110,7 +110,10 @@ impl EventLoop {
             self.turn()?;
         }
         for seat in self.seats.iter_mut().flatten() {
-            seat.worker.finish();
+            seat.worker.finish(&mut |_| false);
+        }
+        if self.waiter.has_unsubmitted() {
+            self.waiter.wait(Patience::Look, &mut self.events)?;
         }
         Ok(())
     }
@@ -171,6 +174,10 @@ impl EventLoop {
     /// Watches the rings for as long as the window says; `true` if something came. Kicks are off meanwhile.
     fn poll_rings(&mut self) -> bool {
         let Some(mut deadline) = self.poll.start() else { return false };
+        if self.waiter.has_unsubmitted() {
+            // First the kernel gets what is queued; it would lie there for as long as the rings are empty.
+            return true;
+        }
         loop {
             let mut found = false;
             for seat in self.seats.iter_mut().flatten() {
@@ -268,7 +275,7 @@ impl EventLoop {
                 seat.ready = false;
             }
             if seat.leaving.is_none() {
-                seat.worker.finish();
+                seat.worker.finish(&mut |event| self.waiter.queue_signal(event));
             } else if seat.worker.in_flight() == 0 {
                 self.release(id);
             }

@@ -54,6 +54,24 @@ fn every_kick_is_seen_although_the_eventfd_is_never_read() {
 }
 
 #[test]
+fn with_an_io_uring_the_ring_back_goes_with_the_next_wait() {
+    for (uring, own_calls) in [(false, 100), (true, 0)] {
+        if uring && !have_uring() {
+            continue;
+        }
+        let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(uring, 0));
+        let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+        for round in 0..100u16 {
+            driver.offer(round % 5, 0, 0);
+            driver.kick();
+            driver.interrupts();
+        }
+        attached.detach();
+        assert_eq!(driver.counters.system_calls.load(Ordering::Relaxed), own_calls, "io_uring: {uring}");
+    }
+}
+
+#[test]
 fn auto_completes_by_irqfd_on_an_io_thread_and_by_message_elsewhere() {
     let (driver, thread) = (Driver::new(CompletePath::Auto), spawn(false, 0));
     let attached = thread.handle().attach(driver.setup(Instant)).unwrap();

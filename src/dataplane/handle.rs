@@ -134,7 +134,7 @@ impl Attachment {
         let (reply, answer) = bounded(1);
         self.handle.send(Control::Detach(self.id, reply)).ok()?;
         let mut worker = answer.recv().ok()?;
-        worker.finish();
+        worker.finish(&mut |_| false);
         Some(worker.into_backend())
     }
 }

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -240,16 +241,25 @@ impl Interrupt {
         &self.counts
     }
 
-    /// Rings the guest: the only function that chooses how. At most one system call.
+    /// Rings the guest at once. At most one system call.
     pub fn deliver(&self) {
+        self.deliver_by(&mut |_| false);
+    }
+
+    /// Rings the guest: the only function that chooses how. If that is an irqfd, `later` is offered the write of its
+    /// eventfd: it answers whether it took that over, to be made before the thread sleeps or polls. Answers what
+    /// `later` did.
+    pub(super) fn deliver_by(&self, later: &mut dyn FnMut(RawFd) -> bool) -> bool {
         let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
         if !self.lines.messages.load(Ordering::Acquire) {
             let told = self.lines.raise_isr(self.isr_bit);
-            return count(if told { &counts.intx } else { &counts.no_vector });
+            count(if told { &counts.intx } else { &counts.no_vector });
+            return false;
         }
         let Some(vector) = self.lines.vectors.get(usize::from(self.vector())) else {
-            return count(&counts.no_vector);
+            count(&counts.no_vector);
+            return false;
         };
         let by_irqfd = match self.lines.path() {
             CompletePath::Auto => in_io_thread(),
@@ -260,15 +270,20 @@ impl Interrupt {
         // Counted before the guest can know: whoever counts after the guest's handler ran must find it.
         if by_irqfd && vector.via_irqfd() {
             count(&counts.irqfd);
-            return vector.signal_irqfd();
+            let queued = later(vector.event().as_raw_fd());
+            if !queued {
+                vector.signal_irqfd();
+            }
+            return queued;
         }
         count(&counts.signal_msi);
         let instead = match vector.signal_msi() {
-            Signalled::Delivered => return,
+            Signalled::Delivered => return false,
             Signalled::Pending => &counts.pending,
             Signalled::Refused => &counts.refused,
         };
         counts.signal_msi.fetch_sub(1, Ordering::Relaxed);
         count(instead);
+        false
     }
 }

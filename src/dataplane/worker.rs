@@ -1,4 +1,5 @@
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::request::{Status, Todo, parse};
@@ -199,8 +200,8 @@ impl Worker {
     }
 
     /// Ends a batch: publishes its completions and rings back once, if the driver wants that. Runs on the thread
-    /// whose batch it is; `Interrupt::deliver` looks at which one.
-    pub fn finish(&mut self) {
+    /// whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
+    pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
         }
@@ -209,9 +210,9 @@ impl Worker {
         let wanted = self.ring.publish();
         self.stamper.published();
         if wanted {
-            self.setup.interrupt.deliver();
+            let queued = self.setup.interrupt.deliver_by(later);
             self.stamper.rung();
-            add(&self.counters().system_calls, 1);
+            add(&self.counters().system_calls, u64::from(!queued));
         } else {
             add(&self.counters().suppressed, 1);
         }
