@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::Failure;
 use super::disk::nearest;
+use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
@@ -114,11 +114,11 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         }
     };
     if args.dry_run {
-        match &bench {
-            Bench::Probe(bench) => println!("{bench}"),
-            Bench::Linux(bench) => println!("{bench}"),
-        }
-        return Ok(0);
+        let text = match &bench {
+            Bench::Probe(bench) => format!("{bench}\n"),
+            Bench::Linux(bench) => format!("{bench}\n"),
+        };
+        return print(&text).map(|()| 0);
     }
     // Before minutes of measuring, not after.
     let output = Output::prepare(args.json, args.html)?;

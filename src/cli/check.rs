@@ -6,7 +6,7 @@ mod kvm;
 use clap::Args;
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, print};
 
 /// Say what this host has of what doorbell needs or can use.
 #[derive(Debug, Args)]
@@ -72,15 +72,15 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
         let report = Report { schema: "doorbell-check/1", run_works, items };
         let text = serde_json::to_string_pretty(&report)
             .map_err(|e| Failure { code: 1, message: format!("check: {e}") })?;
-        println!("{text}");
+        print(&format!("{text}\n"))?;
     } else {
         let width = items.iter().map(|item| item.name.len()).max().unwrap_or(0);
-        items.iter().for_each(|item| println!("{}", item.line(width)));
-        println!();
-        match run_works {
-            true => println!("`doorbell run` can boot Linux here."),
-            false => println!("`doorbell run` cannot boot Linux here: see what is MISSING above."),
-        }
+        let lines: String = items.iter().map(|item| item.line(width) + "\n").collect();
+        let sum = match run_works {
+            true => "`doorbell run` can boot Linux here.",
+            false => "`doorbell run` cannot boot Linux here: see what is MISSING above.",
+        };
+        print(&format!("{lines}\n{sum}\n"))?;
     }
     Ok(if run_works { 0 } else { 3 })
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::observe::control::{Client, InForce, Request};
 
 /// Switch how a live disk's kicks and completions travel.
@@ -41,9 +41,9 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
     }
     let request = Request::Switch { disk: args.disk, notify, complete };
     let now: InForce = Client::connect(&args.socket)?.ask(request)?;
-    match args.json {
-        true => println!("{}", serde_json::json!(now)),
-        false => println!("{}: notify={} complete={}", now.disk, now.notify, now.complete),
-    }
-    Ok(0)
+    let text = match args.json {
+        true => format!("{}\n", serde_json::json!(now)),
+        false => format!("{}: notify={} complete={}\n", now.disk, now.notify, now.complete),
+    };
+    print(&text).map(|()| 0)
 }

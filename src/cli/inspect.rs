@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
 use super::inspect_text::text;
+use super::{Failure, printed};
 use crate::observe::VmView;
 use crate::observe::control::{Client, ControlError, Request};
 
@@ -39,7 +39,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     let first = print(&look()?);
     if !args.watch {
-        return done(out.write_all(first.as_bytes()));
+        return printed(out.write_all(first.as_bytes())).map(|()| 0);
     }
     // Home and clear to the end: nothing flickers.
     let begin = if out.is_terminal() && !args.json { "\x1b[H\x1b[J" } else { "" };
@@ -47,7 +47,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
     loop {
         let written = write!(out, "{begin}{text}").and_then(|()| out.flush());
         if written.is_err() {
-            return done(written);
+            return printed(written).map(|()| 0);
         }
         std::thread::sleep(Duration::from_secs(1));
         text = match look() {
@@ -58,15 +58,5 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
             }
             Err(error) => return Err(error.into()),
         };
-    }
-}
-
-/// A reader that goes away (`| head`) is no failure.
-fn done(written: std::io::Result<()>) -> Result<u8, Failure> {
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure { code: 1, message: format!("the output cannot be written: {error}") })
-        }
-        _ => Ok(0),
     }
 }

@@ -27,6 +27,7 @@ mod stats;
 mod trace;
 mod vfio;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -178,6 +179,21 @@ pub fn main() -> ExitCode {
             eprintln!("doorbell: {}", failure.message);
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Prints `text` on standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    printed(std::io::stdout().write_all(text.as_bytes()))
+}
+
+/// What became of a print: a reader that went away (`| head`) is no failure.
+fn printed(written: std::io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure { code: 1, message: format!("the output cannot be written: {error}") })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,13 +1,13 @@
 //! `doorbell trace`: where the requests of a live VM spend their time.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Failure;
 use super::out_file::OutFile;
+use super::{Failure, print};
 use crate::observe::control::{Client, Request};
 use crate::observe::kernel::{Counts, EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, timeline};
@@ -29,8 +29,9 @@ pub struct TraceArgs {
     /// Requests kept per queue; those beyond are counted and dropped
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CAPACITY, value_parser = capacity)]
     buffer: usize,
-    /// Count the kernel functions that ran meanwhile, on the whole host, and sample their callers (root)
-    #[arg(long)]
+    /// Count the kernel functions that ran meanwhile, on the whole host, and sample their callers (root); one line on
+    /// standard error says when they are armed
+    #[arg(long, visible_alias = "evidence")]
     kernel: bool,
     /// Print the summary as JSON
     #[arg(long)]
@@ -56,10 +57,14 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
         super::run::block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
     let evidence = args.kernel.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     client.ask::<bool>(Request::TraceStart { capacity: args.buffer })?;
-    wait(&signals, args.duration);
+    if let Some(evidence) = &evidence {
+        // Arming takes its time: whoever wants a span counted begins it after this line.
+        eprintln!("armed: {evidence}; tracing for {} s", args.duration.as_secs_f64());
+    }
+    wait(&signals, client.as_fd(), args.duration);
     let recording: Recording = client.ask(Request::TraceStop)?;
     let counts = evidence.map(KernelEvidence::stop).transpose()?;
-    report(&recording, counts.as_ref(), args.json);
+    print(&report(&recording, counts.as_ref(), args.json))?;
     if let Some(out) = out {
         let path = out.path().to_path_buf();
         out.write_json(&timeline(&recording))?;
@@ -68,16 +73,17 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Waits for the time to be over, or for a signal that asks to end.
-fn wait(signals: &OwnedFd, duration: Duration) {
+/// Waits for the time to be over, for a signal that asks to end, or for the VM to end: it says nothing unasked.
+fn wait(signals: &OwnedFd, vm: BorrowedFd<'_>, duration: Duration) {
     let deadline = Instant::now() + duration;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up: a wait of 0 would not wait.
         let timeout = left.as_micros().div_ceil(1000) as i32;
-        let mut poll = libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd.
-        let ready = unsafe { libc::poll(&mut poll, 1, timeout) };
+        let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut polled = [watch(signals.as_raw_fd()), watch(vm.as_raw_fd())];
+        // SAFETY: two valid pollfds.
+        let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
         if ready > 0 || left.is_zero() {
             return;
         }
@@ -85,18 +91,14 @@ fn wait(signals: &OwnedFd, duration: Duration) {
 }
 
 /// What a trace found, for eyes or programs.
-pub(super) fn report(recording: &Recording, counts: Option<&Counts>, json: bool) {
+fn report(recording: &Recording, counts: Option<&Counts>, json: bool) -> String {
     let summary = Summary::of(recording);
     if json {
-        return println!(
-            "{}",
-            serde_json::json!({"schema": "doorbell-trace-summary/1", "summary": summary, "kernel": counts})
-        );
+        let schema = "doorbell-trace-summary/1";
+        return format!("{}\n", serde_json::json!({"schema": schema, "summary": summary, "kernel": counts}));
     }
-    println!("{}", summary.table().trim_end());
-    if let Some(counts) = counts {
-        print!("\n{counts}");
-    }
+    let counts = counts.map_or(String::new(), |counts| format!("\n{counts}"));
+    format!("{}\n{counts}", summary.table().trim_end())
 }
 
 #[cfg(test)]

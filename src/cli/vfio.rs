@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
-use super::Failure;
+use super::{Failure, print};
 use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, Posting, VectorReport, VfioError, VfioPci};
 
 /// See, claim and try devices for passthrough.
@@ -65,37 +65,36 @@ impl From<VfioError> for Failure {
 /// Runs one of the verbs; answers the exit code.
 pub(super) fn run(args: VfioArgs) -> Result<u8, Failure> {
     let host = Host::real();
-    match args.verb {
+    let text = match args.verb {
         Verb::List { json } => list(&host, json)?,
         Verb::Bind { bdf } => bind(&host, bdf)?,
         Verb::Unbind { bdf } => match vfio::unbind(&host, bdf)? {
-            Some(driver) => println!("{bdf} is with {driver} again"),
-            None => println!("{bdf} has no driver now, as before"),
+            Some(driver) => format!("{bdf} is with {driver} again\n"),
+            None => format!("{bdf} has no driver now, as before\n"),
         },
-        Verb::Inspect { bdf, json: false } => print!("{}", vfio::inspect(&host, bdf)?),
-        Verb::Inspect { bdf, json: true } => println!("{}", vfio::inspect(&host, bdf)?.to_json()),
+        Verb::Inspect { bdf, json: false } => vfio::inspect(&host, bdf)?.to_string(),
+        Verb::Inspect { bdf, json: true } => format!("{}\n", vfio::inspect(&host, bdf)?.to_json()),
         Verb::IrqTest { bdf, vector } => {
             let test = vfio::irq_test(&host, bdf, vector)?;
-            println!(
+            format!(
                 "{bdf}: eventfd bound to {} vector {} of {}, triggered by the kernel (VFIO_IRQ_SET_ACTION_TRIGGER), read: \
-                 counter {}, {} us from trigger to read",
+                 counter {}, {} us from trigger to read\n",
                 test.index.name(),
                 test.vector,
                 test.count,
                 test.signalled,
                 test.took.as_micros()
-            );
+            )
         }
-    }
-    Ok(0)
+    };
+    print(&text).map(|()| 0)
 }
 
-fn list(host: &Host, json: bool) -> Result<(), Failure> {
+fn list(host: &Host, json: bool) -> Result<String, Failure> {
     let devices = host.devices()?;
     if json {
         let all: Vec<_> = devices.iter().map(as_json).collect();
-        println!("{}", serde_json::Value::from(all));
-        return Ok(());
+        return Ok(format!("{}\n", serde_json::Value::from(all)));
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -113,14 +112,12 @@ fn list(host: &Host, json: bool) -> Result<(), Failure> {
             others.join(", "),
         ]);
     }
-    println!("{}", table.trim_fmt());
+    let mut text = format!("{}\n", table.trim_fmt());
     if devices.iter().all(|d| d.group.is_none()) {
-        println!(
-            "\nNo device is in an IOMMU group, so none can be given to a guest: switch the IOMMU on in the firmware \
-             (VT-d, AMD-Vi) and in the kernel (intel_iommu=on)."
-        );
+        text += "\nNo device is in an IOMMU group, so none can be given to a guest: switch the IOMMU on in the firmware \
+                 (VT-d, AMD-Vi) and in the kernel (intel_iommu=on).\n";
     }
-    Ok(())
+    Ok(text)
 }
 
 fn id(device: &HostDevice) -> String {
@@ -148,24 +145,24 @@ fn as_json(device: &HostDevice) -> serde_json::Value {
     })
 }
 
-fn bind(host: &Host, bdf: Bdf) -> Result<(), Failure> {
+fn bind(host: &Host, bdf: Bdf) -> Result<String, Failure> {
     let bound = vfio::bind(host, bdf)?;
-    match (bound.changed, bound.before) {
-        (false, _) => println!("{bdf} is with vfio-pci already"),
+    let mut text = match (bound.changed, bound.before) {
+        (false, _) => format!("{bdf} is with vfio-pci already\n"),
         (true, Some(driver)) => {
-            println!("{bdf} is with vfio-pci now; `doorbell vfio unbind {bdf}` gives it back to {driver}")
+            format!("{bdf} is with vfio-pci now; `doorbell vfio unbind {bdf}` gives it back to {driver}\n")
         }
-        (true, None) => println!("{bdf} is with vfio-pci now; it had no driver"),
-    }
+        (true, None) => format!("{bdf} is with vfio-pci now; it had no driver\n"),
+    };
     let others = host.group(bdf).map_or(Vec::new(), |g| g.others);
     let hindered: Vec<_> = others.iter().filter(|(_, d)| vfio::hinders(d.as_deref())).map(other).collect();
     if !hindered.is_empty() {
-        println!(
-            "its IOMMU group can be used only when these are given to vfio-pci too: {}",
+        text += &format!(
+            "its IOMMU group can be used only when these are given to vfio-pci too: {}\n",
             hindered.join(", ")
         );
     }
-    Ok(())
+    Ok(text)
 }
 
 /// What the interrupts of a run's passed-through devices came to, on standard error.

@@ -16,6 +16,7 @@ mod poll;
 mod request;
 mod ring;
 mod setup;
+mod stamper;
 mod stamps;
 #[cfg(test)]
 mod testing;
@@ -28,7 +29,9 @@ pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO
 pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueLayout, QueuePosition, QueueSetup};
-pub use stamps::{Asked, QueueTrace, Recorded, Stamps, monotonic_ns};
+pub use stamper::{NoStamps, Stamper, Stamping, monotonic_ns};
+pub use stamps::{Asked, QueueTrace, Recorded, Stamps};
+pub use worker::Worker;
 
 /// Keeps the calling thread on `cpu`. A CPU that does not exist or is not ours leaves it where it is, with a line.
 pub fn pin_to_cpu(cpu: usize) {

@@ -1,5 +1,4 @@
-//! When each request passed which stage, for `doorbell trace`. Off, it costs a predicted branch; on, some clock reads
-//! per request and a bounded buffer per queue.
+//! When each request passed which stage, for `doorbell trace`: the stamps of a request, and the bounded buffer of a queue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -106,11 +105,12 @@ impl QueueTrace {
         buffer.map(|buffer| buffer.records)
     }
 
-    fn on(&self) -> bool {
+    #[inline]
+    pub(super) fn on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
 
-    fn append(&self, batch: &mut Vec<Stamps>) {
+    pub(super) fn append(&self, batch: &mut Vec<Stamps>) {
         if let Some(Buffer { records, capacity }) =
             &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
         {
@@ -120,148 +120,6 @@ impl QueueTrace {
         }
         batch.clear();
     }
-}
-
-/// The stamps of the requests that a worker has under way. Every method is one branch as long as tracing is off.
-#[derive(Debug, Default)]
-pub(super) struct Stamper(Option<Box<Recording>>);
-
-#[derive(Debug)]
-struct Recording {
-    next: u64,
-    seen: Option<u64>,
-    /// The request that is being started.
-    current: Stamps,
-    /// By slot; `id` 0: begun before tracing was on.
-    in_flight: Vec<Stamps>,
-    /// Completed and not published.
-    batch: Vec<Stamps>,
-}
-
-impl Stamper {
-    /// A kick woke the thread.
-    pub fn woken(&mut self) {
-        if let Some(recording) = &mut self.0 {
-            recording.seen = Some(monotonic_ns());
-        }
-    }
-
-    /// The worker begins to take requests: the place where tracing is switched.
-    pub fn taking(&mut self, trace: &QueueTrace, slots: usize) {
-        if trace.on() != self.0.is_some() {
-            self.0 = trace.on().then(|| Recording::new(slots));
-        }
-        if let Some(recording) = &mut self.0 {
-            recording.current.taken = monotonic_ns();
-            // Only the first pass after a kick belongs to it.
-            recording.current.seen = recording.seen.take().unwrap_or(recording.current.taken);
-        }
-    }
-
-    pub fn parsed(&mut self) {
-        if let Some(recording) = &mut self.0 {
-            recording.parsed();
-        }
-    }
-
-    /// The request that was parsed last goes to the backend now, under `slot`.
-    pub fn submitting(&mut self, slot: u32, op: Op, len: u64) {
-        if let Some(recording) = &mut self.0
-            && let Some(place) = recording.in_flight.get_mut(slot as usize)
-        {
-            *place = Stamps { asked: op.into(), len, submitted: monotonic_ns(), ..recording.current };
-        }
-    }
-
-    /// The backend took it and works on.
-    pub fn queued(&mut self, slot: u32) {
-        if let Some(recording) = &mut self.0
-            && let Some(stamps) = recording.in_flight.get_mut(slot as usize)
-        {
-            (stamps.submitted, stamps.deferred) = (monotonic_ns(), true);
-        }
-    }
-
-    /// The request that was parsed last needs no backend.
-    pub fn answered(&mut self) {
-        if let Some(recording) = &mut self.0 {
-            let at = recording.current.parsed;
-            recording.batch.push(Stamps { submitted: at, completed: at, ..recording.current });
-        }
-    }
-
-    pub fn completed(&mut self, slot: u32) {
-        if let Some(recording) = &mut self.0
-            && let Some(stamps) = recording.in_flight.get_mut(slot as usize)
-        {
-            let stamps = std::mem::take(stamps);
-            if stamps.id != 0 {
-                recording.batch.push(Stamps { completed: monotonic_ns(), ..stamps });
-            }
-        }
-    }
-
-    pub fn ending(&mut self) {
-        self.stamp_batch(|stamps, at| stamps.ending = at);
-    }
-
-    pub fn published(&mut self) {
-        self.stamp_batch(|stamps, at| stamps.published = at);
-    }
-
-    pub fn rung(&mut self) {
-        self.stamp_batch(|stamps, at| stamps.rung = at);
-    }
-
-    fn stamp_batch(&mut self, set: impl Fn(&mut Stamps, u64)) {
-        if let Some(recording) = &mut self.0 {
-            let at = monotonic_ns();
-            recording.batch.iter_mut().for_each(|stamps| set(stamps, at));
-        }
-    }
-
-    /// The batch is over.
-    pub fn flush(&mut self, trace: &QueueTrace) {
-        if let Some(recording) = &mut self.0 {
-            let thread = thread_id();
-            recording.batch.iter_mut().for_each(|stamps| stamps.thread = thread);
-            trace.append(&mut recording.batch);
-        }
-    }
-}
-
-impl Recording {
-    fn new(slots: usize) -> Box<Recording> {
-        Box::new(Recording {
-            next: 0,
-            seen: None,
-            current: Stamps::default(),
-            in_flight: vec![Stamps::default(); slots],
-            batch: Vec::with_capacity(slots),
-        })
-    }
-
-    fn parsed(&mut self) {
-        self.next += 1;
-        let Stamps { seen, taken, .. } = self.current;
-        self.current = Stamps { id: self.next, seen, taken, parsed: monotonic_ns(), ..Stamps::default() };
-    }
-}
-
-/// CLOCK_MONOTONIC, the clock of [`Stamps`], in nanoseconds; from the vDSO, without a system call.
-pub fn monotonic_ns() -> u64 {
-    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the answer; the clock exists everywhere.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
-    at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
-}
-
-fn thread_id() -> u32 {
-    thread_local! {
-        // SAFETY: takes nothing and cannot fail.
-        static ID: u32 = unsafe { libc::gettid() } as u32;
-    }
-    ID.with(|id| *id)
 }
 
 #[cfg(test)]

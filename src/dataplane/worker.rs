@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
 use super::setup::{QueueCounters, QueueSetup};
-use super::stamps::Stamper;
+use super::stamper::{Stamper, Stamping};
 use crate::backend::{Backend, Op, Outcome, Submitter};
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
 ///
 /// Lives on the thread that owns the queue; it moves once more, when it is detached, to the thread that asked for
 /// that, which publishes what the drain completed.
-pub struct Worker {
+pub struct Worker<S = Stamper> {
     setup: QueueSetup,
     ring: Ring,
     chain: Chain,
@@ -20,7 +20,7 @@ pub struct Worker {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
-    stamper: Stamper,
+    stamper: S,
 }
 
 /// What must be remembered of a request until it completes.
@@ -41,12 +41,12 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-impl Worker {
+impl<S: Stamping> Worker<S> {
     /// A worker for a fresh queue.
     ///
     /// # Errors
     /// The rings are not in guest memory.
-    pub fn new(setup: QueueSetup) -> Result<Worker, RingError> {
+    pub fn new(setup: QueueSetup) -> Result<Worker<S>, RingError> {
         let ring = Ring::new(setup.memory.clone(), setup.layout)?;
         let slots = u32::from(setup.layout.size);
         Ok(Worker {
@@ -56,7 +56,7 @@ impl Worker {
             free: (0..slots).rev().collect(),
             broken: false,
             backend_calls: 0,
-            stamper: Stamper::default(),
+            stamper: S::default(),
             setup,
         })
     }

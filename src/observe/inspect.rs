@@ -3,6 +3,7 @@
 //! Everything is read from published counters, from the kernel's own files, or under locks that no I/O thread takes,
 //! so that looking never holds a request up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{MsiView, ThreadView, VfioView};
 use crate::dataplane::{InterruptCounts, LoopHandle, NO_VECTOR};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
-use crate::vfio::VfioPci;
+use crate::vfio::{VectorReport, VfioPci};
 use crate::virtio::{DeviceView, VirtioBlk};
 
 /// Name and version of the JSON.
@@ -80,7 +81,7 @@ pub struct RouteView {
     pub pin: Option<u32>,
     /// Message, for MSI.
     pub msi: Option<MsiView>,
-    /// Which vector holds it: "disk0 vector 1".
+    /// Which vector holds it: "disk0 vector 1", "0000:00:10.0 MSI-X 0".
     pub holder: Option<String>,
 }
 
@@ -232,13 +233,7 @@ impl Subjects {
 
     fn routes(&self) -> RoutesView {
         let Some(routes) = &self.routes else { return RoutesView::default() };
-        let holder = |gsi| {
-            let held = |(disk, n): (&VirtioBlk, usize)| format!("{} vector {n}", disk.config().name);
-            let mut all = self.disks.iter().flat_map(|disk| {
-                disk.lines().vectors().iter().enumerate().map(move |(n, vector)| ((&**disk, n), vector))
-            });
-            all.find(|(_, vector)| vector.gsi().is_some_and(|(own, _)| own == gsi)).map(|(at, _)| held(at))
-        };
+        let holders = self.holders();
         let entry = |(gsi, route)| {
             let (kind, pin, msi) = match route {
                 Route::Pic { chip: 0, pin } => ("pic-master", Some(pin), None),
@@ -246,10 +241,27 @@ impl Subjects {
                 Route::Ioapic { pin } => ("ioapic", Some(pin), None),
                 Route::Msi(message) => ("msi", None, Some(MsiView::from(message))),
             };
-            let holder = msi.is_some().then(|| holder(gsi)).flatten();
+            let holder = msi.is_some().then(|| holders.get(&gsi).cloned()).flatten();
             RouteView { gsi, kind: kind.into(), pin, msi, holder }
         };
         RoutesView { commits: routes.commits(), entries: routes.entries().into_iter().map(entry).collect() }
+    }
+
+    /// Which vector of which device holds a GSI.
+    fn holders(&self) -> HashMap<u32, String> {
+        let of_disks = self.disks.iter().flat_map(|disk| {
+            let held = |(n, vector): (usize, &Arc<crate::kvm::Vector>)| {
+                Some((vector.gsi()?.0, format!("{} vector {n}", disk.config().name)))
+            };
+            disk.lines().vectors().iter().enumerate().filter_map(held).collect::<Vec<_>>()
+        });
+        let of_vfio = self.vfio.iter().flat_map(|device| {
+            let armed = device.report().into_iter().filter(|vector| vector.armed);
+            let held =
+                |vector: VectorReport| Some((vector.gsi?, format!("{} {}", device.bdf(), vector.name())));
+            armed.filter_map(held).collect::<Vec<_>>()
+        });
+        of_disks.chain(of_vfio).collect()
     }
 }
 

@@ -58,12 +58,10 @@ guest() {
 evidence() {
     doorbell trace "/tmp/$1" --kernel --for 600 >/tmp/evidence.out 2>&1 &
     tracer=$!
-    # The last event that it asks for, after which the trace begins.
-    until grep -qs hist /sys/kernel/tracing/instances/*/events/kvm/kvm_pi_irte_update/trigger; do
+    until grep -q '^armed: ' /tmp/evidence.out; do
         kill -0 $tracer 2>/dev/null || { cat /tmp/evidence.out; return 1; }
         sleep 0.1
     done
-    sleep 1
     guest "$1" "$2" >/tmp/evidence.guest
     kill -INT $tracer
     wait $tracer

@@ -1,4 +1,5 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +54,13 @@ pub enum ControlError {
 pub struct Client {
     path: PathBuf,
     reader: BufReader<UnixStream>,
+}
+
+/// Has something to read between two questions only if the VM has ended.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.get_ref().as_fd()
+    }
 }
 
 impl Client {

@@ -136,6 +136,14 @@ impl KernelEvidence {
     }
 }
 
+impl fmt::Display for KernelEvidence {
+    /// What is counted: "22 of 26 kernel functions and tracepoints".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let here = self.base.iter().flatten().count();
+        write!(f, "{here} of {} kernel functions and tracepoints", self.names.len())
+    }
+}
+
 /// What the kernel did over a span, on the whole host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counts {
