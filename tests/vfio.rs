@@ -7,6 +7,8 @@
 //!
 //! One CPU, because two vCPUs on two emulated ones are not reliable (docs/lab.md). Without the devices a test says so.
 
+#[path = "vfio/bench.rs"]
+mod bench;
 #[path = "vfio/guest.rs"]
 mod guest;
 

@@ -108,6 +108,7 @@ fn name(row: &Row) -> String {
     let mut parts: Vec<String> =
         row.peer.iter().cloned().chain([path]).filter(|part| !part.is_empty()).collect();
     parts.extend(row.backend.clone());
+    parts.extend(row.device.clone());
     match row.poll_us {
         Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
         // The probe's peers and disks wait in one way unless they poll; a floor is named by it.

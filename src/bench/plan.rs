@@ -55,11 +55,11 @@ impl FromStr for PathName {
 
 /// Jobs x paths x rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan<J> {
+pub struct Plan<J, P = Path> {
     /// What is done on each path.
     pub jobs: Vec<J>,
     /// What is compared. The first is what the others are measured against.
-    pub paths: Vec<Path>,
+    pub paths: Vec<P>,
     /// How often everything is done.
     pub rounds: usize,
 }
@@ -75,7 +75,7 @@ pub struct Step {
     pub path: usize,
 }
 
-impl<J> Plan<J> {
+impl<J, P> Plan<J, P> {
     /// Every measurement in its order: job by job, the paths right after each other, in every second round the other
     /// way round (ABBA). A drift of the machine so hits all paths, and being first is no advantage.
     pub fn steps(&self) -> Vec<Step> {

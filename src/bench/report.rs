@@ -87,8 +87,10 @@ pub struct Row {
     pub notify: Option<String>,
     /// Complete path.
     pub complete: Option<String>,
-    /// Backend.
+    /// Backend; "vfio" is none of ours: a device of the host that is passed through.
     pub backend: Option<String>,
+    /// PCI address of that device. `None`: a disk of ours.
+    pub device: Option<String>,
     /// Request queues.
     pub queues: Option<u64>,
     /// Requests in flight.
@@ -124,9 +126,10 @@ pub struct Row {
     /// Median from the ring-back to the guest: from before it until the guest saw its handler's mark.
     pub ring_back_p50_ns: Option<u64>,
 
-    /// Requests that the device completed while the row was measured. The counts below are of the same time.
+    /// Requests that the device completed while the row was measured. The counts below are of the same time. Those of a
+    /// passed-through device are fio's.
     pub requests: Option<u64>,
-    /// Interrupts that the host sent.
+    /// Interrupts that the host sent; of a passed-through device, that it handled. Posted ones it does not.
     pub interrupts: Option<u64>,
     /// Of these, by irqfd.
     pub interrupts_irqfd: Option<u64>,

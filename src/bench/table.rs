@@ -60,15 +60,24 @@ const NAMES: &[Name] = &[
     ("complete", |r| r.complete.clone()),
     ("wait", |r| r.wait.clone()),
     ("backend", |r| r.backend.clone()),
+    ("device", |r| r.device.clone()),
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),
 ];
 
+/// Of these, what a passed-through device has not: not to have it is no difference that would need a column.
+const OF_DISKS: [&str; 3] = ["wait", "queues", "poll us"];
+
 /// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
 pub fn render(report: &Report) -> String {
     let rows = &report.rows;
-    let differs = |name: &fn(&Row) -> Option<String>| rows.iter().any(|r| name(r) != name(&rows[0]));
-    let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(|(_, name)| differs(name));
+    let differs = |(heading, name): &Name| {
+        let has = |row: &&Row| row.device.is_none() || !OF_DISKS.contains(heading);
+        let mut values = rows.iter().filter(has).map(name);
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    };
+    let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(differs);
     let mut lines = vec![heading(report, &common)];
     let here: Vec<_> = rows.iter().filter(|row| row.not_here.is_none()).collect();
     lines.extend([TIMES, COUNTS].map(|columns| table(&here, &names, columns) + "\n"));

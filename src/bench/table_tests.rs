@@ -27,6 +27,22 @@ fn what_was_not_measured_is_a_dash_not_a_zero() {
 }
 
 #[test]
+fn a_passed_through_disk_adds_columns_for_what_it_is_and_none_for_what_it_has_not() {
+    let mut report = report();
+    let ours = &mut report.rows[0];
+    (ours.wait, ours.poll_us) = (Some("blocking".into()), Some(0));
+    let ours = ours.clone();
+    let (backend, device) = (Some("vfio".into()), Some("0000:01:00.0".into()));
+    let (guest, job, complete) = (ours.guest.clone(), ours.job.clone(), ours.complete.clone());
+    let passed = Row { guest, job, complete, backend, device, ..Row::default() };
+    report.rows = vec![ours, passed];
+    let text = render(&report);
+    let heading = text.lines().find(|line| line.trim_start().starts_with("job ")).unwrap();
+    let words: Vec<_> = heading.split_whitespace().take(5).collect();
+    assert_eq!(words, ["job", "notify", "backend", "device", "IOPS"], "{text}");
+}
+
+#[test]
 fn what_looks_wrong_is_said() {
     let mut report = report();
     assert!(render(&report).contains("rand-read-1 on fast-mmio+signal-msi: 1 of 3 rounds were lost"));

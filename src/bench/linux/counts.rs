@@ -7,6 +7,7 @@ use crate::assembly::Assembly;
 use crate::bench::counts::DiskCounts;
 use crate::dataplane::LoopHandle;
 use crate::machine::vcpu::ExitCounters;
+use crate::vfio::VfioPci;
 use crate::virtio::VirtioBlk;
 
 /// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host cannot tell.
@@ -22,6 +23,27 @@ pub struct Counts {
     pub exits_to_user: u64,
     /// Exits of all vCPUs.
     pub exits: Option<u64>,
+    /// Of a passed-through device.
+    pub passed: Passed,
+}
+
+/// Interrupts of a passed-through device, all vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// That the host handled (its lines of /proc/interrupts).
+    pub host: u64,
+    /// That the VMM read from an eventfd and passed on.
+    pub through_vmm: u64,
+}
+
+impl Passed {
+    fn of(device: &VfioPci) -> Passed {
+        let report = device.report();
+        Passed {
+            host: report.iter().map(|vector| vector.host).sum(),
+            through_vmm: report.iter().map(|vector| vector.through_vmm).sum(),
+        }
+    }
 }
 
 impl Counts {
@@ -34,6 +56,10 @@ impl Counts {
             waits: self.waits - earlier.waits,
             exits_to_user: self.exits_to_user - earlier.exits_to_user,
             exits: option(self.exits, earlier.exits),
+            passed: Passed {
+                host: self.passed.host.saturating_sub(earlier.passed.host),
+                through_vmm: self.passed.through_vmm.saturating_sub(earlier.passed.through_vmm),
+            },
         }
     }
 
@@ -45,6 +71,8 @@ impl Counts {
         self.waits += more.waits;
         self.exits_to_user += more.exits_to_user;
         self.exits = option(self.exits, more.exits);
+        self.passed.host += more.passed.host;
+        self.passed.through_vmm += more.passed.through_vmm;
     }
 
     /// System calls of the disk's I/O thread.
@@ -57,33 +85,39 @@ impl Counts {
 pub struct Sources {
     /// Each with its I/O thread, which serves this disk only.
     disks: Vec<(Arc<VirtioBlk>, Option<LoopHandle>)>,
+    passed: Vec<Arc<VfioPci>>,
     vcpus: Vec<Arc<ExitCounters>>,
 }
 
 impl Sources {
-    /// Those of a machine whose disk n runs on I/O thread n.
-    pub fn of(assembly: &Assembly) -> Sources {
+    /// Those of a machine whose first `disks` are measured, each on the I/O thread of its number, and then all that is passed
+    /// through.
+    pub fn of(assembly: &Assembly, disks: usize) -> Sources {
         // Every one of them runs: each has its disk.
         let threads = assembly.io_loops();
         let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());
         Sources {
-            disks: assembly.disks().iter().enumerate().map(disk).collect(),
+            disks: assembly.disks().iter().take(disks).enumerate().map(disk).collect(),
+            passed: assembly.vfio().to_vec(),
             vcpus: assembly.machine().exit_counters().to_vec(),
         }
     }
 
-    /// The counts of every disk now, with those of the vCPUs in each.
+    /// The counts of every disk now, those of the vCPUs in each: first the disks of ours, then those passed through.
     pub fn read(&self) -> Vec<Counts> {
-        let exits_to_user = self.vcpus.iter().map(|vcpu| vcpu.total()).sum();
-        let exits = self.vcpus.iter().map(|vcpu| vcpu.all_exits()).sum();
-        let counts = |(disk, thread): &(Arc<VirtioBlk>, Option<LoopHandle>)| Counts {
+        let vcpus = Counts {
+            exits_to_user: self.vcpus.iter().map(|vcpu| vcpu.total()).sum(),
+            exits: self.vcpus.iter().map(|vcpu| vcpu.all_exits()).sum(),
+            ..Counts::default()
+        };
+        let disk = |(disk, thread): &(Arc<VirtioBlk>, Option<LoopHandle>)| Counts {
             disk: DiskCounts::of(disk),
             kicks_ioeventfd: (0..disk.counters().len()).map(|n| disk.kicks_ioeventfd(n)).sum(),
             waits: thread.as_ref().map_or(0, |thread| thread.counters().waits.load(Ordering::Relaxed)),
-            exits_to_user,
-            exits,
+            ..vcpus
         };
-        self.disks.iter().map(counts).collect()
+        let passed = |device: &Arc<VfioPci>| Counts { passed: Passed::of(device), ..vcpus };
+        self.disks.iter().map(disk).chain(self.passed.iter().map(passed)).collect()
     }
 }
 
@@ -94,10 +128,17 @@ mod tests {
     #[test]
     fn what_one_of_two_moments_cannot_tell_stays_unknown() {
         let early = Counts { waits: 10, kicks_ioeventfd: Some(3), exits: None, ..Counts::default() };
-        let late = Counts { waits: 25, kicks_ioeventfd: Some(8), exits: Some(9), ..Counts::default() };
+        let late = Counts {
+            waits: 25,
+            kicks_ioeventfd: Some(8),
+            exits: Some(9),
+            passed: Passed { host: 7, through_vmm: 2 },
+            ..Counts::default()
+        };
         let mut sum = late.since(&early);
         assert_eq!((sum.waits, sum.kicks_ioeventfd, sum.exits), (15, Some(5), None));
         sum.add(&Counts { waits: 1, kicks_ioeventfd: Some(1), exits: Some(1), ..Counts::default() });
         assert_eq!((sum.syscalls(), sum.kicks_ioeventfd, sum.exits), (16, Some(6), None));
+        assert_eq!(sum.passed, Passed { host: 7, through_vmm: 2 });
     }
 }

@@ -20,6 +20,11 @@ impl Job {
         self.depth
     }
 
+    /// Whether it only reads.
+    pub fn reads(&self) -> bool {
+        self.direction == "read"
+    }
+
     /// fio's job file. The disk comes from the environment (`DISK`).
     pub fn file(&self, block_size: u64, runtime_s: f64) -> String {
         let random = if self.order == "rand" { "rand" } else { "" };

@@ -1,4 +1,5 @@
-//! The Linux guest: fio on one disk per path, all in one guest, job by job in turn.
+//! The Linux guest: fio on one disk per path, and on disks of the host that are passed through, all in one guest, job by
+//! job in turn.
 //!
 //! What lives here: the jobs, what the guest is handed in (`script`, `archive`), the register by which it says where it is
 //! (`marker`, `counts`), listening to it (`watch`), and what is made of the results (`fio`, `rows`). What may not: how a
@@ -14,9 +15,11 @@ mod job;
 mod marker;
 mod rows;
 mod script;
+mod subject;
 mod watch;
 
 pub use job::Job;
+pub use subject::Subject;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::memfile::MemFile;
 use super::report::SCHEMA;
-use super::{HostFacts, Plan, Report, Row, RunFacts};
+use super::{HostFacts, Path, Plan, Report, Row, RunFacts};
 use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::cli::disk::{DiskConfig, IoThreadChoice};
@@ -49,8 +52,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// What to compare, and how.
 #[derive(Clone, Debug)]
 pub struct LinuxBench {
-    /// Jobs, paths and rounds.
-    pub plan: Plan<Job>,
+    /// Jobs, what is compared (the disks of ours first), and rounds.
+    pub plan: Plan<Job, Subject>,
     /// Seconds of each step.
     pub runtime_s: f64,
     /// Bytes of a request.
@@ -86,6 +89,13 @@ impl fmt::Display for LinuxBench {
         let paths = list(self.plan.paths.iter().map(ToString::to_string).collect());
         let (steps, each) = (self.plan.steps().len(), self.runtime_s);
         write!(f, "{jobs} on {paths}: {} rounds, {steps} measurements of {each} s", self.plan.rounds)
+    }
+}
+
+impl LinuxBench {
+    /// The paths of the disks of ours, which come first.
+    fn disks(&self) -> impl Iterator<Item = Path> {
+        self.plan.paths.iter().filter_map(Subject::path)
     }
 }
 
@@ -188,7 +198,7 @@ impl Files {
         let job = script::archive(&bench.plan, bench.block_size, bench.runtime_s, WARM_UP_S);
         initrd.extend(job);
         Ok(Files {
-            disks: bench.plan.paths.iter().map(disk).collect::<Result<_, _>>()?,
+            disks: bench.disks().map(disk).collect::<Result<_, _>>()?,
             initrd: small(MemFile::of(&initrd))?,
             out: small(MemFile::sparse(OUT_BYTES))?,
             console: small(MemFile::of(&[]))?,
@@ -198,8 +208,17 @@ impl Files {
 
 fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), BenchError> {
     let mut assembly = Assembly::new(config(bench, files))?;
+    for (n, spec) in bench.plan.paths.iter().enumerate() {
+        let Some(spec) = spec.passed() else { continue };
+        let slot = assembly.machine().next_slot()?.0;
+        if Some(slot) != script::slot(&bench.plan, n) {
+            let message = format!("a bug in the bench: {} would be in slot {slot} of the guest", spec.bdf);
+            return Err(BenchError::Guest(message));
+        }
+        assembly.add_vfio(spec)?;
+    }
     let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
-    let marker = Arc::new(Marker::new(Sources::of(&assembly), sender));
+    let marker = Arc::new(Marker::new(Sources::of(&assembly, bench.disks().count()), sender));
     let machine = assembly.machine();
     machine
         .mmio()
@@ -240,7 +259,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
         serial: Some(serial),
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
-    for (n, (path, file)) in bench.plan.paths.iter().zip(&files.disks).enumerate() {
+    for (n, (path, file)) in bench.disks().zip(&files.disks).enumerate() {
         let options = DiskOptions {
             path: file.as_ref().map(MemFile::path),
             readonly: false,
@@ -263,8 +282,8 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
         machine: MachineConfig {
             kernel: Kernel::File(bench.kernel.clone()),
             initrd: Some(files.initrd.path()),
-            // Every byte on the console is an exit.
-            cmdline: "console=ttyS0 quiet panic=-1".into(),
+            // Every byte on the console is an exit. Without multipath an NVMe disk is found behind its PCI device.
+            cmdline: "console=ttyS0 quiet panic=-1 nvme_core.multipath=N".into(),
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
@@ -272,7 +291,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
             host_tsc: false,
         },
         disks,
-        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.plan.paths.len()],
+        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
     }
 }
 

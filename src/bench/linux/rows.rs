@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::counts::Counts;
+use super::counts::{Counts, Passed};
 use super::fio::{self, Histogram, Measured};
 use super::job::Job;
 use super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
 use super::script::serial;
+use super::subject::Subject;
 use crate::bench::{Plan, Row, fill_ratios};
+use crate::vfio::IrqPath;
 
 /// What came out of the guest: files by name.
 pub struct Results<'a> {
@@ -49,7 +51,12 @@ pub fn fio_version(results: &Results) -> Option<String> {
 ///
 /// # Errors
 /// A step that the guest did not finish, or whose result cannot be read: one sentence.
-pub fn rows(plan: &Plan<Job>, results: &Results, marks: &[Mark], common: &Row) -> Result<Vec<Row>, String> {
+pub fn rows(
+    plan: &Plan<Job, Subject>,
+    results: &Results,
+    marks: &[Mark],
+    common: &Row,
+) -> Result<Vec<Row>, String> {
     let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
     for (number, step) in plan.steps().into_iter().enumerate() {
         let sample = sample(number, step.path, results, marks).map_err(|why| {
@@ -60,14 +67,11 @@ pub fn rows(plan: &Plan<Job>, results: &Results, marks: &[Mark], common: &Row) -
     }
     let row = |((job, path), samples): (&(usize, usize), &Vec<Sample>)| {
         let (job, path) = (&plan.jobs[*job], plan.paths[*path]);
-        let named = Row {
-            job: job.to_string(),
-            notify: Some(path.notify.to_string()),
-            complete: Some(path.complete.to_string()),
-            depth: Some(job.depth().into()),
-            ..common.clone()
-        };
-        fill(named, samples)
+        let named = Row { job: job.to_string(), depth: Some(job.depth().into()), ..path.name(common) };
+        match path {
+            Subject::Disk(_) => fill_disk(fill(named, samples), samples),
+            Subject::Passed(spec) => fill_passed(fill(named, samples), samples, spec.irq),
+        }
     };
     let mut rows: Vec<Row> = samples.iter().map(row).collect();
     fill_ratios(&mut rows);
@@ -87,7 +91,11 @@ fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Resu
     let fio = fio::parse(json).map_err(|e| format!("fio's output: {e}"))?;
     let irqs = |when: &str| {
         let device = results.line(&serial(path))?;
-        Some(disk_interrupts(&results.text(&format!("{number}.{when}"))?, &device))
+        let text = results.text(&format!("{number}.{when}"))?;
+        Some(match device.strip_prefix("irqs ") {
+            Some(numbers) => numbered_interrupts(&text, numbers),
+            None => disk_interrupts(&text, &device),
+        })
     };
     let guest_interrupts =
         irqs("after").zip(irqs("before")).map(|(after, before)| after.saturating_sub(before));
@@ -97,30 +105,44 @@ fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Resu
 /// The interrupts of a virtio device in the text of /proc/interrupts: lines that end in "virtio1-req.0", or in "virtio1"
 /// itself without MSI-X, but not the configuration's.
 fn disk_interrupts(text: &str, device: &str) -> u64 {
-    let mut lines = text.lines();
-    let cpus = lines.next().unwrap_or("").split_whitespace().count();
-    let of_device = |line: &&str| {
+    interrupts(text, |line| {
         line.split([' ', ',']).any(|word| {
             let rest = word.strip_prefix(device);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-') && rest != "-config")
         })
-    };
+    })
+}
+
+/// The interrupts with these numbers in the text of /proc/interrupts.
+fn numbered_interrupts(text: &str, numbers: &str) -> u64 {
+    interrupts(text, |line| {
+        line.split_once(':').is_some_and(|(label, _)| numbers.split(' ').any(|number| number == label.trim()))
+    })
+}
+
+fn interrupts(text: &str, wanted: impl Fn(&str) -> bool) -> u64 {
+    let mut lines = text.lines();
+    let cpus = lines.next().unwrap_or("").split_whitespace().count();
     let count = |line: &str| {
         let numbers = line.split_whitespace().skip(1).take(cpus);
         numbers.filter_map(|number| number.parse::<u64>().ok()).sum::<u64>()
     };
-    lines.filter(of_device).map(count).sum()
+    lines.filter(|line| wanted(line)).map(count).sum()
 }
 
-fn fill(named: Row, samples: &[Sample]) -> Row {
-    let mut latency = Histogram::default();
-    samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
-    let total = |mut sum: Counts, more: Counts| {
+fn total(samples: &[Sample]) -> Counts {
+    let add = |mut sum: Counts, more: Counts| {
         sum.add(&more);
         sum
     };
-    let counts = samples.iter().map(|sample| sample.counts).reduce(total).unwrap_or_default();
-    let disk = counts.disk;
+    samples.iter().map(|sample| sample.counts).reduce(add).unwrap_or_default()
+}
+
+/// What is known of every disk.
+fn fill(named: Row, samples: &[Sample]) -> Row {
+    let mut latency = Histogram::default();
+    samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
+    let counts = total(samples);
     let (requests, seconds) =
         samples.iter().fold((0, 0.0), |sum, s| (sum.0 + s.fio.requests, sum.1 + s.fio.seconds));
     Row {
@@ -132,18 +154,46 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
         p90_ns: latency.percentile(90.0),
         p99_ns: latency.percentile(99.0),
         p999_ns: latency.percentile(99.9),
+        guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
+        exits: counts.exits,
+        exits_to_user: Some(counts.exits_to_user),
+        ..named
+    }
+}
+
+/// What the VMM does for a disk of ours.
+fn fill_disk(named: Row, samples: &[Sample]) -> Row {
+    let counts = total(samples);
+    let disk = counts.disk;
+    Row {
         requests: Some(disk.requests),
         interrupts: Some(disk.interrupts()),
         interrupts_irqfd: Some(disk.irqfd),
         interrupts_signal_msi: Some(disk.signal_msi),
-        guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
         interrupts_suppressed: Some(disk.suppressed),
         kicks_ioeventfd: counts.kicks_ioeventfd,
         kicks_exit: Some(disk.kicks_exit),
         kicks_missed: Some(disk.kicks_missed),
-        exits: counts.exits,
-        exits_to_user: Some(counts.exits_to_user),
         iothread_syscalls: Some(counts.syscalls()),
+        ..named
+    }
+}
+
+/// A passed-through device's requests go past the VMM: fio has counted them. Of its interrupts the host has counted those
+/// that it handled itself, which are none where they are posted, and the VMM those that it passed on. Its doorbells are
+/// ordinary memory, and no thread of ours serves it: nothing of that is counted.
+fn fill_passed(named: Row, samples: &[Sample], irq: IrqPath) -> Row {
+    let Passed { host, through_vmm } = total(samples).passed;
+    let (irqfd, signal_msi) = match irq {
+        // What the VMM has read while a vector was masked ends in the irqfd as well, when it is unmasked.
+        IrqPath::Kernel => (host, 0),
+        IrqPath::User => (0, through_vmm),
+    };
+    Row {
+        requests: Some(samples.iter().map(|sample| sample.fio.requests).sum()),
+        interrupts: Some(host),
+        interrupts_irqfd: Some(irqfd),
+        interrupts_signal_msi: Some(signal_msi),
         ..named
     }
 }

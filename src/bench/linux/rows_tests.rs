@@ -21,8 +21,8 @@ fn a_disks_interrupts_are_those_of_its_queues() {
     assert_eq!(disk_interrupts("", "virtio0"), 0);
 }
 
-fn plan(rounds: usize) -> Plan<Job> {
-    let path = |complete| Path { notify: NotifyPath::FastMmio, complete };
+fn plan(rounds: usize) -> Plan<Job, Subject> {
+    let path = |complete| Subject::Disk(Path { notify: NotifyPath::FastMmio, complete });
     let paths = vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)];
     Plan { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
 }
@@ -37,7 +37,7 @@ fn fio_json(ios: u64) -> String {
 }
 
 /// Marks of a guest that does `ios` requests on its disk in each step.
-fn marks(plan: &Plan<Job>, ios: u64) -> Vec<Mark> {
+fn marks(plan: &Plan<Job, Subject>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();
     for (number, step) in plan.steps().iter().enumerate() {
@@ -91,6 +91,39 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
     assert_eq!(irqfd.guest_interrupts, Some(50));
     assert_eq!(msi.guest_interrupts, None, "the guest left nothing to count");
     assert_eq!(fio_version(&results).as_deref(), Some("fio-3.33"));
+}
+
+#[test]
+fn a_passed_through_disk_says_what_it_can_and_no_more() {
+    let spec = |text: &str| Subject::Passed(text.parse().unwrap());
+    let paths = vec![spec("01:00.0"), spec("02:00.0,irq=user")];
+    let plan = Plan { paths, ..plan(1) };
+    let counts = |host, through_vmm| Counts { passed: Passed { host, through_vmm }, ..Counts::default() };
+    let mut marks = Vec::new();
+    for step in [0, 1] {
+        marks.push(Mark { step, what: BEGIN, counts: vec![counts(1000, 10), counts(10, 9)] });
+        marks.push(Mark { step, what: END, counts: vec![counts(1070, 11), counts(80, 75)] });
+    }
+    let json = fio_json(90);
+    let later = INTERRUPTS.replace("          7 ", "         70 ");
+    let files: Vec<(String, &[u8])> = vec![
+        ("0.json".into(), json.as_bytes()),
+        ("1.json".into(), json.as_bytes()),
+        ("bench0".into(), b"irqs 25 26\n"),
+        ("0.before".into(), INTERRUPTS.as_bytes()),
+        ("0.after".into(), later.as_bytes()),
+    ];
+    let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
+    let rows = rows(&plan, &Results::new(files), &marks, &common).unwrap();
+    let (kernel, user) = (&rows[0], &rows[1]);
+    assert_eq!((kernel.requests, kernel.interrupts, kernel.guest_interrupts), (Some(90), Some(70), Some(63)));
+    assert_eq!((kernel.interrupts_irqfd, kernel.interrupts_signal_msi), (Some(70), Some(0)));
+    assert_eq!((user.interrupts_irqfd, user.interrupts_signal_msi), (Some(0), Some(66)));
+    for row in &rows {
+        assert_eq!((row.backend.as_deref(), row.queues, &row.notify), (Some("vfio"), None, &None));
+        assert_eq!((row.kicks_ioeventfd, row.kicks_exit, row.kicks_missed), (None, None, None));
+        assert_eq!((row.iothread_syscalls, row.interrupts_suppressed), (None, None));
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::fmt::Write;
 use super::archive::Cpio;
 use super::job::Job;
 use super::marker::{BEGIN, END, STARTED, value};
+use super::subject::Subject;
 use crate::bench::{Plan, Step};
 use crate::machine::layout;
 
-/// The serial number of disk `n`.
+/// The serial number of disk `n`, and the name of the files that tell of it.
 pub fn serial(n: usize) -> String {
     format!("bench{n}")
 }
@@ -19,6 +20,32 @@ pub fn serial(n: usize) -> String {
 /// runs between them; a row's interrupts in the guest so include those of starting fio, which are none of its disk's.
 const FUNCTIONS: &str = r#"
 mark() { devmem "$MARKER" 32 "$1" || exit 1; }
+
+# disk_behind SLOT: prints the disk of the PCI device in SLOT of bus 0, once it is there
+disk_behind() {
+    deadline=$(($(cut -d. -f1 /proc/uptime) + 20))
+    while :; do
+        for block in /sys/block/*; do
+            case $(readlink -f "$block") in
+            */0000:00:$1.0/*)
+                echo "/dev/${block##*/}"
+                return
+                ;;
+            esac
+        done
+        if [ "$(cut -d. -f1 /proc/uptime)" -ge "$deadline" ]; then
+            echo "the passed-through device $(cat "/sys/bus/pci/devices/0000:00:$1.0/uevent") has no disk in the guest" >&2
+            return 1
+        fi
+        sleep 0.1
+    done
+}
+
+# irqs_of SLOT: its interrupts' numbers in /proc/interrupts
+irqs_of() {
+    device=/sys/bus/pci/devices/0000:00:$1.0
+    if [ -d "$device/msi_irqs" ]; then ls "$device/msi_irqs"; else cat "$device/irq"; fi | tr '\n' ' '
+}
 
 # step NUMBER DISK JOB BEGIN END: BEGIN and END are what is stored as marks
 step() {
@@ -36,7 +63,7 @@ step() {
 "#;
 
 /// `/job` of the guest.
-pub fn archive(plan: &Plan<Job>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
+pub fn archive(plan: &Plan<Job, Subject>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
     let mut cpio = Cpio::default();
     cpio.directory("job");
     cpio.file("job/run", 0o755, run(plan).as_bytes());
@@ -49,7 +76,14 @@ pub fn archive(plan: &Plan<Job>, block_size: u64, runtime_s: f64, warm_up_s: f64
     cpio.finish()
 }
 
-fn run(plan: &Plan<Job>) -> String {
+/// The slot of the guest's PCI bus that the passed-through device `n` of the subjects has: one after the other, with the disk
+/// for results between the disks and them.
+pub fn slot(plan: &Plan<Job, Subject>, n: usize) -> Option<u8> {
+    let passed = plan.paths.get(n)?.passed().is_some();
+    passed.then(|| u8::try_from(n + 2).ok()).flatten()
+}
+
+fn run(plan: &Plan<Job, Subject>) -> String {
     let mut script =
         format!("#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\n{FUNCTIONS}\n", layout::MARKER_START);
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
@@ -57,6 +91,11 @@ fn run(plan: &Plan<Job>) -> String {
     line(format_args!("uname -r >$OUT/kernel"));
     for n in 0..plan.paths.len() {
         let serial = serial(n);
+        if let Some(slot) = slot(plan, n) {
+            line(format_args!("disk_behind {slot:02x} >{serial} || exit 1"));
+            line(format_args!("echo irqs $(irqs_of {slot:02x}) >$OUT/{serial}"));
+            continue;
+        }
         line(format_args!("disk_by_serial {serial} >{serial} || exit 1"));
         line(format_args!("device=$(readlink -f /sys/block/$(basename $(cat {serial}))/device)"));
         line(format_args!("basename $device >$OUT/{serial}"));
@@ -82,8 +121,8 @@ mod tests {
     use crate::dataplane::CompletePath;
     use crate::virtio::NotifyPath;
 
-    fn plan() -> Plan<Job> {
-        let path = |complete| Path { notify: NotifyPath::Mmio, complete };
+    fn plan() -> Plan<Job, Subject> {
+        let path = |complete| Subject::Disk(Path { notify: NotifyPath::Mmio, complete });
         Plan {
             jobs: ["rand-read-1", "seq-write-32"].iter().map(|job| job.parse().unwrap()).collect(),
             paths: vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)],
@@ -101,11 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn a_passed_through_disk_is_found_by_its_slot_behind_the_disk_for_results() {
+        let mut plan = plan();
+        assert_eq!(slot(&plan, 1), None);
+        plan.paths.push(Subject::Passed("01:00.0".parse().unwrap()));
+        assert_eq!(slot(&plan, 2), Some(4));
+        let script = run(&plan);
+        let steps = script.lines().filter(|l| l.starts_with("step ") && l.contains(" bench2 ")).count();
+        assert!(steps == 4 && script.contains("\ndisk_behind 04 >bench2 || exit 1\n"), "{script}");
+    }
+
+    #[test]
     fn the_script_is_shell() {
         use std::io::Write as _;
         use std::process::{Command, Stdio};
         let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
-        sh.stdin.take().unwrap().write_all(run(&plan()).as_bytes()).unwrap();
+        let mut plan = plan();
+        plan.paths.push(Subject::Passed("01:00.0".parse().unwrap()));
+        sh.stdin.take().unwrap().write_all(run(&plan).as_bytes()).unwrap();
         assert!(sh.wait().unwrap().success());
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::counts::Counts;
 use super::marker::{BEGIN, END, Mark, STARTED};
 use crate::bench::progress::{Progress, Shown};
 
@@ -62,17 +63,21 @@ impl Watch {
             (step, BEGIN) => shown.begin(step.into(), label(step)),
             (step, END) => {
                 let begin = before.filter(|before| before.step == step && before.what == BEGIN);
-                let requests = begin.map(|begin| format!("{} requests", requests(begin, mark)));
-                shown.end(step.into(), label(step), requests);
+                shown.end(step.into(), label(step), begin.map(|begin| done(begin, mark)));
             }
             _ => {}
         }
     }
 }
 
-/// Requests between two marks, on all disks.
-fn requests(begin: &Mark, end: &Mark) -> u64 {
-    begin.counts.iter().zip(&end.counts).map(|(begin, end)| end.since(begin).disk.requests).sum()
+/// What came between two marks, on all disks. A passed-through one's requests are only known to its driver.
+fn done(begin: &Mark, end: &Mark) -> String {
+    let mut sum = Counts::default();
+    begin.counts.iter().zip(&end.counts).for_each(|(begin, end)| sum.add(&end.since(begin)));
+    match (sum.disk.requests, sum.passed.host) {
+        (0, interrupts @ 1..) => format!("{interrupts} interrupts of the device"),
+        (requests, _) => format!("{requests} requests"),
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +85,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::bench::linux::counts::Counts;
+    use crate::bench::linux::counts::Passed;
 
     fn mark(step: u16, what: u16) -> Mark {
         Mark { step, what, counts: vec![Counts::default()] }
@@ -96,6 +101,18 @@ mod tests {
         let watch = Watch { labels: vec!["a".into()], patience: Duration::MAX, progress: Progress::Off };
         let watched = watch.listen(&marks, || panic!("it has ended"));
         assert_eq!((watched.marks.len(), watched.silent), (5, false));
+    }
+
+    #[test]
+    fn a_passed_through_disk_shows_its_interrupts() {
+        let mark = |requests, host| {
+            let mut counts = vec![Counts::default(); 2];
+            counts[0].disk.requests = requests;
+            counts[1].passed = Passed { host, through_vmm: 0 };
+            Mark { step: 0, what: BEGIN, counts }
+        };
+        assert_eq!(done(&mark(5, 3), &mark(9, 3)), "4 requests");
+        assert_eq!(done(&mark(5, 3), &mark(5, 10)), "7 interrupts of the device");
     }
 
     #[test]

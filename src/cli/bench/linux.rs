@@ -9,10 +9,11 @@ use super::super::Failure;
 use super::super::disk::parse_size;
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, Job, LinuxBench};
+use crate::bench::linux::{BenchError, Job, LinuxBench, Subject};
 use crate::bench::{self, PathName, Plan};
 use crate::dataplane::CompletePath;
 use crate::machine::layout::{RAM_MAX, RAM_MIN};
+use crate::vfio::VfioSpec;
 use crate::virtio::{MAX_QUEUES, NotifyPath};
 
 const JOBS: &str = "rand-read-1,rand-read-32,rand-write-1,rand-write-32";
@@ -50,6 +51,13 @@ pub(super) struct LinuxArgs {
     /// others' ratios are to
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
     paths: Vec<PathName>,
+    /// A device of the host with a disk behind it, for a row beside the others; as with `doorbell run`, and may be given
+    /// several times
+    #[arg(long, value_name = "BDF[,irq=kernel|user]")]
+    vfio: Vec<VfioSpec>,
+    /// Let jobs write to the disks behind --vfio: what is on them is lost. Without it they are only read
+    #[arg(long, requires = "vfio")]
+    overwrite: bool,
     /// Notify path of --paths that name none: fast-mmio, mmio, pio, exit
     #[arg(long, value_name = "NOTIFY", default_value = "fast-mmio", value_parser = |v: &str| named(v, &NotifyPath::NAMES))]
     notify: NotifyPath,
@@ -83,17 +91,28 @@ impl LinuxArgs {
     /// What to run; says what does not fit together.
     pub(super) fn bench(self, common: &Common) -> Result<LinuxBench, Failure> {
         let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
-        let paths = self.paths.iter().map(|name| bench::Path {
-            notify: name.notify.unwrap_or(self.notify),
-            complete: name.complete.unwrap_or(CompletePath::Irqfd),
+        let paths = self.paths.iter().map(|name| {
+            Subject::Disk(bench::Path {
+                notify: name.notify.unwrap_or(self.notify),
+                complete: name.complete.unwrap_or(CompletePath::Irqfd),
+            })
         });
+        let only_read = !self.vfio.is_empty() && !self.overwrite;
+        if let (true, Some(job)) = (only_read, self.jobs.iter().find(|job| !job.reads())) {
+            return Err(Failure::usage(format!(
+                "{job} would overwrite what is on {}: leave that job out, or add --overwrite",
+                self.vfio[0].bdf
+            )));
+        }
         let plan = Plan {
             jobs: if self.jobs.is_empty() {
-                jobs(if self.quick { QUICK_JOBS } else { JOBS })
+                let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
+                jobs.retain(|job| job.reads() || !only_read);
+                jobs
             } else {
                 self.jobs
             },
-            paths: paths.collect(),
+            paths: paths.chain(self.vfio.iter().copied().map(Subject::Passed)).collect(),
             rounds: common.rounds.map_or(rounds, usize::from),
         };
         if let Some(twice) = twice(&plan.jobs) {
@@ -106,8 +125,11 @@ impl LinuxArgs {
         }
         if plan.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
-                "--paths names more than {MAX_PATHS}, a disk each; use fewer"
+                "--paths and --vfio name more than {MAX_PATHS}, a disk each; use fewer"
             )));
+        }
+        if let Some(twice) = twice(&self.vfio.iter().map(|spec| spec.bdf).collect::<Vec<_>>()) {
+            return Err(Failure::usage(format!("--vfio names {twice} twice; leave one out")));
         }
         if self.block_size == 0 || !self.block_size.is_multiple_of(512) || self.block_size > self.size {
             return Err(Failure::usage("--block-size takes a multiple of 512 that fits into --size"));
@@ -151,8 +173,8 @@ fn jobs(names: &str) -> Vec<Job> {
     names.split(',').filter_map(|name| name.parse().ok()).collect()
 }
 
-fn twice(jobs: &[Job]) -> Option<&Job> {
-    jobs.iter().enumerate().find(|(n, job)| jobs[..*n].contains(job)).map(|(_, job)| job)
+fn twice<T: PartialEq>(all: &[T]) -> Option<&T> {
+    all.iter().enumerate().find(|(n, one)| all[..*n].contains(one)).map(|(_, one)| one)
 }
 
 fn given(path: Option<PathBuf>, dir: &Path, name: &str, flag: &str) -> Result<PathBuf, Failure> {

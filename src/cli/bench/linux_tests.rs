@@ -48,6 +48,25 @@ fn paths_are_completed_by_notify() {
 }
 
 #[test]
+fn a_passed_through_disk_is_compared_last_and_only_read_unless_told_otherwise() {
+    let bench_of = |line: &str| {
+        let bench = bench(line).unwrap();
+        let last = bench.plan.paths.last().unwrap().to_string();
+        (last, bench.plan.jobs.len(), bench.plan.jobs.iter().all(Job::reads))
+    };
+    assert_eq!(bench_of("--vfio 01:00.0"), ("vfio 0000:01:00.0 irq=kernel".into(), 2, true));
+    assert_eq!(
+        bench_of("--vfio 01:00.0,irq=user --overwrite"),
+        ("vfio 0000:01:00.0 irq=user".into(), 4, false)
+    );
+    let error = bench("--vfio 01:00.0 --jobs rand-read-1,rand-write-1").unwrap_err();
+    assert_eq!(
+        error,
+        "rand-write-1 would overwrite what is on 0000:01:00.0: leave that job out, or add --overwrite"
+    );
+}
+
+#[test]
 fn nonsense_is_refused_in_a_sentence() {
     let cases = [
         ("--paths irqf", "fast-mmio"),
@@ -62,6 +81,9 @@ fn nonsense_is_refused_in_a_sentence() {
         ("--size 0", "--size"),
         ("--memory 1M", "128M to 8G"),
         ("--direct", "--dir"),
+        ("--overwrite", "--vfio"),
+        ("--vfio nvme0", "no PCI address"),
+        ("--vfio 01:00.0 --vfio 0000:01:00.0,irq=user", "0000:01:00.0 twice"),
         ("--kernel /no/such", "guest-images/linux/build"),
         ("--progress loud", "lines"),
     ];
