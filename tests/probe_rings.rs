@@ -1,7 +1,7 @@
 //! Both rings under fire: the probe guest in `doorbell run`, on every notify x complete pair. A request counts only
 //! if it completed exactly once, with its own data, after an interrupt where one was asked for. Skipped with one line
 //! where /dev/kvm is not usable. `PROBE_REQUESTS` sets the requests per pair and depth (default 25000, so 100,000 per
-//! pair over the four depths; level interrupts, which are slow, a fifth of that).
+//! pair over the four depths).
 
 use std::io::Write;
 use std::path::Path;
@@ -137,7 +137,7 @@ fn level_interrupts_complete_each_request_once_masked_or_not() {
     if !usable_kvm() {
         return;
     }
-    let n = requests() / 5;
+    let n = requests();
     for notify in NOTIFY {
         for complete in LEVELS {
             let disk = format!("backend=mem,size=64M,notify={notify},complete={complete}");
