@@ -244,6 +244,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
     for verb in ["inspect", "trace"] {
         fails(&[verb, &missing], 4, "--control");
         fails(&[verb, &dead], 4, "has ended");
+        fails(&[verb, dir.path().to_str().unwrap()], 4, "no socket");
     }
     fails(&["ctl", &missing, "disk0", "complete=irqfd"], 4, "--control");
     fails(&["ctl", &dead, "disk0", "speed=high"], 2, "notify=PATH");

@@ -91,7 +91,7 @@ fn vectors(all: &[VectorView]) -> String {
         let sent = &vector.interrupts;
         vec![
             format!("{} vector {}", vector.device, vector.vector),
-            vector.sources.join(", "),
+            if vector.sources.is_empty() { NONE.into() } else { vector.sources.join(", ") },
             vector.complete.clone(),
             masked.into(),
             yes(vector.pending),

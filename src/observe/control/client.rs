@@ -1,5 +1,7 @@
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +21,9 @@ pub enum ControlError {
     /// Nothing there.
     #[error("there is no control socket {0}; was the VM started with --control {0}?")]
     NoSocket(PathBuf),
+    /// Something there, but no socket.
+    #[error("{0} is no socket; it takes the one that the VM was given with --control")]
+    NotASocket(PathBuf),
     /// The VM behind it is gone.
     #[error("the VM behind {0} has ended")]
     Ended(PathBuf),
@@ -71,6 +76,12 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Client, ControlError> {
         let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ControlError::NoSocket(path.into()),
+            // Also what connecting to anything else than a socket gives.
+            io::ErrorKind::ConnectionRefused
+                if fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) =>
+            {
+                ControlError::NotASocket(path.into())
+            }
             io::ErrorKind::ConnectionRefused => ControlError::Ended(path.into()),
             io::ErrorKind::PermissionDenied => ControlError::Permission(path.into()),
             _ => ControlError::Io { path: path.into(), source },
