@@ -24,8 +24,8 @@ pub trait Stamping: Default {
     fn ending(&mut self);
     /// The used index was stored.
     fn published(&mut self);
-    /// The ring-back returned.
-    fn rung(&mut self);
+    /// The ring-back returned, or was queued.
+    fn rung(&mut self, queued: bool);
     /// The batch is over.
     fn flush(&mut self, trace: &QueueTrace);
 }
@@ -44,7 +44,7 @@ impl Stamping for NoStamps {
     fn completed(&mut self, _: u32) {}
     fn ending(&mut self) {}
     fn published(&mut self) {}
-    fn rung(&mut self) {}
+    fn rung(&mut self, _: bool) {}
     fn flush(&mut self, _: &QueueTrace) {}
 }
 
@@ -133,9 +133,9 @@ impl Stamping for Stamper {
     }
 
     #[inline]
-    fn rung(&mut self) {
+    fn rung(&mut self, queued: bool) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps, at| stamps.rung = at);
+            recording.stamp_batch(|stamps, at| (stamps.rung, stamps.queued) = (at, queued));
         }
     }
 

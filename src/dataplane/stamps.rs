@@ -59,12 +59,14 @@ pub struct Stamps {
     pub ending: u64,
     /// The used index that shows it was stored.
     pub published: u64,
-    /// The ring-back returned; 0 if the driver wanted none.
+    /// The ring-back returned, or was queued to go with the thread's next wait (`queued`); 0 if the driver wanted none.
     pub rung: u64,
     /// The thread that published it.
     pub thread: u32,
     /// The backend finished it later, not within `start`.
     pub deferred: bool,
+    /// The ring-back was queued: no system call of its own, and the kernel makes it when the thread waits next.
+    pub queued: bool,
 }
 
 /// The records of one queue.

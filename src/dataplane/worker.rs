@@ -211,7 +211,7 @@ impl<S: Stamping> Worker<S> {
         self.stamper.published();
         if wanted {
             let queued = self.setup.interrupt.deliver_by(later);
-            self.stamper.rung();
+            self.stamper.rung(queued);
             add(&self.counters().system_calls, u64::from(!queued));
         } else {
             add(&self.counters().suppressed, 1);

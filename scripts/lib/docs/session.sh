@@ -13,6 +13,7 @@ vm() {
     vm_name=$1
     shift
     mkfifo "/tmp/$vm_name.keys"
+    : >"/tmp/$vm_name.console"
     # Both ends: no end of file between two commands.
     (exec 9<>"/tmp/$vm_name.keys" && exec doorbell run --kernel /guest/vmlinux --initrd /guest/initrd \
         --cmdline "console=ttyS0 quiet panic=-1 doorbell.shell" --control "/tmp/$vm_name" "$@" \

@@ -116,68 +116,78 @@ pub struct QueueRecording {
 
 /// [`Stamps`] as a row of numbers: there are many of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row(pub [u64; 13]);
+pub struct Row(pub [u64; FIELDS]);
 
-impl From<&Stamps> for Row {
-    fn from(s: &Stamps) -> Row {
-        let thread = s.thread.into();
-        let asked = s.asked as u64;
-        Row([
-            s.id,
-            asked,
-            s.len,
-            s.seen,
-            s.taken,
-            s.parsed,
-            s.submitted,
-            s.completed,
-            s.ending,
-            s.published,
-            s.rung,
-            thread,
-            s.deferred.into(),
-        ])
+/// Defines both ways between [`Stamps`] and [`Row`] from one list of its fields.
+macro_rules! rows {
+    ($($field:ident),+) => {
+        const FIELDS: usize = [$(stringify!($field)),+].len();
+
+        impl From<&Stamps> for Row {
+            fn from(stamps: &Stamps) -> Row {
+                Row([$(stamps.$field.number()),+])
+            }
+        }
+
+        impl Row {
+            /// Back to names.
+            pub fn stamps(&self) -> Stamps {
+                let [$($field),+] = self.0;
+                Stamps { $($field: Number::of($field)),+ }
+            }
+        }
+    };
+}
+
+rows!(
+    id, asked, len, seen, taken, parsed, submitted, completed, ending, published, rung, thread, deferred,
+    queued
+);
+
+/// What stands in a row.
+trait Number {
+    fn number(self) -> u64;
+    fn of(number: u64) -> Self;
+}
+
+impl Number for u64 {
+    fn number(self) -> u64 {
+        self
+    }
+
+    fn of(number: u64) -> u64 {
+        number
     }
 }
 
-impl Row {
-    /// Back to names.
-    pub fn stamps(&self) -> Stamps {
-        let [
-            id,
-            asked,
-            len,
-            seen,
-            taken,
-            parsed,
-            submitted,
-            completed,
-            ending,
-            published,
-            rung,
-            thread,
-            deferred,
-        ] = self.0;
-        let asked = [Asked::Read, Asked::Write, Asked::Flush, Asked::Discard, Asked::WriteZeroes]
-            .into_iter()
-            .find(|&a| a as u64 == asked)
-            .unwrap_or(Asked::Answer);
-        let (thread, deferred) = (thread as u32, deferred != 0);
-        Stamps {
-            id,
-            asked,
-            len,
-            seen,
-            taken,
-            parsed,
-            submitted,
-            completed,
-            ending,
-            published,
-            rung,
-            thread,
-            deferred,
-        }
+impl Number for u32 {
+    fn number(self) -> u64 {
+        self.into()
+    }
+
+    fn of(number: u64) -> u32 {
+        number as u32
+    }
+}
+
+impl Number for bool {
+    fn number(self) -> u64 {
+        self.into()
+    }
+
+    fn of(number: u64) -> bool {
+        number != 0
+    }
+}
+
+impl Number for Asked {
+    fn number(self) -> u64 {
+        self as u64
+    }
+
+    fn of(number: u64) -> Asked {
+        let known = [Asked::Read, Asked::Write, Asked::Flush, Asked::Discard, Asked::WriteZeroes];
+        known.into_iter().find(|&asked| asked as u64 == number).unwrap_or(Asked::Answer)
     }
 }
 

@@ -39,13 +39,15 @@ pub struct Stage {
 
 type Span = fn(&Stamps) -> (u64, u64);
 
-/// The stages, and last the whole way. A request without a ring-back has no `rung`.
-const STAGES: [(&str, Span); 6] = [
+/// The stages, and last the whole way. A stage that ends at 0 is none: the driver wanted no ring-back, or it went the
+/// other way.
+const STAGES: [(&str, Span); 7] = [
     ("kick seen > parsed", |s| (s.seen, s.parsed)),
     ("parsed > submitted", |s| (s.parsed, s.submitted)),
     ("submitted > completed", |s| (s.submitted, s.completed)),
     ("completed > published", |s| (s.completed, s.published)),
-    ("published > rung back", |s| (s.published, s.rung)),
+    ("published > rung back", |s| (s.published, if s.queued { 0 } else { s.rung })),
+    ("published > ring-back queued", |s| (s.published, if s.queued { s.rung } else { 0 })),
     ("kick seen > published", |s| (s.seen, s.published)),
 ];
 

@@ -67,11 +67,11 @@ impl Tracks<'_> {
             self.slice(requests[0].thread, &format!("{name}: take {}", requests.len()), taken, end);
         }
         for (ending, requests) in batches {
-            let Stamps { published, rung, thread, .. } = *requests[0];
+            let Stamps { published, rung, thread, queued, .. } = *requests[0];
             let end = published.max(rung);
             self.slice(thread, &format!("{name}: publish {}", requests.len()), ending, end);
             if rung != 0 {
-                self.slice(thread, "ring back", published, rung);
+                self.slice(thread, ring_back(queued), published, rung);
             }
         }
         for request in &requests {
@@ -87,7 +87,7 @@ impl Tracks<'_> {
 
     /// The request as nested asynchronous slices: the whole, and its stages.
     fn lane(&mut self, request: &Stamps) {
-        let Stamps { id, seen, parsed, submitted, completed, published, rung, .. } = *request;
+        let Stamps { id, seen, parsed, submitted, completed, published, rung, queued, .. } = *request;
         // The viewer makes a track of all lanes whose outermost slice has one name.
         let name = "request";
         let work = match request.asked {
@@ -109,7 +109,7 @@ impl Tracks<'_> {
         nested("b", name, seen, Some(&args));
         let mut stages = vec![("parse", seen, parsed), ("submit", parsed, submitted)];
         stages.extend([(work.as_str(), submitted, completed), ("publish", completed, published)]);
-        stages.extend((rung != 0).then_some(("ring back", published, rung)));
+        stages.extend((rung != 0).then_some((ring_back(queued), published, rung)));
         for (stage, from, to) in stages {
             nested("b", stage, from, None);
             nested("e", stage, to, None);
@@ -127,6 +127,11 @@ impl Tracks<'_> {
         end["bp"] = "e".into();
         self.events.extend([flow("s", request.parsed), end]);
     }
+}
+
+/// On an io_uring the ring-back goes with the next wait, whose end does not tell when the kernel made it.
+fn ring_back(queued: bool) -> &'static str {
+    if queued { "queue ring-back" } else { "ring back" }
 }
 
 fn word(asked: Asked) -> &'static str {

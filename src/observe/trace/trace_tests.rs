@@ -18,6 +18,7 @@ fn recording() -> Recording {
         rung,
         thread: 42,
         deferred: true,
+        queued: rung == 0,
     };
     let requests = [stamps(1, 1000, 8500), stamps(2, 1000, 8500), stamps(3, 20_000, 0)];
     let queue = QueueRecording {
@@ -46,6 +47,13 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     let stage = |name: &str| summary.stages.iter().find(|stage| stage.stage == name).unwrap();
     assert_eq!(stage("published > rung back").requests, 2, "one batch had no ring-back");
     assert_eq!((stage("parsed > submitted").min_ns, stage("parsed > submitted").max_ns), (100, 100));
+    let mut queued = recording();
+    let stamps = Stamps { rung: 26_600, ..queued.queues[0].requests[2].stamps() };
+    queued.queues[0].requests[2] = Row::from(&stamps);
+    let summary = Summary::of(&queued);
+    let count =
+        |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
+    assert_eq!((count("published > rung back"), count("published > ring-back queued")), (Some(2), Some(1)));
     let table = summary.table();
     assert!(table.contains("disk0 queue 0") && table.contains("5 more"), "{table}");
 }
