@@ -11,6 +11,8 @@
 mod bench;
 #[path = "vfio/guest.rs"]
 mod guest;
+#[path = "vfio/newer.rs"]
+mod newer;
 
 use doorbell::observe::kernel::KernelEvidence;
 use guest::{Guest, device};

@@ -2,7 +2,7 @@
 # Debian packages as files: fetched with apt-get, unpacked with dpkg-deb, never installed.
 
 # debs_fetch DIR PACKAGE...: leaves each package's .deb, at apt's candidate version, in DIR. The name `kernel` stands for the stock
-# cloud kernel, whose package has its version in its name.
+# cloud kernel, `kernel-6.12` for a newer one of that series; their packages have their versions in their names.
 debs_fetch() {
     # A package list that is missing or stale shows as a failed download: renew it once, then try again.
     if ! _debs_download "$@" 2>/dev/null; then
@@ -12,10 +12,14 @@ debs_fetch() {
 }
 
 _debs_download() {
-    local directory=$1 kernel packages
+    local directory=$1 package packages=()
     shift
-    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1)
-    packages=("${@/#kernel/$kernel}")
+    for package in "$@"; do
+        if [[ $package == kernel* ]]; then
+            package=$(apt-cache depends "linux-image${package#kernel}-cloud-amd64" | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1)
+        fi
+        packages+=("$package")
+    done
     mkdir -p "$directory"
     # apt's own user cannot write to our directory; told to stay who it is, it does not complain about that.
     (cd "$directory" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${packages[@]}" >/dev/null)
@@ -61,11 +65,19 @@ _module_install() {
     [[ -z ${seen[$name]-} ]] || return 0
     seen[$name]=1
     # A module's name has underscores, its file may have dashes instead.
-    path=$(find "$tree" \( -name "$name.ko" -o -name "${name//_/-}.ko" \) -print -quit)
+    path=$(find "$tree" \( -name "$name.ko" -o -name "${name//_/-}.ko" -o -name "$name.ko.xz" -o -name "${name//_/-}.ko.xz" \) -print -quit)
     [[ -n $path ]] || return 0
-    for dependency in $(tr '\0' '\n' <"$path" | sed -n 's/^depends=//p' | tr ',' ' '); do _module_install "$dependency"; done
-    install -m 644 "$path" "$directory/"
-    basename "$path"
+    for dependency in $(_module_bytes "$path" | tr '\0' '\n' | sed -n 's/^depends=//p' | tr ',' ' '); do _module_install "$dependency"; done
+    name=$(basename "${path%.xz}")
+    _module_bytes "$path" >"$directory/$name"
+    echo "$name"
+}
+
+_module_bytes() {
+    case $1 in
+        *.xz) xz -dc "$1" ;;
+        *) cat "$1" ;;
+    esac
 }
 
 # cpio_tree DIR: DIR as a newc archive on stdout: the same bytes for the same tree (sorted, no owner, time 0, inodes renumbered).
