@@ -152,7 +152,7 @@ impl EventLoop {
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
         let look =
-            self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns.is_multiple_of(64);
+            self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns.is_multiple_of(256);
         if busy && !look {
             return Ok(());
         }
