@@ -64,12 +64,12 @@ impl Tracks<'_> {
             // A backend that works on the spot works within the pass.
             let done = |r: &&Stamps| if r.deferred { r.submitted } else { r.completed };
             let end = requests.iter().map(done).max().unwrap_or(taken);
-            self.slice(requests[0].thread, &format!("{name}: take {}", requests.len()), taken, end);
+            self.slice(requests[0].thread, &format!("take {}: {name}", requests.len()), taken, end);
         }
         for (ending, requests) in batches {
             let Stamps { published, rung, thread, queued, .. } = *requests[0];
             let end = published.max(rung);
-            self.slice(thread, &format!("{name}: publish {}", requests.len()), ending, end);
+            self.slice(thread, &format!("publish {}: {name}", requests.len()), ending, end);
             if rung != 0 {
                 self.slice(thread, ring_back(queued), published, rung);
             }
