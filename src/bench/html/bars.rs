@@ -39,10 +39,14 @@ pub fn chart(rows: &[&Row], floors: &[&Row]) -> String {
         Measure::Iops => bars.iter().filter_map(|bar| bar.whisker).fold(largest, f64::max),
     });
     let mut out = format!("<div class=\"bars\" style=\"--step:{:.4}%\">\n", 100.0 * step / end);
-    for bar in &bars {
+    for (n, bar) in bars.iter().enumerate() {
+        if n > 0 && group(bars[n - 1].row) != group(bar.row) {
+            out += "<div class=\"gap\"></div>\n";
+        }
         out += &one(bar, measure, end);
     }
-    out += &axis(measure, end, step);
+    let stands = bars.iter().any(|bar| bar.stand.is_some());
+    out += &axis(measure, stands, end, step);
     out + "</div>\n"
 }
 
@@ -58,6 +62,13 @@ fn bar(row: &Row, measure: Measure) -> Option<Bar<'_>> {
             Some(Bar { row, value: row.iops?, whisker: fastest, stand: None })
         }
     }
+}
+
+/// What the rows of a group have in common: all but how the host rings back.
+fn group(row: &Row) -> impl PartialEq + '_ {
+    let floor = row.job == FLOOR;
+    let alike = (&row.notify, &row.backend, row.poll_us, row.queues);
+    (floor, &row.peer, (!floor).then_some(alike))
 }
 
 fn one(bar: &Bar<'_>, measure: Measure, end: f64) -> String {
@@ -97,7 +108,7 @@ fn one(bar: &Bar<'_>, measure: Measure, end: f64) -> String {
     )
 }
 
-fn axis(measure: Measure, end: f64, step: f64) -> String {
+fn axis(measure: Measure, stands: bool, end: f64, step: f64) -> String {
     let steps = (end / step).round() as usize;
     let ticks: String = (0..=steps)
         .map(|n| {
@@ -118,6 +129,7 @@ fn axis(measure: Measure, end: f64, step: f64) -> String {
         })
         .collect();
     let unit = match measure {
+        Measure::Latency if stands => "bar: p50, line: p99, dashes: its floor",
         Measure::Latency => "bar: p50, line: p99",
         Measure::Iops => "IOPS; line: fastest round",
     };

@@ -55,13 +55,13 @@ pub fn time(ns: f64) -> String {
     format!("{value:.digits$} {unit}").replace("us", "\u{b5}s")
 }
 
-/// A number of IOPS: "950", "12.3 k", "1.2 M".
+/// A number of IOPS: "950", "12.3 k", "1.42 M".
 pub fn rate(per_second: f64) -> String {
     match per_second {
         n if n < 1e3 => format!("{n:.0}"),
         n if n < 99.95e3 => format!("{:.1} k", n / 1e3).replace(".0 k", " k"),
         n if n < 1e6 => format!("{:.0} k", n / 1e3),
-        n => format!("{:.1} M", n / 1e6).replace(".0 M", " M"),
+        n => format!("{} M", (n / 1e4).round() / 100.0),
     }
 }
 
@@ -103,5 +103,6 @@ mod tests {
             ("950".into(), "12.3 k".into(), "50 k".into())
         );
         assert_eq!((rate(486_315.0), rate(1_200_000.0)), ("486 k".into(), "1.2 M".into()));
+        assert_eq!((rate(1_001_000.0), rate(1_418_344.0)), ("1 M".into(), "1.42 M".into()));
     }
 }
