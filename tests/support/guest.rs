@@ -10,9 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use doorbell::bench::linux::archive::{Cpio, untar};
 use tempfile::TempDir;
 
-use super::archive::{Cpio, untar};
 use super::stats::Stats;
 use super::{disks, ground};
 
@@ -229,7 +229,9 @@ impl Running {
         let read = |name: &str| fs::read(self.directory.path().join(name)).unwrap_or_default();
         let stats = serde_json::from_slice(&read("stats")).unwrap_or_default();
         let stderr = String::from_utf8_lossy(&read("stderr")).into_owned();
-        Outcome { exit, console, stderr, files: untar(&read("out")), stats: Stats(stats) }
+        let out = read("out");
+        let files = untar(&out).unwrap_or_default().into_iter().map(|(name, file)| (name, file.to_vec()));
+        Outcome { exit, console, stderr, files: files.collect(), stats: Stats(stats) }
     }
 }
 

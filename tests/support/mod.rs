@@ -3,7 +3,6 @@
 //! What may not be here: an assertion about doorbell that only one test makes.
 #![allow(dead_code)] // each test program uses some of it
 
-pub mod archive;
 pub mod disks;
 pub mod ground;
 pub mod guest;

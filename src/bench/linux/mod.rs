@@ -8,7 +8,7 @@
 //! The guest's fio knows times, the host knows counts; [`run`] puts both together per step, so that one divided by the
 //! other means something.
 
-mod archive;
+pub mod archive;
 mod counts;
 mod fio;
 mod job;
