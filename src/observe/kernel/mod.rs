@@ -2,8 +2,9 @@
 //!
 //! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks, by tracefs: kprobe events and
 //! hist triggers in a tracing instance of our own, so that nobody else's tracing is touched and nothing of ours is
-//! left. What may not: a claim about what a count means. Counts are the whole host's, not one VM's.
+//! left. Where the kernel lacks these, perf events count what they can. What may not: a claim about what a count means. Counts are the whole host's, not one VM's.
 
+mod perf;
 mod stacks;
 mod tracefs;
 
@@ -11,6 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use perf::Perf;
 pub use stacks::StackTree;
 use tracefs::Session;
 
@@ -75,10 +77,56 @@ pub enum EvidenceError {
     },
 }
 
+/// What counts: tracefs, which can do all, or where the kernel's cannot, perf events.
+#[derive(Debug)]
+enum Counter {
+    Tracefs(Session),
+    Perf(Perf),
+}
+
+impl Counter {
+    fn open() -> Result<Counter, EvidenceError> {
+        match Session::open() {
+            Err(EvidenceError::Lacks(_)) => Perf::open().map(Counter::Perf),
+            session => session.map(Counter::Tracefs),
+        }
+    }
+
+    fn method(&self) -> &'static str {
+        match self {
+            Counter::Tracefs(_) => {
+                "tracefs: kprobe events and tracepoints with hist triggers, in an instance of our own"
+            }
+            Counter::Perf(_) => "perf events: this kernel's tracefs cannot count",
+        }
+    }
+
+    fn count(&mut self, name: &str) -> Result<(), EvidenceError> {
+        match self {
+            Counter::Tracefs(session) => session.count(name, STACKS.contains(&name)),
+            Counter::Perf(perf) => perf.count(name),
+        }
+    }
+
+    fn hits(&self, name: &str) -> Result<Option<u64>, EvidenceError> {
+        match self {
+            Counter::Tracefs(session) => session.hits(name),
+            Counter::Perf(perf) => perf.hits(name),
+        }
+    }
+
+    fn stacks(&self) -> Result<Vec<StackTree>, EvidenceError> {
+        match self {
+            Counter::Tracefs(session) => session.stacks(),
+            Counter::Perf(_) => Ok(Vec::new()),
+        }
+    }
+}
+
 /// Counting, from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Dropping it switches it off too.
 #[derive(Debug)]
 pub struct KernelEvidence {
-    session: Session,
+    counter: Counter,
     names: Vec<String>,
     /// The counts when the last of them was switched on.
     base: Vec<Option<u64>>,
@@ -92,12 +140,12 @@ impl KernelEvidence {
     /// # Errors
     /// See [`EvidenceError`]; nothing is left on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
-        let mut session = Session::open()?;
+        let mut counter = Counter::open()?;
         for name in names {
-            session.count(name, STACKS.contains(name))?;
+            counter.count(name)?;
         }
         let mut this = KernelEvidence {
-            session,
+            counter,
             names: names.iter().map(|&name| name.into()).collect(),
             base: vec![Some(0); names.len()],
         };
@@ -108,7 +156,7 @@ impl KernelEvidence {
     }
 
     fn hits(&self) -> Result<Vec<Option<u64>>, EvidenceError> {
-        self.names.iter().map(|name| self.session.hits(name)).collect()
+        self.names.iter().map(|name| self.counter.hits(name)).collect()
     }
 
     /// The counts up to now; counting goes on.
@@ -120,11 +168,7 @@ impl KernelEvidence {
             let hits = now.zip(*base).map(|(now, base)| now.saturating_sub(base));
             Counted { name: name.clone(), hits, tracepoint: name.contains(':') }
         });
-        Ok(Counts {
-            method: "tracefs: kprobe events and tracepoints with hist triggers, in an instance of our own",
-            counts: counts.collect(),
-            stacks: self.session.stacks()?,
-        })
+        Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
 
     /// Ends it: answers the counts and leaves the host's tracing as it was.

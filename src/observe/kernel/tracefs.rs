@@ -48,15 +48,19 @@ struct Event {
     stacks: bool,
 }
 
+/// Where it is mounted.
+pub(super) fn tracefs() -> Result<&'static Path, EvidenceError> {
+    match MOUNTS.iter().map(Path::new).find(|root| root.join("README").exists()) {
+        Some(root) => Ok(root),
+        // Without permission the directory cannot even be looked into.
+        None if !is_root() => Err(EvidenceError::Permission),
+        None => Err(EvidenceError::NotMounted),
+    }
+}
+
 impl Session {
     pub fn open() -> Result<Session, EvidenceError> {
-        let root = MOUNTS.iter().map(Path::new).find(|root| root.join("README").exists());
-        match root {
-            Some(root) => Session::at(root),
-            // Without permission the directory cannot even be looked into.
-            None if !is_root() => Err(EvidenceError::Permission),
-            None => Err(EvidenceError::NotMounted),
-        }
+        Session::at(tracefs()?)
     }
 
     pub fn at(root: &Path) -> Result<Session, EvidenceError> {
@@ -222,7 +226,7 @@ fn read(path: &Path) -> Result<String, EvidenceError> {
     fs::read_to_string(path).map_err(|source| failed(path, source))
 }
 
-fn failed(path: &Path, source: io::Error) -> EvidenceError {
+pub(super) fn failed(path: &Path, source: io::Error) -> EvidenceError {
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) if !is_root() => EvidenceError::Permission,
         Some(libc::EPERM) => EvidenceError::Lockdown,
