@@ -10,9 +10,8 @@ use doorbell::assembly::ThreadConfig;
 use doorbell::bench::probe::{Session, SessionConfig};
 use doorbell::bench::probe_abi::{Plan, kind, op, vector};
 use doorbell::cli::disk::DiskConfig;
-use doorbell::dataplane::Stamps;
+use doorbell::dataplane::{Sent, Stamps};
 use doorbell::observe::control::{Client, ControlServer, InForce, Request};
-use doorbell::observe::inspect::Sent;
 use doorbell::observe::kernel::{EVIDENCE, KernelEvidence};
 use doorbell::observe::trace::{Recording, Summary, Tracer, timeline};
 use doorbell::observe::{Subjects, VmView};
@@ -100,7 +99,7 @@ fn what_is_inspected_is_what_the_guest_set_up() {
 
     let queue = &view.queues.unwrap()[0];
     // A verified request is a write and a read.
-    assert!(queue.running && queue.in_flight == 0 && queue.requests >= 500, "{queue:?}");
+    assert!(queue.running && queue.in_flight == 0 && queue.counts.requests >= 500, "{queue:?}");
     assert_eq!(Some(queue.next_avail), queue.driver_avail, "all that was made available was taken");
 
     let threads = view.threads.unwrap();
@@ -166,9 +165,9 @@ fn a_trace_of_n_requests_has_n_whole_flows_with_stamps_in_order() {
     vm.requests(1, 10);
     let mut client = vm.client();
     assert!(client.ask::<bool>(Request::TraceStart { capacity: 100_000 }).unwrap());
-    let before = look(&mut client, "queues").queues.unwrap()[0].requests;
+    let before = look(&mut client, "queues").queues.unwrap()[0].counts.requests;
     vm.requests(8, 2000);
-    let after = look(&mut client, "queues").queues.unwrap()[0].requests;
+    let after = look(&mut client, "queues").queues.unwrap()[0].counts.requests;
     // The guest sees a completion before the batch is filed: the next request comes after that.
     vm.requests(1, 1);
     let recording: Recording = client.ask(Request::TraceStop).unwrap();

@@ -1,7 +1,5 @@
 //! The counters of a disk, summed up at one moment.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::virtio::VirtioBlk;
 
 /// What a disk did so far, all queues together.
@@ -28,18 +26,18 @@ pub struct DiskCounts {
 impl DiskCounts {
     /// Those of `disk` now.
     pub fn of(disk: &VirtioBlk) -> DiskCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut sum = DiskCounts::default();
         for queue in disk.counters() {
-            sum.requests += load(&queue.requests);
-            sum.suppressed += load(&queue.suppressed);
-            sum.syscalls += load(&queue.system_calls);
+            let counts = queue.counts();
+            sum.requests += counts.requests;
+            sum.suppressed += counts.suppressed;
+            sum.syscalls += counts.system_calls;
         }
         for interrupt in disk.interrupts() {
-            let counts = interrupt.counts();
-            sum.irqfd += load(&counts.irqfd);
-            sum.signal_msi += load(&counts.signal_msi) + load(&counts.pending);
-            sum.intx += load(&counts.intx);
+            let sent = interrupt.counts().sent();
+            sum.irqfd += sent.irqfd;
+            sum.signal_msi += sent.signal_msi + sent.pending;
+            sum.intx += sent.intx;
         }
         for queue in disk.view().queues {
             sum.kicks_exit += queue.kicks_exit;

@@ -137,12 +137,12 @@ fn queues(all: &[QueueState]) -> String {
             queue.in_flight.to_string(),
             or_none(queue.used_event),
             or_none(queue.avail_event),
-            queue.requests.to_string(),
-            queue.errors.to_string(),
-            queue.batches.to_string(),
-            queue.suppressed.to_string(),
-            queue.wakeups.to_string(),
-            queue.system_calls.to_string(),
+            queue.counts.requests.to_string(),
+            queue.counts.errors.to_string(),
+            queue.counts.batches.to_string(),
+            queue.counts.suppressed.to_string(),
+            queue.counts.wakeups.to_string(),
+            queue.counts.system_calls.to_string(),
         ]
     });
     let headings = [

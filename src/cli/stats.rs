@@ -1,14 +1,13 @@
 //! `--stats FILE`: what each disk of a run did, as JSON.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
 use super::Failure;
 use super::out_file::OutFile;
 use crate::assembly::Assembly;
-use crate::dataplane::{InterruptCounts, QueueCounters};
+use crate::dataplane::{InterruptCounts, QueueCounters, QueueCounts, Sent};
 use crate::virtio::{QueueView, VirtioBlk};
 
 /// Name and version of the format.
@@ -50,7 +49,7 @@ struct DiskStats {
     /// What the host refused and the device did without.
     trouble: Option<String>,
     queues: Vec<QueueStats>,
-    config_interrupts: Option<Interrupts>,
+    config_interrupts: Option<Sent>,
 }
 
 #[derive(Serialize)]
@@ -58,27 +57,9 @@ struct QueueStats {
     enabled: bool,
     kicks_exit: u64,
     kicks_missed: u64,
-    requests: u64,
-    errors: u64,
-    bytes_read: u64,
-    bytes_written: u64,
-    /// Wake-ups by the kick eventfd, `spurious` of them without a request.
-    wakeups: u64,
-    spurious: u64,
-    batches: u64,
-    suppressed: u64,
-    system_calls: u64,
-    interrupts: Interrupts,
-}
-
-#[derive(Serialize)]
-struct Interrupts {
-    irqfd: u64,
-    signal_msi: u64,
-    pending: u64,
-    refused: u64,
-    intx: u64,
-    no_vector: u64,
+    #[serde(flatten)]
+    counts: QueueCounts,
+    interrupts: Sent,
 }
 
 impl DiskStats {
@@ -95,7 +76,7 @@ impl DiskStats {
             trouble: view.trouble,
             queues: of_queues.map(|((view, queue), int)| QueueStats::of(view, queue, int.counts())).collect(),
             // The configuration's is the last.
-            config_interrupts: interrupts.last().map(|i| Interrupts::of(i.counts())),
+            config_interrupts: interrupts.last().map(|i| i.counts().sent()),
         }
     }
 }
@@ -106,33 +87,8 @@ impl QueueStats {
             enabled: view.enabled,
             kicks_exit: view.kicks_exit,
             kicks_missed: view.kicks_missed,
-            requests: read(&counters.requests),
-            errors: read(&counters.errors),
-            bytes_read: read(&counters.bytes_read),
-            bytes_written: read(&counters.bytes_written),
-            wakeups: read(&counters.wakeups),
-            spurious: read(&counters.spurious),
-            batches: read(&counters.batches),
-            suppressed: read(&counters.suppressed),
-            system_calls: read(&counters.system_calls),
-            interrupts: Interrupts::of(interrupts),
+            counts: counters.counts(),
+            interrupts: interrupts.sent(),
         }
     }
-}
-
-impl Interrupts {
-    fn of(counts: &InterruptCounts) -> Interrupts {
-        Interrupts {
-            irqfd: read(&counts.irqfd),
-            signal_msi: read(&counts.signal_msi),
-            pending: read(&counts.pending),
-            refused: read(&counts.refused),
-            intx: read(&counts.intx),
-            no_vector: read(&counts.no_vector),
-        }
-    }
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }

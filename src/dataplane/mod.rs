@@ -25,10 +25,12 @@ mod worker;
 
 pub use event_loop::{EventLoop, Flow};
 pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandle};
-pub use interrupt::{CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, in_io_thread};
+pub use interrupt::{
+    CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, Sent, in_io_thread,
+};
 pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
-pub use setup::{BlockParams, QueueCounters, QueueLayout, QueuePosition, QueueSetup};
+pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
 pub use stamper::{NoStamps, Stamper, Stamping, monotonic_ns};
 pub use stamps::{Asked, QueueTrace, Recorded, Stamps};
 pub use worker::Worker;

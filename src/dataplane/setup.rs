@@ -1,6 +1,7 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -69,6 +70,29 @@ pub struct QueueCounters {
     pub trace: QueueTrace,
 }
 
+/// [`QueueCounters`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCounts {
+    /// Requests completed.
+    pub requests: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Wake-ups by a kick.
+    pub wakeups: u64,
+    /// Of these, with nothing to do.
+    pub spurious: u64,
+    /// Publications of the used index.
+    pub batches: u64,
+    /// Batches without an interrupt, because the driver wanted none.
+    pub suppressed: u64,
+    /// System calls for this queue.
+    pub system_calls: u64,
+}
+
 /// Where a queue stood after its last batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueuePosition {
@@ -81,9 +105,25 @@ pub struct QueuePosition {
 }
 
 impl QueueCounters {
+    /// The counts now.
+    pub fn counts(&self) -> QueueCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        QueueCounts {
+            requests: read(&self.requests),
+            errors: read(&self.errors),
+            bytes_read: read(&self.bytes_read),
+            bytes_written: read(&self.bytes_written),
+            wakeups: read(&self.wakeups),
+            spurious: read(&self.spurious),
+            batches: read(&self.batches),
+            suppressed: read(&self.suppressed),
+            system_calls: read(&self.system_calls),
+        }
+    }
+
     /// Where the queue stood after its last batch; all 0 before the first.
     pub fn position(&self) -> QueuePosition {
-        let word = self.position.load(std::sync::atomic::Ordering::Relaxed);
+        let word = self.position.load(Ordering::Relaxed);
         QueuePosition { avail: word as u16, used: (word >> 16) as u16, in_flight: (word >> 32) as u32 }
     }
 }

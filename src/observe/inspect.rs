@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::{MsiView, ThreadView, VfioView};
-use crate::dataplane::{InterruptCounts, LoopHandle, NO_VECTOR};
+use crate::dataplane::{LoopHandle, NO_VECTOR, QueueCounts, Sent};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
 use crate::vfio::{VectorReport, VfioPci};
 use crate::virtio::{DeviceView, VirtioBlk};
@@ -141,23 +140,6 @@ pub struct VectorView {
     pub interrupts: Sent,
 }
 
-/// Interrupts by path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
-    /// Written to an irqfd.
-    pub irqfd: u64,
-    /// By KVM_SIGNAL_MSI.
-    pub signal_msi: u64,
-    /// Made pending by a message while masked.
-    pub pending: u64,
-    /// KVM found no CPU.
-    pub refused: u64,
-    /// By INTx.
-    pub intx: u64,
-    /// There was no vector to ring by.
-    pub no_vector: u64,
-}
-
 /// One queue of a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueState {
@@ -187,24 +169,9 @@ pub struct QueueState {
     pub used_event: Option<u16>,
     /// Available index at which the device wants a kick (EVENT_IDX).
     pub avail_event: Option<u16>,
-    /// Requests completed.
-    pub requests: u64,
-    /// Of these, failed.
-    pub errors: u64,
-    /// Bytes read.
-    pub bytes_read: u64,
-    /// Bytes written.
-    pub bytes_written: u64,
-    /// Wake-ups by a kick.
-    pub wakeups: u64,
-    /// Of these, with nothing to do.
-    pub spurious: u64,
-    /// Publications of the used index.
-    pub batches: u64,
-    /// Batches without an interrupt, because the driver wanted none.
-    pub suppressed: u64,
-    /// System calls for this queue.
-    pub system_calls: u64,
+    /// What it did.
+    #[serde(flatten)]
+    pub counts: QueueCounts,
 }
 
 impl Subjects {
@@ -301,8 +268,7 @@ fn vectors((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<VectorView> {
     let name = |n: usize| if n + 1 == interrupts.len() { "config".into() } else { format!("queue {n}") };
     let one = |(n, (vector, entry)): (usize, (&Arc<crate::kvm::Vector>, &crate::kvm::VectorState))| {
         let ours = || interrupts.iter().enumerate().filter(|(_, i)| usize::from(i.vector()) == n);
-        let mut sent = Sent::default();
-        ours().for_each(|(_, interrupt)| sent.add(interrupt.counts()));
+        let sent = ours().fold(Sent::default(), |sum, (_, interrupt)| sum + interrupt.counts().sent());
         let gsi = vector.gsi();
         VectorView {
             device: view.name.clone(),
@@ -340,15 +306,7 @@ fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
             driver_avail: queue.rings.map(|rings| rings.avail_index),
             used_event: queue.rings.map(|rings| rings.used_event),
             avail_event: queue.rings.map(|rings| rings.avail_event),
-            requests: load(&counters.requests),
-            errors: load(&counters.errors),
-            bytes_read: load(&counters.bytes_read),
-            bytes_written: load(&counters.bytes_written),
-            wakeups: load(&counters.wakeups),
-            spurious: load(&counters.spurious),
-            batches: load(&counters.batches),
-            suppressed: load(&counters.suppressed),
-            system_calls: load(&counters.system_calls),
+            counts: counters.counts(),
         }
     };
     view.queues.iter().zip(disk.counters()).enumerate().map(one).collect()
@@ -358,21 +316,6 @@ fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
 fn owners(view: &DeviceView) -> Vec<(String, String)> {
     let running = view.queues.iter().enumerate().filter(|(_, queue)| queue.running);
     running.map(|(n, queue)| (queue.thread.clone(), format!("{} queue {n}", view.name))).collect()
-}
-
-impl Sent {
-    fn add(&mut self, counts: &InterruptCounts) {
-        self.irqfd += load(&counts.irqfd);
-        self.signal_msi += load(&counts.signal_msi);
-        self.pending += load(&counts.pending);
-        self.refused += load(&counts.refused);
-        self.intx += load(&counts.intx);
-        self.no_vector += load(&counts.no_vector);
-    }
-}
-
-fn load(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
