@@ -56,6 +56,8 @@ guest() {
 }
 
 evidence() {
+    # Before the tracer is started: what the one before it said must not be taken for its word.
+    : >/tmp/evidence.out
     doorbell trace "/tmp/$1" --kernel --for 600 >/tmp/evidence.out 2>&1 &
     tracer=$!
     until grep -q '^armed: ' /tmp/evidence.out; do
