@@ -253,6 +253,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
     fails(&["ctl", &dead, "disk0", "notify=mmio", "notify=exit"], 2, "twice");
     fails(&["inspect", &dead, "everything"], 2, "routes");
     fails(&["trace", &dead, "--for", "ever"], 2, "seconds");
+    fails(&["trace", &dead, "--evidence"], 4, "has ended");
     fails(&["trace", &dead, "--out", &path("no/such/dir")], 4, "--out");
     let kernel = path("kernel");
     std::fs::write(&kernel, doorbell::bench::PROBE_ELF).unwrap();

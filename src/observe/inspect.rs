@@ -1,7 +1,8 @@
 //! A live VM as tables: what KVM and the devices hold at one moment.
 //!
-//! Everything is read from published counters, from the kernel's own files, or under locks that no I/O thread takes,
-//! so that looking never holds a request up.
+//! Everything is read from published counters, from the kernel's own files, or under locks that no I/O thread takes, so
+//! that looking never holds a request up. One exception: a vector's lock, which KVM_SIGNAL_MSI takes too; looking holds
+//! it for a few instructions as long as the vector is not masked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
