@@ -1,7 +1,7 @@
 //! The docs say where in the code something happens; this keeps them right. `UPDATE_DOCS=1` writes the lines anew.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where a reference may begin.
 fn next(text: &str) -> Option<usize> {
@@ -52,14 +52,17 @@ fn reference(text: &str) -> Option<(&str, usize, &str, usize)> {
     Some((path, line, &quoted[..end], colon + 1 + digits + 2 + end + 1))
 }
 
+/// The Markdown files in `directory` and below.
+fn pages(directory: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: PathBuf| if path.is_dir() { pages(&path) } else { vec![path] };
+    all.flat_map(of).filter(|path| path.extension().is_some_and(|e| e == "md")).collect()
+}
+
 #[test]
 fn every_line_that_the_docs_name_is_where_they_say() {
     let mut checked = 0;
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|e| e != "md") {
-            continue;
-        }
+    for path in pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")) {
         let text = fs::read_to_string(&path).unwrap();
         let right = check(&text).unwrap_or_else(|wrong| panic!("{}: {}", path.display(), wrong.join("; ")));
         if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -100,8 +103,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    for path in docs.filter(|p| p.extension().is_some_and(|e| e == "md")).chain([root.join("README.md")]) {
+    for path in pages(&root.join("docs")).into_iter().chain([root.join("README.md")]) {
         let text = fs::read_to_string(&path).unwrap();
         for link in links(&text) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
