@@ -158,6 +158,19 @@ fn in_order(s: &Stamps) -> bool {
     ends.is_sorted() && s.seen > 0 && (s.rung == 0 || s.rung >= s.published)
 }
 
+/// What the Chrome trace event format asks of each kind of event.
+fn is_an_event(event: &serde_json::Value) {
+    let has = |keys: &[&str]| assert!(keys.iter().all(|key| event.get(key).is_some()), "{event}");
+    has(&["ph", "pid", "tid", "name"]);
+    match event["ph"].as_str().unwrap() {
+        "M" => assert!(event["args"]["name"].is_string()),
+        "X" => assert!(event["ts"].is_number() && event["dur"].as_f64() >= Some(0.0), "{event}"),
+        "b" | "e" => has(&["ts", "cat", "id2"]),
+        "s" | "f" => has(&["ts", "cat", "id"]),
+        other => panic!("unknown phase {other}"),
+    }
+}
+
 #[test]
 fn a_trace_of_n_requests_has_n_whole_flows_with_stamps_in_order() {
     let Some(mut vm) = Vm::start("backend=mem,size=1M") else { return };
@@ -176,9 +189,17 @@ fn a_trace_of_n_requests_has_n_whole_flows_with_stamps_in_order() {
     assert!(requests.iter().all(in_order));
     assert!(requests.windows(2).all(|pair| pair[0].published <= pair[1].published));
     let timeline = timeline(&recording);
-    let count =
-        |phase: &str| timeline["traceEvents"].as_array().unwrap().iter().filter(|e| e["ph"] == phase).count();
-    assert_eq!((count("s"), count("f")), (requests.len(), requests.len()));
+    let events = timeline["traceEvents"].as_array().unwrap();
+    events.iter().for_each(is_an_event);
+    // From each arrow's beginning one leads to its end, and the other way round.
+    let ends = |phase: &str| -> Vec<u64> {
+        let mut ids: Vec<_> =
+            events.iter().filter(|e| e["ph"] == phase).map(|e| e["id"].as_u64().unwrap()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    };
+    assert_eq!((ends("s").len(), ends("s")), (requests.len(), ends("f")));
     let summary = Summary::of(&recording);
     assert_eq!(summary.requests, requests.len() as u64);
     assert!(summary.stages.iter().all(|stage| stage.min_ns <= stage.p50_ns && stage.p50_ns <= stage.max_ns));
