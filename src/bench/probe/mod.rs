@@ -10,11 +10,14 @@
 //! | `halves` | round trips of a disk taken apart by the dataplane's stamps |
 //! | `subjects` | our disks that are compared, and the jobs |
 //! | `peer`, `qemu` | the same guest in QEMU, in the same run |
-//! | `run` | which blocks, in which order, and what they become in the report |
+//! | `run` | which blocks, in which order |
+//! | `blocks` | one block of each kind, with what was counted meanwhile |
+//! | `rows` | what the blocks become in the report |
 //! | `offer` | what of that this host has |
 //! | `startup` | how long a machine takes to its guest's first instruction, and how much memory |
 //! | `tally` | what the rounds of one row add up to |
 
+mod blocks;
 mod floor;
 mod halves;
 mod mailbox;
@@ -22,6 +25,7 @@ mod no_irqchip;
 mod offer;
 mod peer;
 mod qemu;
+mod rows;
 mod run;
 mod session;
 mod startup;

@@ -4,20 +4,18 @@ use super::super::probe_abi::{Plan, flag, idle, kind, vector};
 use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
 use super::super::{HostFacts, Plan as Order};
 use super::floor::{Answer, Floor, FloorError, Style, counters_agree, tsc};
-use super::halves::{Halves, halves};
 use super::no_irqchip::{self, NoIrqchip};
 use super::offer::Offer;
 use super::peer::Peer;
-use super::qemu::{PEER, PeerSubject, SUBJECTS};
+use super::qemu::{PeerSubject, SUBJECTS};
+use super::rows::stand_on_floors;
 use super::session::{Session, SessionConfig, SessionError};
 use super::startup::Startup;
 use super::subjects::{DISK_BYTES, JOBS, Job, Subject, disk, subjects};
-use super::tally::{Block, Tally};
+use super::tally::Tally;
 use crate::assembly::ThreadConfig;
-use crate::bench::DiskCounts;
 use crate::machine::layout;
 use crate::observe::Interrupts;
-use crate::virtio::NotifyPath;
 
 /// How the probe bench is to run.
 #[derive(Clone, Debug)]
@@ -67,9 +65,6 @@ const FLOORS: [(Style, Answer); 7] = [
     (Style::MemoryPollKick, Answer::Irqfd),
     (Style::Exit, Answer::Irqfd),
 ];
-
-/// Longest block that is planned for.
-const BLOCK_SECONDS: f64 = 0.15;
 
 /// Why the bench could not run.
 #[derive(Debug, thiserror::Error)]
@@ -143,24 +138,24 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }
 
-struct Bench<'a> {
-    floor: Floor,
-    session: Session,
-    config: &'a ProbeConfig,
-    subjects: Vec<Subject>,
-    absent: Vec<(Subject, String)>,
+pub(super) struct Bench<'a> {
+    pub floor: Floor,
+    pub session: Session,
+    pub config: &'a ProbeConfig,
+    pub subjects: Vec<Subject>,
+    pub absent: Vec<(Subject, String)>,
     /// Or why this host has none.
-    no_irqchip: Result<NoIrqchip, String>,
+    pub no_irqchip: Result<NoIrqchip, String>,
     /// If one was asked for; or why it is not here.
-    peer: Option<Result<Peer, String>>,
-    ticks_per_second: f64,
+    pub peer: Option<Result<Peer, String>>,
+    pub ticks_per_second: f64,
     /// Whether the guest's counter is ours, so that the two halves can be told apart.
-    agree: bool,
+    pub agree: bool,
 }
 
 /// What a block is of.
 #[derive(Clone, Copy)]
-enum Work {
+pub(super) enum Work {
     Floor(Style, Answer),
     KvmInterrupt,
     Disk(Job, usize),
@@ -249,7 +244,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    fn name(&self, work: Work) -> String {
+    pub(super) fn name(&self, work: Work) -> String {
         match work {
             Work::Floor(style, answer) => format!("{FLOOR_JOB} {style} {answer}"),
             Work::KvmInterrupt => format!("{FLOOR_JOB} exit kvm-interrupt"),
@@ -258,170 +253,9 @@ impl Bench<'_> {
         }
     }
 
-    fn row(&self, work: Work, tally: &Tally) -> Row {
-        let text = |value: &dyn std::fmt::Display| Some(value.to_string());
-        let tallied = tally.row(self.ticks_per_second, matches!(work, Work::Disk(..)));
-        let common = Row { guest: "probe".into(), queues: Some(1), ..tallied };
-        match work {
-            Work::Floor(style, answer) => Row {
-                job: FLOOR_JOB.into(),
-                notify: text(if style == Style::Exit { &NotifyPath::Exit } else { &NotifyPath::Mmio }),
-                complete: text(&answer),
-                wait: text(&style),
-                queues: None,
-                depth: Some(1),
-                ..common
-            },
-            Work::KvmInterrupt => no_irqchip::row(common),
-            Work::Disk(job, n) => self.subjects[n].row(job, common),
-            Work::Peer(job, n) => self.peer_subject(n).row(job, common),
-        }
-    }
-
-    /// The rows of `job` that this host has not.
-    fn absent_rows(&self, job: Job) -> Vec<Row> {
-        let filter = self.config.filter.as_deref().unwrap_or("");
-        let row = |why: &String| Row {
-            guest: "probe".into(),
-            queues: Some(1),
-            not_here: Some(why.clone()),
-            ..Row::default()
-        };
-        let ours = self.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
-        let mut rows: Vec<_> = ours.map(|(subject, why)| subject.row(job, row(why))).collect();
-        match &self.peer {
-            Some(Ok(peer)) => {
-                let theirs = peer.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
-                rows.extend(theirs.map(|(subject, why)| subject.row(job, row(why))));
-            }
-            // One row for all, under the first job.
-            Some(Err(why)) if job == JOBS[0] => {
-                let peer = Some(PEER.into());
-                rows.push(Row { job: job.name.into(), peer, queues: None, ..row(why) });
-            }
-            Some(Err(_)) | None => {}
-        }
-        rows
-    }
-
-    /// Once before the rounds, unmeasured: first touches, first exits, a closed polling window. Answers how many
-    /// requests a block of this kind gets: as configured, but fewer on a path so slow that it would take longer than
-    /// [`BLOCK_SECONDS`] (level interrupts go through the host's work queue, which may be busy).
-    fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
-        let few = self.config.requests / 40 + 1;
-        let block = self.block(work, few)?;
-        let seconds = block.ticks as f64 / self.ticks_per_second;
-        let fitting = (BLOCK_SECONDS / seconds * f64::from(few)) as u32;
-        Ok(self.config.requests.min(fitting.max(few)))
-    }
-
-    fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
-        let block = match work {
-            Work::Floor(style, answer) => self.floor_block(style, answer, requests),
-            Work::Disk(job, n) => self.disk_block(job, n, requests),
-            Work::KvmInterrupt => match &mut self.no_irqchip {
-                Ok(machine) => machine.block(requests),
-                Err(why) => Err(SessionError::Ended(why.clone())),
-            },
-            Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
-                Some(peer) => peer.block(job.plan(n, requests)),
-                None => Err(SessionError::Ended("it is not here".into())),
-            },
-        };
-        block.map_err(|error| ProbeError::Block(self.name(work), error))
-    }
-
     /// The peer's device `n`; asked for only if there is one.
-    fn peer_subject(&self, n: usize) -> &'static PeerSubject {
+    pub(super) fn peer_subject(&self, n: usize) -> &'static PeerSubject {
         self.peer.iter().flatten().find_map(|peer| peer.subjects.get(n).copied()).unwrap_or(&SUBJECTS[0])
-    }
-
-    fn exits(&self) -> u64 {
-        self.session.parts().exits.iter().map(|exits| exits.total()).sum()
-    }
-
-    /// All exits, those that KVM handled by itself included; `None`: KVM does not tell.
-    fn all_exits(&self) -> Option<u64> {
-        self.session.parts().exits.iter().map(|exits| exits.all_exits()).sum()
-    }
-
-    fn waits(&self) -> u64 {
-        let load = |handle: &crate::dataplane::LoopHandle| {
-            handle.counters().waits.load(std::sync::atomic::Ordering::Relaxed)
-        };
-        self.session.parts().loops.iter().map(load).sum()
-    }
-
-    fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
-        let (exits, all_exits) = (self.exits(), self.all_exits());
-        let plan = self.floor.begin(style, answer, requests);
-        let outcome = self.session.run(plan)?;
-        let stamps = self.floor.end(style);
-        let samples = self.session.samples(0, &outcome);
-        let mut block = Block {
-            round_trip: samples.iter().map(|sample| sample.seen.into()).collect(),
-            ticks: outcome.tsc_end - outcome.tsc_begin,
-            requests: outcome.completed.into(),
-            kicks: outcome.kicks,
-            guest_interrupts: outcome.interrupts,
-            exits_to_user: self.exits() - exits,
-            exits: since(self.all_exits(), all_exits),
-            ..Block::default()
-        };
-        if self.agree && stamps.len() == samples.len() {
-            for (sample, &seen) in samples.iter().zip(&stamps) {
-                block.kick.push(seen.saturating_sub(sample.start));
-                block.ring_back.push((sample.start + u64::from(sample.seen)).saturating_sub(seen));
-            }
-        }
-        Ok(block)
-    }
-
-    fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
-        let disk = self.session.parts().disks[n].clone();
-        let (before, waits, exits) = (DiskCounts::of(&disk), self.waits(), self.exits());
-        let all_exits = self.all_exits();
-        let outcome = self.session.run(job.plan(n, requests))?;
-        let samples = self.session.samples(0, &outcome);
-        let block = Block {
-            round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
-            ticks: outcome.tsc_end - outcome.tsc_begin,
-            requests: outcome.completed.into(),
-            kicks: outcome.kicks,
-            guest_interrupts: outcome.interrupts,
-            disk: DiskCounts::of(&disk).since(&before),
-            waits: self.waits() - waits,
-            exits_to_user: self.exits() - exits,
-            exits: since(self.all_exits(), all_exits),
-            ..Block::default()
-        };
-        if job.depth > 1 || !self.agree {
-            return Ok(block);
-        }
-        let Halves { kick, ring_back } = halves(&mut self.session, &disk, job.plan(n, requests))?;
-        Ok(Block { kick, ring_back, ..block })
-    }
-}
-
-fn since(now: Option<u64>, before: Option<u64>) -> Option<u64> {
-    Some(now?.saturating_sub(before?))
-}
-
-/// Tells every row at depth 1 how far above the bare ping-pong of its kind it stands.
-fn stand_on_floors(rows: &mut [Row]) {
-    let floors: Vec<Row> = rows.iter().filter(|row| row.job == FLOOR_JOB).cloned().collect();
-    for row in rows.iter_mut().filter(|row| row.depth == Some(1) && row.job != FLOOR_JOB) {
-        let wait = row.wait.clone();
-        let same = |floor: &&Row| {
-            floor.wait == wait
-                && (floor.complete == row.complete || floor.complete.as_deref() == Some("irqfd"))
-        };
-        let best = floors.iter().filter(same).max_by_key(|floor| floor.complete == row.complete);
-        row.floor_p50_ns = best.and_then(|floor| floor.p50_ns);
-        row.floor_ratio = match (row.p50_ns, row.floor_p50_ns) {
-            (Some(p50), Some(floor)) if floor > 0 => Some(p50 as f64 / floor as f64),
-            _ => None,
-        };
     }
 }
 

@@ -1,0 +1,109 @@
+use super::floor::{Answer, Style};
+use super::halves::{Halves, halves};
+use super::run::{Bench, ProbeError, Work};
+use super::session::SessionError;
+use super::subjects::Job;
+use super::tally::Block;
+use crate::bench::DiskCounts;
+
+/// Longest block that is planned for.
+const BLOCK_SECONDS: f64 = 0.15;
+
+impl Bench<'_> {
+    /// Once before the rounds, unmeasured: first touches, first exits, a closed polling window. Answers how many
+    /// requests a block of this kind gets: as configured, but fewer on a path so slow that it would take longer than
+    /// [`BLOCK_SECONDS`] (level interrupts go through the host's work queue, which may be busy).
+    pub(super) fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
+        let few = self.config.requests / 40 + 1;
+        let block = self.block(work, few)?;
+        let seconds = block.ticks as f64 / self.ticks_per_second;
+        let fitting = (BLOCK_SECONDS / seconds * f64::from(few)) as u32;
+        Ok(self.config.requests.min(fitting.max(few)))
+    }
+
+    pub(super) fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
+        let block = match work {
+            Work::Floor(style, answer) => self.floor_block(style, answer, requests),
+            Work::Disk(job, n) => self.disk_block(job, n, requests),
+            Work::KvmInterrupt => match &mut self.no_irqchip {
+                Ok(machine) => machine.block(requests),
+                Err(why) => Err(SessionError::Ended(why.clone())),
+            },
+            Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
+                Some(peer) => peer.block(job.plan(n, requests)),
+                None => Err(SessionError::Ended("it is not here".into())),
+            },
+        };
+        block.map_err(|error| ProbeError::Block(self.name(work), error))
+    }
+
+    fn exits(&self) -> u64 {
+        self.session.parts().exits.iter().map(|exits| exits.total()).sum()
+    }
+
+    /// All exits, those that KVM handled by itself included; `None`: KVM does not tell.
+    fn all_exits(&self) -> Option<u64> {
+        self.session.parts().exits.iter().map(|exits| exits.all_exits()).sum()
+    }
+
+    fn waits(&self) -> u64 {
+        let load = |handle: &crate::dataplane::LoopHandle| {
+            handle.counters().waits.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        self.session.parts().loops.iter().map(load).sum()
+    }
+
+    fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
+        let (exits, all_exits) = (self.exits(), self.all_exits());
+        let plan = self.floor.begin(style, answer, requests);
+        let outcome = self.session.run(plan)?;
+        let stamps = self.floor.end(style);
+        let samples = self.session.samples(0, &outcome);
+        let mut block = Block {
+            round_trip: samples.iter().map(|sample| sample.seen.into()).collect(),
+            ticks: outcome.tsc_end - outcome.tsc_begin,
+            requests: outcome.completed.into(),
+            kicks: outcome.kicks,
+            guest_interrupts: outcome.interrupts,
+            exits_to_user: self.exits() - exits,
+            exits: since(self.all_exits(), all_exits),
+            ..Block::default()
+        };
+        if self.agree && stamps.len() == samples.len() {
+            for (sample, &seen) in samples.iter().zip(&stamps) {
+                block.kick.push(seen.saturating_sub(sample.start));
+                block.ring_back.push((sample.start + u64::from(sample.seen)).saturating_sub(seen));
+            }
+        }
+        Ok(block)
+    }
+
+    fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
+        let disk = self.session.parts().disks[n].clone();
+        let (before, waits, exits) = (DiskCounts::of(&disk), self.waits(), self.exits());
+        let all_exits = self.all_exits();
+        let outcome = self.session.run(job.plan(n, requests))?;
+        let samples = self.session.samples(0, &outcome);
+        let block = Block {
+            round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
+            ticks: outcome.tsc_end - outcome.tsc_begin,
+            requests: outcome.completed.into(),
+            kicks: outcome.kicks,
+            guest_interrupts: outcome.interrupts,
+            disk: DiskCounts::of(&disk).since(&before),
+            waits: self.waits() - waits,
+            exits_to_user: self.exits() - exits,
+            exits: since(self.all_exits(), all_exits),
+            ..Block::default()
+        };
+        if job.depth > 1 || !self.agree {
+            return Ok(block);
+        }
+        let Halves { kick, ring_back } = halves(&mut self.session, &disk, job.plan(n, requests))?;
+        Ok(Block { kick, ring_back, ..block })
+    }
+}
+
+fn since(now: Option<u64>, before: Option<u64>) -> Option<u64> {
+    Some(now?.saturating_sub(before?))
+}
