@@ -21,7 +21,7 @@ pub fn serial(n: usize) -> String {
 const FUNCTIONS: &str = r#"
 mark() { devmem "$MARKER" 32 "$1" || exit 1; }
 
-# disk_behind SLOT: prints the disk of the PCI device in SLOT of bus 0, once it is there
+# disk_behind SLOT BDF: prints the disk of the PCI device in SLOT of bus 0, once it is there; BDF is its address on the host
 disk_behind() {
     deadline=$(($(cut -d. -f1 /proc/uptime) + 20))
     while :; do
@@ -34,7 +34,7 @@ disk_behind() {
             esac
         done
         if [ "$(cut -d. -f1 /proc/uptime)" -ge "$deadline" ]; then
-            echo "the passed-through device $(cat "/sys/bus/pci/devices/0000:00:$1.0/uevent") has no disk in the guest" >&2
+            echo "$2 shows no disk in the guest: it is none, or the guest has no driver for it" >&2
             return 1
         fi
         sleep 0.1
@@ -91,8 +91,8 @@ fn run(plan: &Plan<Job, Subject>) -> String {
     line(format_args!("uname -r >$OUT/kernel"));
     for n in 0..plan.paths.len() {
         let serial = serial(n);
-        if let Some(slot) = slot(plan, n) {
-            line(format_args!("disk_behind {slot:02x} >{serial} || exit 1"));
+        if let (Some(slot), Some(spec)) = (slot(plan, n), plan.paths[n].passed()) {
+            line(format_args!("disk_behind {slot:02x} {} >{serial} || exit 1", spec.bdf));
             line(format_args!("echo irqs $(irqs_of {slot:02x}) >$OUT/{serial}"));
             continue;
         }
@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(slot(&plan, 2), Some(4));
         let script = run(&plan);
         let steps = script.lines().filter(|l| l.starts_with("step ") && l.contains(" bench2 ")).count();
-        assert!(steps == 4 && script.contains("\ndisk_behind 04 >bench2 || exit 1\n"), "{script}");
+        assert!(
+            steps == 4 && script.contains("\ndisk_behind 04 0000:01:00.0 >bench2 || exit 1\n"),
+            "{script}"
+        );
     }
 
     #[test]
