@@ -9,6 +9,12 @@
 
 vms=
 
+# Whether the VMM runs: one that has ended stays as a zombie, which a signal 0 still finds.
+alive() {
+    state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$(cat "/tmp/$1.pid")/status" 2>/dev/null)
+    [ -n "$state" ] && [ "$state" != Z ]
+}
+
 vm() {
     vm_name=$1
     shift
@@ -21,7 +27,7 @@ vm() {
     echo $! >"/tmp/$vm_name.pid"
     vms="$vms $vm_name"
     until grep -q "ends it" "/tmp/$vm_name.console"; do
-        if ! kill -0 "$(cat "/tmp/$vm_name.pid")" 2>/dev/null; then
+        if ! alive "$vm_name"; then
             cat "/tmp/$vm_name.errors"
             return 1
         fi
@@ -37,10 +43,11 @@ vm() {
 
 guest() {
     before=$(wc -c <"/tmp/$1.console")
-    echo "$2; echo @done" >"/tmp/$1.keys"
+    # For reading, too: with nobody left to read it, opening it for writing alone would wait for ever.
+    echo "$2; echo @done" 1<>"/tmp/$1.keys"
     looks=0
     until tail -c "+$((before + 1))" "/tmp/$1.console" | tr -d '\r' | grep -q '^@done$'; do
-        if ! kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null; then
+        if ! alive "$1"; then
             cat "/tmp/$1.errors"
             return 1
         fi
@@ -77,9 +84,9 @@ evidence() {
 }
 
 off() {
-    echo "poweroff -f" >"/tmp/$1.keys"
+    echo "poweroff -f" 1<>"/tmp/$1.keys"
     looks=0
-    while kill -0 "$(cat "/tmp/$1.pid")" 2>/dev/null && [ $looks -lt 60 ]; do
+    while alive "$1" && [ $looks -lt 60 ]; do
         sleep 1
         looks=$((looks + 1))
     done
