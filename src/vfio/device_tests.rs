@@ -11,17 +11,20 @@ struct Bench {
     device: Arc<VfioPci>,
 }
 
-fn bench_of(fd: Arc<FakeFd>) -> Bench {
-    let vm = FakeVm::new();
+fn device_of(fd: Arc<FakeFd>, vm: &Arc<FakeVm>) -> Result<Arc<VfioPci>, VfioError> {
     let ground = Ground {
         vm: vm.clone(),
         routes: Arc::new(Routes::new(vm.clone(), 4096)),
         slots: MemorySlots::new(vm.clone()),
         intx: 17,
     };
-    let watcher = Watcher::new().unwrap();
     let bdf = "00:03.0".parse().unwrap();
-    let device = VfioPci::with_watcher(bdf, fd.clone(), IrqPath::Kernel, ground, None, watcher).unwrap();
+    VfioPci::with_watcher(bdf, fd, IrqPath::Kernel, ground, None, Watcher::new().unwrap())
+}
+
+fn bench_of(fd: Arc<FakeFd>) -> Bench {
+    let vm = FakeVm::new();
+    let device = device_of(fd.clone(), &vm).unwrap();
     Bench { fd, vm, device }
 }
 
@@ -77,6 +80,17 @@ fn the_device_is_reset_before_and_after() {
     drop(bench);
     assert_eq!(fd.resets(), 2);
     assert!(!fd.fire(IrqIndex::Intx, 0), "nothing is armed any more");
+}
+
+#[test]
+fn a_bar_that_cannot_be_mapped_is_told_and_nothing_is_armed() {
+    let fd = FakeFd::new([(0x4000, 0xc), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)], [1, 0, 0], true);
+    let (fd, vm) = (Arc::new(fd.unmappable()), FakeVm::new());
+    let error = device_of(fd.clone(), &vm).err().unwrap().to_string();
+    let expected = "0000:00:03.0 has a BAR 0 that cannot be mapped (Device or resource busy (os error 16)): another program \
+                    may have it mapped; see dmesg";
+    assert_eq!(error, expected);
+    assert_eq!((fd.take_calls(), vm.irqfds(), vm.memory()), (vec![], vec![], vec![]));
 }
 
 #[test]

@@ -262,10 +262,14 @@ fn check_memlock(host: &Host, bdf: Bdf, guest: &Guest) -> Result<(), VfioError> 
         return Ok(());
     }
     let status = std::fs::read_to_string(host.path("proc/self/status")).unwrap_or_default();
-    if limit.rlim_cur >= need || may_lock_all(&status) {
+    enough_memlock(bdf, need, limit.rlim_cur, &status)
+}
+
+fn enough_memlock(bdf: Bdf, need: u64, limit: u64, status: &str) -> Result<(), VfioError> {
+    if limit >= need || may_lock_all(status) {
         return Ok(());
     }
-    Err(VfioError::Memlock { bdf, need: need >> 20, limit: limit.rlim_cur >> 20, kib: need >> 10 })
+    Err(VfioError::Memlock { bdf, need: need >> 20, limit: limit >> 20, kib: need >> 10 })
 }
 
 /// Whether a process with this /proc/self/status has CAP_IPC_LOCK (bit 14).
@@ -287,11 +291,35 @@ mod tests {
     }
 
     #[test]
+    fn too_little_lockable_memory_is_told_with_the_limit_that_would_do() {
+        let bdf: Bdf = "00:03.0".parse().unwrap();
+        let answer = |limit, status| enough_memlock(bdf, 512 << 20, limit, status).map_err(|e| e.to_string());
+        let expected = "guest RAM of 512 MiB must be locked for 0000:00:03.0's DMA but the limit is 8 MiB: raise it \
+                        (`ulimit -l 524288`, or LimitMEMLOCK= in systemd), or run as root";
+        assert_eq!(answer(8 << 20, "CapEff:\t0000000000000000\n"), Err(expected.into()));
+        assert_eq!(answer(8 << 20, "CapEff:\t0000000000004000\n"), Ok(()));
+        assert_eq!(answer(512 << 20, ""), Ok(()));
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_opened_is_named_with_the_fix_and_one_in_use_is_told() {
+        let (bdf, group) = ("00:03.0".parse().unwrap(), Path::new("/dev/vfio/3"));
+        let answer = |errno| open_error(bdf, group, io::Error::from_raw_os_error(errno)).to_string();
+        let expected = "no permission for /dev/vfio/3: run as root, or make the file yours (chown)";
+        assert_eq!(answer(libc::EACCES), expected);
+        let expected = "0000:00:03.0 is used by another process already (a second VMM?): end that one first";
+        assert_eq!(answer(libc::EBUSY), expected);
+    }
+
+    #[test]
     fn what_stands_in_the_way_of_opening_is_said_with_its_fix() {
         let bdf: Bdf = "00:03.0".parse().unwrap();
         let answer = |tree: &Tree| Dma::new(tree.host(), None).open(bdf).unwrap_err().to_string();
         let tree = Tree::new();
         assert!(answer(&tree).starts_with("no PCI device 0000:00:03.0"));
+        tree.device("0000:00:03.0", None, Some("vfio-pci"));
+        assert!(answer(&tree).contains("is in no IOMMU group") && answer(&tree).contains("intel_iommu=on"));
+        let tree = Tree::new();
         tree.device("0000:00:03.0", Some(3), Some("nvme"));
         assert_eq!(
             answer(&tree),

@@ -35,6 +35,7 @@ pub struct FakeFd {
     regions: Vec<Region>,
     irqs: [IrqInfo; 5],
     memory: OwnedFd,
+    unmappable: bool,
     state: Mutex<State>,
 }
 
@@ -62,7 +63,13 @@ impl FakeFd {
         let memory = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"fake".as_ptr(), libc::MFD_CLOEXEC)) };
         // SAFETY: as above.
         assert_eq!(unsafe { libc::ftruncate(memory.as_raw_fd(), 1 << 20) }, 0);
-        FakeFd { regions, irqs, memory, state: Mutex::new(State { config, ..State::default() }) }
+        FakeFd {
+            regions,
+            irqs,
+            memory,
+            unmappable: false,
+            state: Mutex::new(State { config, ..State::default() }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,6 +79,11 @@ impl FakeFd {
     pub fn with_config(self, at: usize, bytes: &[u8]) -> FakeFd {
         self.lock().config[at..at + bytes.len()].copy_from_slice(bytes);
         self
+    }
+
+    /// A kernel that names areas and then does not map them.
+    pub fn unmappable(self) -> FakeFd {
+        FakeFd { unmappable: true, ..self }
     }
 
     pub fn config(&self, at: usize) -> u8 {
@@ -138,6 +150,9 @@ impl DeviceFd for FakeFd {
     }
 
     fn map(&self, _region: u32, area: Area) -> io::Result<Mapping> {
+        if self.unmappable {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
         Mapping::new(self.memory.as_raw_fd(), area.offset, area.len, libc::PROT_READ | libc::PROT_WRITE)
     }
 

@@ -8,8 +8,14 @@ KINDS = {
     "virtio-blk": (0x11, "virtio disk behind the IOMMU: MSI-X, no driver of its own kind needed in the guest", True),
     "e1000e": (0x12, "network card: MSI-X, MSI and INTx; Debian's cloud kernel has no driver for it", False),
     "virtio-net": (0x13, "virtio network card behind the IOMMU: MSI-X", False),
+    "ahci": (0x15, "SATA controller with one disk: MSI and INTx, no MSI-X; Debian's cloud kernel has no driver for it", True),
     "edu": (0x14, "QEMU's teaching device: MSI and INTx, no MSI-X; a register write raises its interrupt", False),
+    "edu-neighbour": (0x14, "second function of edu's slot, in its IOMMU group: a virtio entropy source", False),
 }
+
+
+# Second functions of another device's slot, and so in its IOMMU group: there is nothing between them that could tell them apart.
+SECOND = {"edu-neighbour"}
 
 
 class Device:
@@ -35,7 +41,7 @@ class Device:
 
     @property
     def slot(self):
-        return "%02x.0" % KINDS[self.kind][0]
+        return "%02x.%d" % (KINDS[self.kind][0], self.kind in SECOND)
 
     @property
     def variable(self):
@@ -47,7 +53,9 @@ class Device:
         place, name = f"bus=pcie.0,addr={self.slot}", "lab" + self.kind.replace("-", "")
         if not KINDS[self.kind][2]:
             if self.kind == "edu":
-                return ["-device", f"edu,{place}"]
+                return ["-device", f"edu,{place},multifunction=on"]
+            if self.kind == "edu-neighbour":
+                return ["-device", f"virtio-rng-pci,{place},iommu_platform=on,disable-legacy=on"]
             options = ",iommu_platform=on,disable-legacy=on" if self.kind == "virtio-net" else ""
             # The network behind a card is QEMU's own, closed to the outside: it answers ARP, DHCP and ping to 10.0.2.2.
             return ["-netdev", f"user,id={name},restrict=on", "-device", f"{self.kind}{'-pci' if options else ''},netdev={name},{place}{options}"]
@@ -59,6 +67,8 @@ class Device:
         drive = ["-drive", f"file={file.replace(',', ',,')},if=none,id={name},format=raw,cache=writeback"]
         if self.kind == "nvme":
             return drive + ["-device", f"nvme,serial=lab-nvme,drive={name},{place}"]
+        if self.kind == "ahci":
+            return drive + ["-device", f"ich9-ahci,id={name}bus,{place}", "-device", f"ide-hd,serial=lab-sata,drive={name},bus={name}bus.0"]
         return drive + ["-device", f"virtio-blk-pci,serial=lab-virtio,drive={name},{place},iommu_platform=on,disable-legacy=on"]
 
 
