@@ -1,4 +1,4 @@
-"""The devices that a lab machine can be given for VFIO, each at a fixed slot of PCI bus 0 and so in an IOMMU group of its own."""
+"""The devices that a lab machine can be given for VFIO, each at a fixed slot of PCI bus 0 and so in an IOMMU group of its own (but for SECOND)."""
 
 import os
 
@@ -12,7 +12,6 @@ KINDS = {
     "edu": (0x14, "QEMU's teaching device: MSI and INTx, no MSI-X; a register write raises its interrupt", False),
     "edu-neighbour": (0x14, "second function of edu's slot, in its IOMMU group: a virtio entropy source", False),
 }
-
 
 # Second functions of another device's slot, and so in its IOMMU group: there is nothing between them that could tell them apart.
 SECOND = {"edu-neighbour"}
