@@ -40,8 +40,8 @@ fn nvme_reads_writes_and_verifies_beside_a_virtio_disk_that_is_busy_too() {
         "{FIND}; V=$(disk_by_serial beside) || exit 9
         {FIO} --name=beside --filename=$V --rw=randrw --number_ios=1500 --iodepth=4 >/tmp/beside & beside=$!
         {FIO} --name=one --filename=$N --rw=randread --number_ios=1000 --iodepth=1 | grep IOPS || exit 1
-        {FIO} --name=sixteen --filename=$N --rw=randread --number_ios=4000 --iodepth=16 | grep IOPS || exit 1
-        {FIO} --name=check --filename=$N --rw=randwrite --size=8M --iodepth=16 --verify=crc32c --verify_fatal=1 | grep -E 'err=|IOPS' || exit 2
+        {FIO} --name=sixteen --filename=$N --rw=randread --number_ios=2000 --iodepth=16 | grep IOPS || exit 1
+        {FIO} --name=check --filename=$N --rw=randwrite --size=4M --iodepth=16 --verify=crc32c --verify_fatal=1 | grep -E 'err=|IOPS' || exit 2
         wait $beside || exit 3; echo beside: done
         sed -n 's/^ *[0-9]*: *\\([0-9]*\\) .*nvme0q1$/q1 \\1/p' /proc/interrupts"
     );

@@ -14,7 +14,7 @@ fn a_network_card_s_vectors_move_between_cpus_while_they_fire() {
         echo 'p:resent apic_retrigger_irq irq=+4(%di):u32' >kprobe_events && echo \"irq == $input\" >events/kprobes/resent/filter &&
             echo 1 >events/kprobes/resent/enable || exit 8
         ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 || exit 1
-        ping -A -q -c 600 -W 5 10.0.2.2 >/tmp/ping & ping=$!
+        ping -A -q -c 400 -W 5 10.0.2.2 >/tmp/ping & ping=$!
         irqs=$(sed -n 's/^ *\\([0-9]*\\):.*virtio.*put.*/\\1/p' /proc/interrupts); [ -n \"$irqs\" ] || exit 2
         writes=0
         while kill -0 $ping 2>/dev/null || [ $writes -lt 2000 ]; do
