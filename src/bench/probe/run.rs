@@ -209,21 +209,24 @@ impl Bench<'_> {
         }
         let mut tallies: Vec<Vec<Tally>> =
             works.iter().map(|works| works.iter().map(|_| Tally::new()).collect()).collect();
-        let all = self.config.rounds * works.iter().map(Vec::len).sum::<usize>();
-        let mut done = 0;
-        for (group, works) in works.iter().enumerate() {
-            let sizes = works.iter().map(|&work| self.warm_up(work)).collect::<Result<Vec<_>, _>>()?;
-            let order = Order {
-                jobs: vec![()],
-                paths: vec![self.subjects[0].path; works.len()],
-                rounds: self.config.rounds,
-            };
-            for step in order.steps() {
-                progress(done, all, &self.name(works[step.path]));
-                let block = self.block(works[step.path], sizes[step.path])?;
-                tallies[group][step.path].add(&block, self.ticks_per_second);
-                done += 1;
-            }
+        let everything: Vec<_> = works
+            .iter()
+            .enumerate()
+            .flat_map(|(group, works)| (0..works.len()).map(move |n| (group, n)))
+            .collect();
+        let sizes = everything
+            .iter()
+            .map(|&(group, n)| self.warm_up(works[group][n]))
+            .collect::<Result<Vec<_>, _>>()?;
+        // The floors and all jobs in every round: a drift of the machine hits a row and its floor alike.
+        let order = Order { jobs: vec![()], paths: everything, rounds: self.config.rounds };
+        let steps = order.steps();
+        for (done, step) in steps.iter().enumerate() {
+            let (group, n) = order.paths[step.path];
+            let work = works[group][n];
+            progress(done, steps.len(), &self.name(work));
+            let block = self.block(work, sizes[step.path])?;
+            tallies[group][n].add(&block, self.ticks_per_second);
         }
         let mut rows = Vec::new();
         let jobs = std::iter::once(None).chain(JOBS.map(Some));
