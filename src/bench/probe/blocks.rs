@@ -1,3 +1,4 @@
+use super::super::probe_abi::{Plan, Sample};
 use super::floor::{Answer, Style};
 use super::halves::{Halves, halves};
 use super::run::{Bench, ProbeError, Work};
@@ -53,14 +54,11 @@ impl Bench<'_> {
         self.session.parts().loops.iter().map(load).sum()
     }
 
-    fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
+    /// Runs a block in our guest: its samples, and what was counted meanwhile.
+    fn counted(&mut self, plan: Plan) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
-        let plan = self.floor.begin(style, answer, requests);
         let outcome = self.session.run(plan)?;
-        let stamps = self.floor.end(style);
-        let samples = self.session.samples(0, &outcome);
-        let mut block = Block {
-            round_trip: samples.iter().map(|sample| sample.seen.into()).collect(),
+        let block = Block {
             ticks: outcome.tsc_end - outcome.tsc_begin,
             requests: outcome.completed.into(),
             kicks: outcome.kicks,
@@ -69,38 +67,32 @@ impl Bench<'_> {
             exits: since(self.all_exits(), all_exits),
             ..Block::default()
         };
-        if self.agree && stamps.len() == samples.len() {
-            for (sample, &seen) in samples.iter().zip(&stamps) {
-                block.kick.push(seen.saturating_sub(sample.start));
-                block.ring_back.push((sample.start + u64::from(sample.seen)).saturating_sub(seen));
-            }
-        }
-        Ok(block)
+        Ok((self.session.samples(0, &outcome), block))
+    }
+
+    fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
+        let plan = self.floor.begin(style, answer, requests);
+        let (samples, block) = self.counted(plan)?;
+        // It rings back at once: one stamp is both.
+        let host: Vec<_> = self.floor.end(style).into_iter().map(|seen| (seen, seen)).collect();
+        let halves = if self.agree { Halves::of(&samples, &host) } else { Halves::default() };
+        Ok(Block { round_trip: samples.iter().map(|sample| sample.seen.into()).collect(), halves, ..block })
     }
 
     fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
-        let (before, waits, exits) = (DiskCounts::of(&disk), self.waits(), self.exits());
-        let all_exits = self.all_exits();
-        let outcome = self.session.run(job.plan(n, requests))?;
-        let samples = self.session.samples(0, &outcome);
-        let block = Block {
+        let plan = job.plan(n, requests);
+        let (before, waits) = (DiskCounts::of(&disk), self.waits());
+        let (samples, block) = self.counted(plan)?;
+        let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);
+        let alone = job.depth == 1 && self.agree;
+        Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
-            ticks: outcome.tsc_end - outcome.tsc_begin,
-            requests: outcome.completed.into(),
-            kicks: outcome.kicks,
-            guest_interrupts: outcome.interrupts,
-            disk: DiskCounts::of(&disk).since(&before),
-            waits: self.waits() - waits,
-            exits_to_user: self.exits() - exits,
-            exits: since(self.all_exits(), all_exits),
-            ..Block::default()
-        };
-        if job.depth > 1 || !self.agree {
-            return Ok(block);
-        }
-        let Halves { kick, ring_back } = halves(&mut self.session, &disk, job.plan(n, requests))?;
-        Ok(Block { kick, ring_back, ..block })
+            disk: disk_counts,
+            waits,
+            halves: if alone { halves(&mut self.session, &disk, plan)? } else { Halves::default() },
+            ..block
+        })
     }
 }
 

@@ -7,13 +7,28 @@ use crate::virtio::VirtioBlk;
 /// Most requests of a block that is taken apart.
 const REQUESTS: u32 = 200;
 
-/// The two halves of a disk's round trips, in ticks.
+/// The two halves of round trips, in ticks.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Halves {
-    /// From the driver's publication of each request to the I/O thread that saw it.
+    /// From before the guest's store to the thread that saw it.
     pub kick: Vec<u64>,
     /// From the moment before each ring-back until the guest saw its handler's mark.
     pub ring_back: Vec<u64>,
+}
+
+impl Halves {
+    /// Of the guest's samples and the host's counter at each: when the thread saw it, and before it rang back. None if they
+    /// are not as many: one that is missing would shift all that follow.
+    pub fn of(samples: &[Sample], host: &[(u64, u64)]) -> Halves {
+        let mut halves = Halves::default();
+        if samples.len() == host.len() {
+            for (sample, &(seen, ringing)) in samples.iter().zip(host) {
+                halves.kick.push(seen.saturating_sub(sample.start));
+                halves.ring_back.push((sample.start + u64::from(sample.seen)).saturating_sub(ringing));
+            }
+        }
+        halves
+    }
 }
 
 /// Runs a block like `plan` with the stamps of the queue on and takes its round trips apart; apart from the measured
@@ -62,17 +77,10 @@ impl Clock {
 }
 
 fn split(samples: &[Sample], stamps: &[Stamps], clock: &Clock) -> Halves {
-    let mut halves = Halves::default();
-    // A request that no stamp fits would shift all that follow: then there are no halves.
-    if samples.len() == stamps.len() {
-        // The first one's kick came before the queue's owner knew of the trace.
-        for (sample, stamps) in samples.iter().zip(stamps).skip(1) {
-            halves.kick.push(clock.ticks(stamps.seen).saturating_sub(sample.start));
-            let told = sample.start + u64::from(sample.seen);
-            halves.ring_back.push(told.saturating_sub(clock.ticks(stamps.published)));
-        }
-    }
-    halves
+    let host: Vec<_> =
+        stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
+    // The first one's kick came before the queue's owner knew of the trace.
+    Halves::of(samples.get(1..).unwrap_or_default(), host.get(1..).unwrap_or_default())
 }
 
 #[cfg(test)]

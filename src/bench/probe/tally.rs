@@ -1,6 +1,7 @@
 use hdrhistogram::Histogram;
 
 use super::super::report::Row;
+use super::halves::Halves;
 use crate::bench::{Buckets, DiskCounts};
 
 /// What the rounds of one row add up to. Times are in TSC ticks until the end.
@@ -23,10 +24,8 @@ pub(super) struct Tally {
 pub(super) struct Block {
     /// Ticks of each round trip.
     pub round_trip: Vec<u64>,
-    /// Ticks from the guest's store to the host's thread, where known.
-    pub kick: Vec<u64>,
-    /// Ticks from there until the guest sees the answer, where known.
-    pub ring_back: Vec<u64>,
+    /// Where known.
+    pub halves: Halves,
     /// Ticks of the whole block.
     pub ticks: u64,
     pub requests: u64,
@@ -67,10 +66,10 @@ impl Tally {
         for &ticks in &block.round_trip {
             let _ = self.round_trip.record(ticks);
         }
-        for &ticks in &block.kick {
+        for &ticks in &block.halves.kick {
             let _ = self.kick.record(ticks);
         }
-        for &ticks in &block.ring_back {
+        for &ticks in &block.halves.ring_back {
             let _ = self.ring_back.record(ticks);
         }
         let seconds = block.ticks as f64 / ticks_per_second;
