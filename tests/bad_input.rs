@@ -2,6 +2,8 @@
 //! and nothing lost.
 
 mod common;
+#[path = "common/refusal.rs"]
+mod refusal;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use refusal::tells;
 use tempfile::TempDir;
 
 /// A user without rights.
@@ -19,17 +22,6 @@ fn doorbell() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.stdin(Stdio::null());
     command
-}
-
-/// Whether `output` ends with `code` and one line on stderr that has all `parts`.
-#[track_caller]
-fn tells(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in: {text}");
-    }
 }
 
 fn root() -> bool {

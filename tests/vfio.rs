@@ -17,6 +17,8 @@ mod messages;
 mod moves;
 #[path = "vfio/newer.rs"]
 mod newer;
+#[path = "common/refusal.rs"]
+mod refusal;
 #[path = "vfio/refused.rs"]
 mod refused;
 #[path = "vfio/reused.rs"]

@@ -1,19 +1,17 @@
 //! `doorbell bench --guest linux --vfio`: the passed-through disk in the same report as the virtio paths.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use doorbell::bench::{Report, Row};
 
 use super::device;
+use super::guest::{doorbell, image};
 
 /// The rows of our disk and of the passed-through one, from one guest.
 fn bench(nvme: &str, irq: &str) -> (Row, Row) {
-    let program = std::env::var("DOORBELL_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_doorbell").into());
-    let guest = std::env::var("DOORBELL_GUEST").unwrap_or_else(|_| "target/guest".into());
-    let output = Command::new(program)
+    let output = doorbell()
         .args(["bench", "--guest", "linux", "--json", "-", "--guest-dir"])
-        .arg(PathBuf::from(guest))
+        .arg(image())
         .args(["--vfio", &format!("{nvme},irq={irq}"), "--paths", irq_path(irq), "--jobs", "rand-read-1"])
         .args(["--rounds", "2", "--runtime", "0.5", "--size", "16M", "--backend", "mem"])
         .stderr(Stdio::inherit())

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use doorbell::bench::linux::archive::Cpio;
 use tempfile::{NamedTempFile, TempDir};
 
 /// No guest here needs half of it, even in emulation on a busy machine.
@@ -61,20 +62,6 @@ pub fn image() -> PathBuf {
     std::env::var_os("DOORBELL_GUEST").map_or_else(|| "target/guest".into(), PathBuf::from)
 }
 
-/// One file of a cpio archive (newc), as the kernel's initramfs takes it.
-fn cpio_entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
-    let (len, name_len) = (content.len() as u32, name.len() as u32 + 1);
-    let fields = [1, mode, 0, 0, 1, 0, len, 0, 0, 0, 0, name_len, 0];
-    let mut entry = b"070701".to_vec();
-    fields.iter().for_each(|field| entry.extend(format!("{field:08X}").bytes()));
-    entry.extend(name.bytes());
-    entry.push(0);
-    entry.resize(entry.len().next_multiple_of(4), 0);
-    entry.extend(content);
-    entry.resize(entry.len().next_multiple_of(4), 0);
-    entry
-}
-
 impl Guest {
     /// A guest with one vCPU that runs this shell script.
     pub fn new(job: &str) -> Guest {
@@ -85,13 +72,11 @@ impl Guest {
     pub fn new_in(image: PathBuf, job: &str) -> Guest {
         let dir = tempfile::tempdir().unwrap();
         let mut initrd = std::fs::read(image.join("initrd")).unwrap();
-        initrd.extend(cpio_entry("job", 0o040_755, b""));
-        initrd.extend(cpio_entry(
-            "job/run",
-            0o100_755,
-            format!("#!/bin/sh\necho {BEGUN} >/dev/console\n{job}\n").as_bytes(),
-        ));
-        initrd.extend(cpio_entry("TRAILER!!!", 0, b""));
+        let mut cpio = Cpio::default();
+        cpio.directory("job");
+        let script = format!("#!/bin/sh\necho {BEGUN} >/dev/console\n{job}\n");
+        cpio.file("job/run", 0o755, script.as_bytes());
+        initrd.extend(cpio.finish());
         std::fs::write(dir.path().join("initrd"), initrd).unwrap();
         Guest { image, dir, cpus: 1, cmdline: "console=ttyS0 quiet panic=-1".into(), args: Vec::new() }
     }

@@ -2,18 +2,15 @@
 //!
 //! Debian 12's kernel has neither: `scripts/lab --kernel newer` has the second, `scripts/lab --kernel iommufd` both.
 
-use std::process::Command;
-
 use doorbell::observe::kernel::KernelEvidence;
 use serde_json::Value;
 
-use super::guest::{Guest, device};
+use super::guest::{Guest, device, doorbell};
 use super::{FIND, FIO};
 
 /// What `doorbell vfio inspect` says of the device.
 fn inspect(bdf: &str) -> Value {
-    let program = std::env::var("DOORBELL_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_doorbell").into());
-    let output = Command::new(program).args(["vfio", "inspect", "--json", bdf]).output().unwrap();
+    let output = doorbell().args(["vfio", "inspect", "--json", bdf]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -7,22 +7,11 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use super::guest::{Guest, device, doorbell, image};
+use super::refusal::tells;
 use super::{FIND, FIO};
 
 /// A user without rights.
 const NOBODY: u32 = 65534;
-
-/// Whether `output` ends with `code` and one line on stderr that has all `parts`.
-#[track_caller]
-fn tells(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in: {text}");
-    }
-    println!("{}", text.trim());
-}
 
 fn run(bdf: &str) -> Command {
     let mut command = doorbell();
