@@ -2,10 +2,11 @@
 //!
 //! What lives here: everything that turns into `KVM_IOEVENTFD`, `KVM_IRQFD`, `KVM_SET_GSI_ROUTING`,
 //! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; memory slots for mapped BARs;
-//! and KVM's own statistics. Values deassign on drop,
+//! KVM's own statistics, and the attributes of its devices. Values deassign on drop,
 //! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
 //! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
 
+mod device_attr;
 mod error;
 mod eventfd;
 pub mod fake;
@@ -21,6 +22,7 @@ mod vector;
 mod vector_tests;
 mod vm;
 
+pub use device_attr::set_device_attr;
 pub use error::KvmError;
 pub use ioeventfd::{IoAddress, Ioeventfd, IoeventfdSpec, Match};
 pub use irqfd::Irqfd;

@@ -1,14 +1,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use kvm_bindings::{
-    KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, KVMIO, kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_VFIO,
-};
-use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::ioctl_iow_nr;
+use kvm_bindings::{KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, kvm_device_type_KVM_DEV_TYPE_VFIO};
 
-use crate::kvm::Vm;
-
-ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
+use crate::kvm::{Vm, set_device_attr};
 
 /// KVM's VFIO device (Documentation/virt/kvm/devices/vfio.rst): tells KVM which groups or devices the guest has, so that
 /// it knows whether their DMA is cache coherent, and lets drivers find the VM.
@@ -25,16 +19,10 @@ impl KvmVfio {
     /// this value is dropped.
     pub fn add(&mut self, file: BorrowedFd<'_>) {
         let fd = file.as_raw_fd();
-        let attr = kvm_device_attr {
-            flags: 0,
-            group: KVM_DEV_VFIO_GROUP,
-            attr: KVM_DEV_VFIO_GROUP_ADD.into(),
-            addr: (&raw const fd) as u64,
-        };
-        // SAFETY: the attribute's data is a descriptor, alive over the call, which only reads.
-        let ret = unsafe { ioctl_with_ref(&self.0, KVM_SET_DEVICE_ATTR(), &attr) };
-        if ret < 0 {
-            let error = std::io::Error::last_os_error();
+        // SAFETY: the attribute's data is a descriptor, a signed 32-bit number.
+        let told =
+            unsafe { set_device_attr(&self.0, KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD.into(), &fd) };
+        if let Err(error) = told {
             eprintln!("doorbell: KVM did not take note of a VFIO device: {error}");
         }
     }
