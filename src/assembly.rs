@@ -8,7 +8,7 @@ use crate::cli::disk::{DiskConfig, IoThreadChoice};
 use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
 use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
-use crate::vfio::{Dma, Ground, Guest, Host, VfioError, VfioPci, VfioSpec};
+use crate::vfio::{Dma, VmResources, Guest, Host, VfioError, VfioPci, VfioSpec};
 use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
 
 /// What to put together.
@@ -181,7 +181,7 @@ impl Assembly {
         let (dma, slots) = (dma.clone(), slots.clone());
         let fd = Arc::new(dma.open(spec.bdf)?);
         let (_, line) = self.machine.next_slot()?;
-        let ground = Ground { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
+        let ground = VmResources { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
         let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma))?;
         let exit = self.machine.exit_latch();
         device.on_request(move || {

@@ -8,7 +8,7 @@
 //! | [`kvm`] | the ioctls as values: ioeventfd, irqfd, GSI routes, MSI, and the interrupt vector made of them |
 //! | [`pci`] | config space, capabilities, BARs, MSI-X table and PBA |
 //! | [`backend`] | what moves bytes for a request: io_uring, sync, mem, null |
-//! | [`dataplane`] | I/O threads: rings, batching, and the one function that rings back |
+//! | [`dataplane`] | I/O threads: rings, batching, and the one function that interrupts the guest |
 //! | [`virtio`] | the virtio-pci transport and the block device |
 //! | [`vfio`] | a device of the host given to the guest: container or iommufd, BARs, MSI-X / MSI / INTx |
 //! | [`machine`] | a PC small enough to read: memory, vCPUs, boot, ACPI, serial, buses |

@@ -10,7 +10,7 @@ use doorbell::assembly::ThreadConfig;
 use doorbell::bench::probe::{Session, SessionConfig};
 use doorbell::bench::probe_abi::{Plan, kind, op, vector};
 use doorbell::cli::disk::DiskConfig;
-use doorbell::dataplane::{Sent, Stamps};
+use doorbell::dataplane::{Sent, RequestTimestamps};
 use doorbell::observe::control::{Client, ControlServer, InForce, Request};
 use doorbell::observe::kernel::{EVIDENCE, KernelEvidence};
 use doorbell::observe::trace::{Recording, Summary, Tracer, timeline};
@@ -153,9 +153,9 @@ fn paths_switched_under_load_lose_and_double_nothing_while_two_others_look() {
     assert_eq!(doorbell.kicks_missed, 0);
 }
 
-fn in_order(s: &Stamps) -> bool {
+fn in_order(s: &RequestTimestamps) -> bool {
     let ends = [s.seen, s.taken, s.parsed, s.submitted, s.completed, s.ending, s.published];
-    ends.is_sorted() && s.seen > 0 && (s.rung == 0 || s.rung >= s.published)
+    ends.is_sorted() && s.seen > 0 && (s.signalled == 0 || s.signalled >= s.published)
 }
 
 /// What the Chrome trace event format asks of each kind of event.

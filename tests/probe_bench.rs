@@ -81,7 +81,7 @@ fn every_pair_has_a_row_and_counts_what_its_path_says() {
 
     // Where the guest's counter is ours, every disk's round trip is taken apart, as the floor's is.
     let blocking = |row: &&&Row| row.job == "floor" && row.wait.as_deref() == Some("blocking");
-    let halves = |row: &Row| (row.kick_p50_ns.is_some(), row.ring_back_p50_ns.is_some());
+    let halves = |row: &Row| (row.kick_p50_ns.is_some(), row.interrupt_p50_ns.is_some());
     let agree = rows.iter().find(blocking).is_some_and(|floor| halves(floor) == (true, true));
     for row in rows.iter().filter(|row| row.job != "floor") {
         let apart = agree && row.depth == Some(1);
@@ -136,7 +136,7 @@ fn assert_counts(row: &Row, by_exit: bool, complete: &str) {
     if row.depth == Some(1) {
         // A kick fewer where the I/O thread saw the next request before it slept; never an interrupt fewer.
         assert_eq!(interrupts, requests, "{what}");
-        // One to wait, one to ring back; a wait that finds nothing is rare.
+        // One to wait, one to interrupt; a wait that finds nothing is rare.
         assert!(count(row.iothread_syscalls) * 100 <= requests * 205, "{what}");
     }
 }

@@ -155,7 +155,7 @@ impl RowDiff {
     }
 
     /// Whether the rounds of the one lie above all rounds of the other; `None`: not known.
-    pub fn told_apart(&self) -> Option<bool> {
+    pub fn distinguishable(&self) -> Option<bool> {
         let (low, high) = (self.iops_ratio_low?, self.iops_ratio_high?);
         Some(low > 1.0 || high < 1.0)
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::dataplane::CompletePath;
 use crate::virtio::NotifyPath;
 
-/// One way of ringing there and back; each has a disk of its own.
+/// A notify path and a complete path; each pair has a disk of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
     /// Guest to host.

@@ -9,7 +9,7 @@ use super::HostFacts;
 use crate::observe::{InterruptLine, Interrupts};
 
 /// The format that this version writes and reads.
-pub const SCHEMA: &str = "doorbell-bench/1";
+pub const SCHEMA: &str = "doorbell-bench/2";
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,8 +123,8 @@ pub struct Row {
     /// Median from the kick to the I/O thread: from before the guest's store (a disk's: from before it publishes the
     /// request) until the thread saw it. `None`: several requests at a time, or the guest's counter is not the host's.
     pub kick_p50_ns: Option<u64>,
-    /// Median from the ring-back to the guest: from before it until the guest saw its handler's mark.
-    pub ring_back_p50_ns: Option<u64>,
+    /// Median from the interrupt to the guest: from before it until the guest saw its handler's mark.
+    pub interrupt_p50_ns: Option<u64>,
 
     /// Requests that the device completed while the row was measured. The counts below are of the same time. Those of a
     /// passed-through device are fio's.
@@ -149,7 +149,7 @@ pub struct Row {
     pub exits: Option<u64>,
     /// Exits that came to the VMM (KVM_RUN returned).
     pub exits_to_user: Option<u64>,
-    /// System calls of the I/O thread: waits, ring-backs, the backend's own.
+    /// System calls of the I/O thread: waits, interrupts, the backend's own.
     pub iothread_syscalls: Option<u64>,
 
     /// Median over the rounds of this row's IOPS to that of the first row of its job, in the same round.

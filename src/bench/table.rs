@@ -34,7 +34,7 @@ pub(super) const TIMES: &[Column] = &[
     column("p99 us", |r| micros(r.p99_ns.map(|ns| ns as f64))),
     column("p99.9 us", |r| micros(r.p999_ns.map(|ns| ns as f64))),
     optional("kick us", |r| micros(r.kick_p50_ns.map(|ns| ns as f64))),
-    optional("ring-back us", |r| micros(r.ring_back_p50_ns.map(|ns| ns as f64))),
+    optional("interrupt us", |r| micros(r.interrupt_p50_ns.map(|ns| ns as f64))),
     optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}"))),
 ];
 

@@ -60,7 +60,7 @@ pub struct DiskConfig {
     pub iothread: IoThreadChoice,
     /// How the guest's kicks come in (fast-mmio).
     pub notify: NotifyPath,
-    /// How completions are rung back (auto).
+    /// How completions interrupt the guest (auto).
     pub complete: CompletePath,
     /// Whether VIRTIO_F_EVENT_IDX is offered (on).
     pub event_idx: bool,

@@ -105,7 +105,7 @@ fn vectors(all: &[VectorView]) -> String {
     });
     let headings = [
         "of",
-        "rung by",
+        "sent by",
         "complete",
         "masked",
         "pending",

@@ -47,7 +47,7 @@ struct DiskStats {
     /// Feature bits that the driver took.
     features: u64,
     /// What the host refused and the device did without.
-    trouble: Option<String>,
+    last_error: Option<String>,
     queues: Vec<QueueStats>,
     config_interrupts: Option<Sent>,
 }
@@ -73,7 +73,7 @@ impl DiskStats {
             notify: view.notify.to_string(),
             complete: disk.lines().path().to_string(),
             features: view.features,
-            trouble: view.trouble,
+            last_error: view.last_error,
             queues: of_queues.map(|((view, queue), int)| QueueStats::of(view, queue, int.counts())).collect(),
             // The configuration's is the last.
             config_interrupts: interrupts.last().map(|i| i.counts().sent()),

@@ -8,7 +8,7 @@ use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::poll::PollWindow;
 use super::ring::RingError;
 use super::setup::QueueSetup;
-use super::waiter::{Event, Patience, Tagged, Waiter};
+use super::waiter::{Event, WaitMode, Tagged, Waiter};
 use super::worker::Worker;
 
 /// What a source's callback wants of its loop.
@@ -46,7 +46,7 @@ enum Watched {
 /// One thread's loop: queues, and for the main loop other file descriptors too.
 ///
 /// A turn: sleep (or poll, or neither if there is work), start everything that is available on the queues that woke
-/// it, take the completions, then end each queue's batch: one publication, one decision, at most one ring-back.
+/// it, take the completions, then end each queue's batch: one publication, one decision, at most one interrupt.
 pub struct EventLoop {
     waiter: Waiter,
     seats: Vec<Option<Seat>>,
@@ -113,7 +113,7 @@ impl EventLoop {
             seat.worker.finish(&mut |_| false);
         }
         if self.waiter.has_unsubmitted() {
-            self.waiter.wait(Patience::Look, &mut self.events)?;
+            self.waiter.wait(WaitMode::Look, &mut self.events)?;
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ impl EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        self.gather()?;
+        self.collect_events()?;
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             match event {
@@ -140,14 +140,14 @@ impl EventLoop {
         }
         self.events = events;
         if !self.control.is_empty() {
-            self.obey();
+            self.handle_control();
         }
         self.work();
         Ok(())
     }
 
     /// Collects events: without a sleep if there is work, after a busy-poll if that is wanted, else by sleeping.
-    fn gather(&mut self) -> io::Result<()> {
+    fn collect_events(&mut self) -> io::Result<()> {
         let busy = self.has_ready() || self.poll_rings() || !self.arm();
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
@@ -156,11 +156,11 @@ impl EventLoop {
         if busy && !look {
             return Ok(());
         }
-        let patience = if busy { Patience::Look } else { Patience::Sleep };
+        let mode = if busy { WaitMode::Look } else { WaitMode::Sleep };
         let counters = self.handle.counters();
         counters.waits.store(counters.waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let slept = self.poll.sleeping();
-        self.waiter.wait(patience, &mut self.events)?;
+        self.waiter.wait(mode, &mut self.events)?;
         if !busy {
             self.poll.woken(slept);
         }
@@ -235,7 +235,7 @@ impl EventLoop {
         }
     }
 
-    fn obey(&mut self) {
+    fn handle_control(&mut self) {
         while let Ok(message) = self.control.try_recv() {
             match message {
                 Control::Stop => self.stopping = true,

@@ -126,7 +126,7 @@ pub struct Attachment {
 
 impl Attachment {
     /// Takes the queue back: no request is started any more, those in flight complete, and the calling thread
-    /// publishes them and rings the guest for them. When it returns nothing touches the rings. Answers the backend;
+    /// publishes them and interrupts the guest for them. When it returns nothing touches the rings. Answers the backend;
     /// `None` if the loop has ended (it drained its queues then).
     ///
     /// Must not be called on the loop's own thread.

@@ -1,4 +1,4 @@
-//! I/O threads, rings, and the one function that rings back.
+//! I/O threads, rings, and the one function that interrupts the guest.
 //!
 //! What lives here: the device's side of a virtqueue ([`Ring`]), the loop that drains it in batches, and
 //! [`Interrupt::deliver`], the only place that chooses between irqfd and KVM_SIGNAL_MSI. What may not: PCI, BARs,
@@ -11,13 +11,13 @@ mod event_loop;
 mod handle;
 mod interrupt;
 mod io_thread;
-mod order;
+mod fences;
 mod poll;
 mod request;
 mod ring;
 mod setup;
-mod stamper;
-mod stamps;
+mod tracer;
+mod timestamps;
 #[cfg(test)]
 mod testing;
 mod waiter;
@@ -26,13 +26,13 @@ mod worker;
 pub use event_loop::{EventLoop, Flow};
 pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandle};
 pub use interrupt::{
-    CompletePath, Interrupt, InterruptCounts, InterruptLines, NO_VECTOR, Sent, in_io_thread,
+    CompletePath, Interrupt, InterruptCounts, DeviceInterrupts, NO_VECTOR, Sent, in_io_thread,
 };
 pub use io_thread::IoThread;
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
-pub use stamper::{NoStamps, Stamper, Stamping, monotonic_ns};
-pub use stamps::{Asked, QueueTrace, Recorded, Stamps};
+pub use tracer::{NoTracer, RequestTracer, Tracer, monotonic_ns};
+pub use timestamps::{RequestKind, QueueTrace, Recorded, RequestTimestamps};
 pub use worker::Worker;
 
 /// Keeps the calling thread on `cpu`. A CPU that does not exist or is not ours leaves it where it is, with a line.

@@ -62,11 +62,11 @@ pub struct QueueCounters {
     pub batches: AtomicU64,
     /// Batches for which the driver wanted no interrupt.
     pub suppressed: AtomicU64,
-    /// System calls made for this queue: ring-backs, and those of its backend.
+    /// System calls made for this queue: interrupts, and those of its backend.
     pub system_calls: AtomicU64,
     /// Where it stands, stored once per batch: see [`QueueCounters::position`].
     pub(super) position: AtomicU64,
-    /// Stamps of its requests, while someone wants them.
+    /// RequestTimestamps of its requests, while someone wants them.
     pub trace: QueueTrace,
 }
 

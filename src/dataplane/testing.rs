@@ -25,7 +25,7 @@ const UNTOUCHED: u8 = 0xee;
 
 pub struct Driver {
     pub memory: Arc<GuestMemoryMmap>,
-    pub lines: Arc<InterruptLines>,
+    pub lines: Arc<DeviceInterrupts>,
     pub interrupt: Interrupt,
     pub kick: Arc<EventFd>,
     pub broken: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ impl Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
         let vector = Arc::new(Vector::new(vm, routes, path != CompletePath::SignalMsi).unwrap());
-        let lines = InterruptLines::new(vec![vector], None, path);
+        let lines = DeviceInterrupts::new(vec![vector], None, path);
         lines.configure(true, false);
         let interrupt = lines.queue_interrupt();
         interrupt.set_vector(0);

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
 use super::setup::{QueueCounters, QueueSetup};
-use super::stamper::{Stamper, Stamping};
+use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
 ///
 /// Lives on the thread that owns the queue; it moves once more, when it is detached, to the thread that asked for
 /// that, which publishes what the drain completed.
-pub struct Worker<S = Stamper> {
+pub struct Worker<S = RequestTracer> {
     setup: QueueSetup,
     ring: Ring,
     chain: Chain,
@@ -20,7 +20,7 @@ pub struct Worker<S = Stamper> {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
-    stamper: S,
+    tracer: S,
 }
 
 /// What must be remembered of a request until it completes.
@@ -41,7 +41,7 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-impl<S: Stamping> Worker<S> {
+impl<S: Tracer> Worker<S> {
     /// A worker for a fresh queue.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl<S: Stamping> Worker<S> {
             free: (0..slots).rev().collect(),
             broken: false,
             backend_calls: 0,
-            stamper: S::default(),
+            tracer: S::default(),
             setup,
         })
     }
@@ -82,7 +82,7 @@ impl<S: Stamping> Worker<S> {
 
     /// A kick woke the thread: none more are wanted until [`Worker::arm`].
     pub fn woken(&mut self) {
-        self.stamper.woken();
+        self.tracer.woken();
         add(&self.counters().wakeups, 1);
         if !self.ring.has_avail() {
             add(&self.counters().spurious, 1);
@@ -102,7 +102,7 @@ impl<S: Stamping> Worker<S> {
 
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
-        self.stamper.taking(&self.setup.counters.trace, self.in_flight.len());
+        self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
         let more = self.take(submitter);
         self.show_position();
         more
@@ -133,11 +133,11 @@ impl<S: Stamping> Worker<S> {
     fn start(&mut self, submitter: &mut dyn Submitter) -> Result<(), RingError> {
         let head = self.chain.head;
         let parsed = parse(&mut self.chain, &self.setup.block)?;
-        self.stamper.parsed();
+        self.tracer.parsed();
         let request = match parsed.todo {
             Todo::Answer(status) => {
-                self.stamper.answered();
-                self.give_back(head, parsed.status, status, parsed.written);
+                self.tracer.answered();
+                self.push_used(head, parsed.status, status, parsed.written);
                 return Ok(());
             }
             Todo::Backend(request) => request,
@@ -146,12 +146,12 @@ impl<S: Stamping> Worker<S> {
         let (op, len) = (request.op, request.len);
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
-        self.stamper.submitting(slot, op, len);
+        self.tracer.submitting(slot, op, len);
         let outcome = self.setup.backend.start(u64::from(slot), request, submitter);
         if matches!(outcome, Outcome::Pending) {
-            self.stamper.queued(slot);
+            self.tracer.queued(slot);
         }
-        self.settle(slot, outcome);
+        self.record(slot, outcome);
         Ok(())
     }
 
@@ -161,14 +161,14 @@ impl<S: Stamping> Worker<S> {
         // Only tokens that we handed out come back.
         if self.in_flight.get(slot as usize).is_some_and(Option::is_some) {
             let outcome = self.setup.backend.complete(token, result, submitter);
-            self.settle(slot, outcome);
+            self.record(slot, outcome);
         }
     }
 
-    fn settle(&mut self, slot: u32, outcome: Outcome) {
+    fn record(&mut self, slot: u32, outcome: Outcome) {
         let Outcome::Done(result) = outcome else { return };
         let Some(done) = self.in_flight[slot as usize].take() else { return };
-        self.stamper.completed(slot);
+        self.tracer.completed(slot);
         self.free.push(slot);
         let status = match result {
             Ok(()) => Status::Ok,
@@ -185,10 +185,10 @@ impl<S: Stamping> Worker<S> {
                 Op::Flush | Op::Discard | Op::WriteZeroes { .. } => {}
             }
         }
-        self.give_back(done.head, done.status, status, done.written);
+        self.push_used(done.head, done.status, status, done.written);
     }
 
-    fn give_back(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
+    fn push_used(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
         // SAFETY: `at` is a byte of a device-writable buffer in guest memory (`parse`).
         unsafe { at.write_volatile(status as u8) };
         add(&self.counters().requests, 1);
@@ -199,19 +199,19 @@ impl<S: Stamping> Worker<S> {
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and rings back once, if the driver wants that. Runs on the thread
+    /// Ends a batch: publishes its completions and sends at most one interrupt, if the driver wants it. Runs on the thread
     /// whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
         }
         add(&self.counters().batches, 1);
-        self.stamper.ending();
+        self.tracer.ending();
         let wanted = self.ring.publish();
-        self.stamper.published();
+        self.tracer.published();
         if wanted {
             let queued = self.setup.interrupt.deliver_by(later);
-            self.stamper.rung(queued);
+            self.tracer.signalled(queued);
             add(&self.counters().system_calls, u64::from(!queued));
         } else {
             add(&self.counters().suppressed, 1);
@@ -219,7 +219,7 @@ impl<S: Stamping> Worker<S> {
         let calls = self.setup.backend.system_calls();
         add(&self.counters().system_calls, calls - self.backend_calls);
         self.backend_calls = calls;
-        self.stamper.flush(&self.setup.counters.trace);
+        self.tracer.flush(&self.setup.counters.trace);
         self.show_position();
     }
 

@@ -47,7 +47,7 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
         return Ok(Bound { before: device.driver, changed: true });
     }
     // Back to how it was.
-    let _ = give_back(host, bdf, Some(device.driver.as_deref()));
+    let _ = rebind_driver(host, bdf, Some(device.driver.as_deref()));
     forget(host, bdf);
     let left = match host.driver(bdf) {
         Some(driver) => format!("it is with {driver} again"),
@@ -72,7 +72,7 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     }
     let before = noted(host, bdf);
     host.write(&host.device_dir(bdf).join("driver/unbind"), &bdf.to_string())?;
-    let source = io_of(give_back(host, bdf, before.as_ref().map(Option::as_deref)).err());
+    let source = io_of(rebind_driver(host, bdf, before.as_ref().map(Option::as_deref)).err());
     forget(host, bdf);
     let driver = host.driver(bdf);
     match before.flatten() {
@@ -86,7 +86,7 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
 
 /// Clears the override and gives the device to the driver that it had (`Some(None)`: to none); without a note, to the
 /// kernel's choice. By name only if the choice is none: the kernel usually finds the same one.
-fn give_back(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<(), VfioError> {
+fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<(), VfioError> {
     host.write(&host.device_dir(bdf).join("driver_override"), "\n")?;
     if before == Some(None) {
         return Ok(());

@@ -28,7 +28,7 @@ pub struct Places {
 /// A passed-through device's config space as its guest sees it: each byte is the device's, ours, or hidden, by the table in
 /// [`rules`].
 #[derive(Clone)]
-pub struct PassedConfig {
+pub struct PassthroughConfig {
     /// Emulated bytes.
     pub own: ConfigSpace,
     rules: Box<[Rule; CONFIG_LEN]>,
@@ -68,14 +68,14 @@ impl Snapshot {
     }
 }
 
-impl PassedConfig {
+impl PassthroughConfig {
     /// Applies the table to the device behind `fd`. `intx`: whether the guest gets a level line.
-    pub fn new(fd: &dyn DeviceFd, intx: bool) -> PassedConfig {
+    pub fn new(fd: &dyn DeviceFd, intx: bool) -> PassthroughConfig {
         let device = Snapshot::read(fd);
         let mut own = ConfigSpace::new(Identity { interrupt_pin: intx.into(), ..Identity::default() });
         own.set(0x0e, &[device.byte(0x0e) & 0x7f]);
         let mut this =
-            PassedConfig { own, rules: Box::new([Rule::Hidden; CONFIG_LEN]), places: Places::default() };
+            PassthroughConfig { own, rules: Box::new([Rule::Hidden; CONFIG_LEN]), places: Places::default() };
         for &(at, len, rule, _) in rules::HEADER {
             this.rules[at..at + len].fill(rule);
         }

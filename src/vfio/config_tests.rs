@@ -1,7 +1,7 @@
 use super::super::fake::{FakeFd, nvme};
 use super::*;
 
-fn read32(config: &PassedConfig, fd: &FakeFd, at: u16) -> u32 {
+fn read32(config: &PassthroughConfig, fd: &FakeFd, at: u16) -> u32 {
     let mut data = [0; 4];
     config.read(fd, at, &mut data);
     u32::from_le_bytes(data)
@@ -10,7 +10,7 @@ fn read32(config: &PassedConfig, fd: &FakeFd, at: u16) -> u32 {
 #[test]
 fn the_guest_sees_the_identity_and_only_capabilities_that_it_may_drive() {
     let fd = nvme(65, true);
-    let config = PassedConfig::new(&*fd, true);
+    let config = PassthroughConfig::new(&*fd, true);
     assert_eq!(read32(&config, &fd, 0), 0x0010_1b36);
     let mut header = [0];
     config.read(&*fd, 0x0e, &mut header);
@@ -35,7 +35,7 @@ fn the_guest_sees_the_identity_and_only_capabilities_that_it_may_drive() {
 #[test]
 fn bus_mastering_reaches_the_device_and_decoding_stays_on() {
     let fd = nvme(4, true);
-    let mut config = PassedConfig::new(&*fd, true);
+    let mut config = PassthroughConfig::new(&*fd, true);
     config.write(&*fd, 4, &0x0406u16.to_le_bytes());
     config.push_command(&*fd);
     assert_eq!(fd.config(4), 0b111);
@@ -49,7 +49,7 @@ fn bus_mastering_reaches_the_device_and_decoding_stays_on() {
 #[test]
 fn writes_reach_the_device_only_where_the_table_says() {
     let fd = nvme(4, true);
-    let mut config = PassedConfig::new(&*fd, true);
+    let mut config = PassthroughConfig::new(&*fd, true);
     for at in (0..0x1000u16).step_by(4) {
         config.write(&*fd, at, &[0xff; 4]);
     }
@@ -60,7 +60,7 @@ fn writes_reach_the_device_only_where_the_table_says() {
 
 #[test]
 fn both_kinds_of_function_level_reset_are_seen() {
-    let config = PassedConfig::new(&*nvme(4, true), true);
+    let config = PassthroughConfig::new(&*nvme(4, true), true);
     assert!(config.starts_reset(0x68, &[0, 0x80]));
     assert!(config.starts_reset(0x69, &[0x80]));
     assert!(!config.starts_reset(0x68, &[0x80, 0]));
@@ -68,7 +68,7 @@ fn both_kinds_of_function_level_reset_are_seen() {
         .with_config(0x06, &[0x10])
         .with_config(0x34, &[0x70])
         .with_config(0x70, &[0x13, 0, 6, 3]);
-    let config = PassedConfig::new(&fd, false);
+    let config = PassthroughConfig::new(&fd, false);
     assert!(config.starts_reset(0x74, &[1]));
     assert!(!config.starts_reset(0x74, &[2]));
 }
@@ -83,7 +83,7 @@ fn extended_capabilities_are_a_chain_past_the_hidden_ones() {
         .with_config(0x180, &word(3, 0x1a0))
         .with_config(0x184, &[1, 2, 3, 4, 5, 6, 7, 8])
         .with_config(0x1a0, &word(0xf, 0x100));
-    let config = PassedConfig::new(&fd, false);
+    let config = PassthroughConfig::new(&fd, false);
     assert_eq!(read32(&config, &fd, 0x100), 0x180 << 20, "a null capability that leads on");
     assert_eq!(read32(&config, &fd, 0x180), 0x0001_0003);
     assert_eq!(read32(&config, &fd, 0x184), 0x0403_0201);
@@ -96,7 +96,7 @@ fn a_device_without_extended_space_or_with_a_capability_out_of_bounds_is_shown_a
         .with_config(0x06, &[0x10])
         .with_config(0x34, &[0xfc])
         .with_config(0xfc, &[0x10, 0xfc, 2, 0]);
-    let config = PassedConfig::new(&fd, false);
+    let config = PassthroughConfig::new(&fd, false);
     assert_eq!(read32(&config, &fd, 0x34), 0);
     assert_eq!(read32(&config, &fd, 0x100), 0);
     let mut beyond = [1; 4];

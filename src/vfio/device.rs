@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::bars::{self, MappedBars, Trapped};
-use super::config::PassedConfig;
+use super::config::PassthroughConfig;
 use super::device_fd::{DeviceFd, IrqIndex};
 use super::interrupts::{Interrupts, VectorReport, Wanted};
 use super::msi::Msi;
@@ -17,7 +17,7 @@ use crate::pci::{Bars, Msix, PciDevice, VectorSink, Window};
 
 /// What a passed-through device stands on.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct VmResources {
     /// The VM.
     pub vm: Arc<dyn Vm>,
     /// Its GSI routes.
@@ -47,7 +47,7 @@ pub struct VfioPci {
 }
 
 struct State {
-    config: PassedConfig,
+    config: PassthroughConfig,
     bars: Bars,
     msix: Option<Msix>,
     msi: Option<Msi>,
@@ -80,20 +80,20 @@ impl VfioPci {
         bdf: Bdf,
         fd: Arc<dyn DeviceFd>,
         path: IrqPath,
-        ground: Ground,
+        resources: VmResources,
         dma: Option<Arc<Dma>>,
     ) -> Result<Arc<VfioPci>, VfioError> {
         let mut watcher = Watcher::new().map_err(|e| host_lacks(bdf, e))?;
         let name = bdf.to_string();
         watcher.start(&format!("vfio {}", &name[name.len() - 7..])).map_err(|e| host_lacks(bdf, e))?;
-        VfioPci::with_watcher(bdf, fd, path, ground, dma, watcher)
+        VfioPci::with_watcher(bdf, fd, path, resources, dma, watcher)
     }
 
     pub(super) fn with_watcher(
         bdf: Bdf,
         fd: Arc<dyn DeviceFd>,
         path: IrqPath,
-        ground: Ground,
+        resources: VmResources,
         dma: Option<Arc<Dma>>,
         watcher: Watcher,
     ) -> Result<Arc<VfioPci>, VfioError> {
@@ -102,11 +102,11 @@ impl VfioPci {
         {
             eprintln!("doorbell: {bdf} cannot be reset ({error}); the guest gets it as it is");
         }
-        let mut config = PassedConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
+        let mut config = PassthroughConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
         let laid = bars::lay_out(&*fd, &mut config.own);
         let msix = config.places.msix.filter(|_| fd.irq_info(IrqIndex::Msix).count > 0);
         let trapped = msix.map(|(_, vectors, table, pba)| Trapped { table, pba, vectors });
-        let mapped = MappedBars::new(&*fd, trapped, ground.slots).map_err(|(bar, error)| VfioError::Device {
+        let mapped = MappedBars::new(&*fd, trapped, resources.slots).map_err(|(bar, error)| VfioError::Device {
             bdf,
             what: format!("has a BAR {bar} that cannot be mapped ({error}): another program may have it mapped; see dmesg"),
         })?;
@@ -114,8 +114,8 @@ impl VfioPci {
         let msi =
             config.places.msi.filter(|_| msi_count > 0).map(|(at, control)| Msi::new(at, control, msi_count));
         config.push_command(&*fd);
-        let kvm = (ground.vm, ground.routes);
-        let interrupts = Interrupts::new(bdf, fd.clone(), kvm, path, ground.intx, watcher);
+        let kvm = (resources.vm, resources.routes);
+        let interrupts = Interrupts::new(bdf, fd.clone(), kvm, path, resources.intx, watcher);
         let msix = msix.map(|(_, vectors, ..)| Msix::new(vectors));
         let state = State { config, bars: laid, msix, msi, msi_states: Vec::new() };
         let this = VfioPci {

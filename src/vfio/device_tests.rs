@@ -12,14 +12,14 @@ struct Bench {
 }
 
 fn device_of(fd: Arc<FakeFd>, vm: &Arc<FakeVm>) -> Result<Arc<VfioPci>, VfioError> {
-    let ground = Ground {
+    let resources = VmResources {
         vm: vm.clone(),
         routes: Arc::new(Routes::new(vm.clone(), 4096)),
         slots: MemorySlots::new(vm.clone()),
         intx: 17,
     };
     let bdf = "00:03.0".parse().unwrap();
-    VfioPci::with_watcher(bdf, fd, IrqPath::Kernel, ground, None, Watcher::new().unwrap())
+    VfioPci::with_watcher(bdf, fd, IrqPath::Kernel, resources, None, Watcher::new().unwrap())
 }
 
 fn bench_of(fd: Arc<FakeFd>) -> Bench {

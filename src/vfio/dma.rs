@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
-use super::host::{Group, hinders};
+use super::host::{Group, blocks_binding};
 use super::kvm_device::KvmVfio;
 use super::{Bdf, Host, VfioError, VfioFd, sys};
 use crate::kvm::Vm;
@@ -238,7 +238,7 @@ fn open_error(bdf: Bdf, path: &Path, error: io::Error) -> VfioError {
 }
 
 fn hindering(group: &Group) -> Vec<String> {
-    let others = group.others.iter().filter(|(_, driver)| hinders(driver.as_deref()));
+    let others = group.others.iter().filter(|(_, driver)| blocks_binding(driver.as_deref()));
     others
         .map(|(bdf, driver)| format!("{bdf} is with {}", driver.as_deref().unwrap_or("no driver")))
         .collect()

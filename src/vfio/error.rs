@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Bdf, NotABdf};
+use super::{Bdf, InvalidBdf};
 use crate::kvm::KvmError;
 
 /// What can go wrong with a passed-through device: one sentence each, with the fix.
@@ -9,7 +9,7 @@ use crate::kvm::KvmError;
 pub enum VfioError {
     /// Wrong use.
     #[error(transparent)]
-    NotABdf(#[from] NotABdf),
+    InvalidBdf(#[from] InvalidBdf),
     /// No such function.
     #[error("no PCI device {0}: `doorbell vfio list` shows what there is")]
     NoDevice(Bdf),

@@ -167,7 +167,7 @@ fn msix_vectors(config: &[u8]) -> Option<u16> {
 
 /// Whether a device with this driver keeps the others of its IOMMU group from a guest: its driver might do DMA. PCI ports
 /// do none (`vfio_dev_viable` in drivers/vfio, `driver_managed_dma` on newer kernels).
-pub fn hinders(driver: Option<&str>) -> bool {
+pub fn blocks_binding(driver: Option<&str>) -> bool {
     !matches!(driver, None | Some(VFIO_PCI | "pcieport" | "pci-stub" | "shpchp"))
 }
 

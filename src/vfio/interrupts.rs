@@ -119,7 +119,7 @@ pub struct Interrupts {
     armed: Mutex<Armed>,
     ledger: Mutex<Ledger>,
     watcher: Watcher,
-    complained: AtomicBool,
+    warned: AtomicBool,
 }
 
 impl Interrupts {
@@ -132,9 +132,9 @@ impl Interrupts {
         intx: Gsi,
         watcher: Watcher,
     ) -> Interrupts {
-        let (armed, complained) = (Mutex::new(Armed::Nothing), AtomicBool::new(false));
+        let (armed, warned) = (Mutex::new(Armed::Nothing), AtomicBool::new(false));
         let ledger = Mutex::new(Ledger::new(bdf));
-        Interrupts { bdf, fd, vm, routes, path, intx, armed, ledger, watcher, complained }
+        Interrupts { bdf, fd, vm, routes, path, intx, armed, ledger, watcher, warned }
     }
 
     fn lock(&self) -> MutexGuard<'_, Armed> {
@@ -158,7 +158,7 @@ impl Interrupts {
                     let intx = Intx::arm(&*self.fd, self.vm.clone(), self.intx, self.path, &self.watcher);
                     match intx {
                         Ok(intx) => *armed = Armed::Intx(intx),
-                        Err(error) => self.complain(&format!("INTx cannot be had: {error}")),
+                        Err(error) => self.warn(&format!("INTx cannot be had: {error}")),
                     }
                 }
                 Wanted::Msi(count) => *armed = Armed::Vectors(Lines::new(IrqIndex::Msi, count)),
@@ -236,7 +236,7 @@ impl Interrupts {
         self.ledger().disarming(report);
         // The source first; then irqfds and GSIs go with the value.
         if let Err(error) = self.fd.disable(index) {
-            self.complain(&format!("{} cannot be switched off: {error}", index.name()));
+            self.warn(&format!("{} cannot be switched off: {error}", index.name()));
         }
         *armed = Armed::Nothing;
     }
@@ -248,7 +248,7 @@ impl Interrupts {
             {
                 match self.line() {
                     Ok(line) => *place = Some(line),
-                    Err(error) => self.complain(&error.to_string()),
+                    Err(error) => self.warn(&error.to_string()),
                 }
             }
         }
@@ -263,7 +263,7 @@ impl Interrupts {
         }
         // Irqfds off, routes, irqfds on. A vector that gets no irqfd goes through the VMM.
         if let Err(error) = Vector::apply(&batch) {
-            self.complain(&error.to_string());
+            self.warn(&error.to_string());
         }
         let mut dirty = Vec::new();
         for &(n, state) in changes {
@@ -303,7 +303,7 @@ impl Interrupts {
         let set = self.fd.set_eventfds(lines.index, start as u32, &fds);
         if let Err(error) = &set {
             let name = lines.index.name();
-            self.complain(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"));
+            self.warn(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"));
         }
         set.is_ok()
     }
@@ -326,8 +326,8 @@ impl Interrupts {
     }
 
     /// Says what went wrong, once: a guest could make it happen again and again.
-    fn complain(&self, what: &str) {
-        if !self.complained.swap(true, Ordering::Relaxed) {
+    fn warn(&self, what: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
             eprintln!("doorbell: {}: {what}; interrupts of this device may be missing", self.bdf);
         }
     }

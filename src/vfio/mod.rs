@@ -32,13 +32,13 @@ mod sys;
 mod testing;
 mod watcher;
 
-pub use bdf::{Bdf, NotABdf};
+pub use bdf::{Bdf, InvalidBdf};
 pub use bind::{Bound, bind, unbind};
-pub use device::{Ground, VfioPci};
+pub use device::{VmResources, VfioPci};
 pub use device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};
 pub use dma::{Dma, Guest};
 pub use error::VfioError;
-pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};
+pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, blocks_binding};
 pub use inspect::{Inspection, inspect};
 pub use interrupts::{Signals, VectorReport};
 pub use irq_test::{IrqTest, irq_test};

@@ -36,7 +36,7 @@ impl FromStr for VfioSpec {
 
     fn from_str(text: &str) -> Result<VfioSpec, String> {
         let mut parts = text.split(',');
-        let bdf = parts.next().unwrap_or_default().parse().map_err(|e: super::NotABdf| e.to_string())?;
+        let bdf = parts.next().unwrap_or_default().parse().map_err(|e: super::InvalidBdf| e.to_string())?;
         let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
         for part in parts {
             spec.irq = match part.split_once('=') {

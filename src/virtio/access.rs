@@ -74,7 +74,7 @@ impl PciDevice for VirtioBlk {
             COMMON => {
                 let image = {
                     let state = self.state();
-                    state.common.image(self.health.status(), self.health.generation())
+                    state.common.image(self.device_status.status(), self.device_status.generation())
                 };
                 load(&image, within, data);
             }

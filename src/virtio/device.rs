@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, Interrupt, InterruptLines, QueueCounters};
+use crate::dataplane::{BlockParams, CompletePath, Interrupt, DeviceInterrupts, QueueCounters};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, Vm};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix, VectorSink};
 
 use super::block::{BlkConfig, config_space, writeback_after};
 use super::common::{Common, Effect};
 use super::doorbells::Doorbells;
-use super::health::Health;
+use super::device_status::DeviceStatus;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
@@ -30,11 +30,11 @@ pub type Backends = Box<dyn Fn(u16) -> io::Result<Box<dyn Backend>> + Send + Syn
 ///
 /// # Locks
 /// 1. `turn`: one vCPU at a time starts and stops queues. Held while it waits for I/O threads and the main loop.
-///    Only [`VirtioBlk::settle`] and `drop` take it; never the main loop or an I/O thread.
+///    Only [`VirtioBlk::reconcile`] and `drop` take it; never the main loop or an I/O thread.
 /// 2. `state`: everything else; held briefly, never while waiting for a thread. The main loop may take it.
 /// 3. Locks of [`crate::kvm`] (vectors, then routes).
 ///
-/// An I/O thread that runs a queue takes only the third kind; it reports through [`Health`], which has none. Kicks by
+/// An I/O thread that runs a queue takes only the third kind; it reports through [`DeviceStatus`], which has none. Kicks by
 /// exit, ISR reads and status bits of the device take no lock at all.
 pub struct VirtioBlk {
     pub(super) config: BlkConfig,
@@ -42,8 +42,8 @@ pub struct VirtioBlk {
     pub(super) loops: Vec<Arc<dyn QueueLoop>>,
     pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
-    pub(super) health: Arc<Health>,
-    pub(super) lines: Arc<InterruptLines>,
+    pub(super) device_status: Arc<DeviceStatus>,
+    pub(super) lines: Arc<DeviceInterrupts>,
     pub(super) kicks: Arc<[Kick]>,
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
@@ -65,7 +65,7 @@ pub(super) struct State {
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
     /// What could not be had from the host and was done without; the last one.
-    pub(super) trouble: Option<String>,
+    pub(super) last_error: Option<String>,
 }
 
 /// A queue's place at a loop.
@@ -112,7 +112,7 @@ impl VirtioBlk {
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = InterruptLines::new(vectors, intx, config.complete);
+        let lines = DeviceInterrupts::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -156,11 +156,11 @@ impl VirtioBlk {
             doorbells: Doorbells::new(vm, kicks.clone(), config.notify),
             slots,
             resetting: false,
-            trouble: None,
+            last_error: None,
         };
         Ok(Arc::new(VirtioBlk {
             block: Arc::new(config.params()),
-            health: Arc::new(Health::new(config_interrupt.clone())),
+            device_status: Arc::new(DeviceStatus::new(config_interrupt.clone())),
             counters: (0..queues).map(|_| Arc::default()).collect(),
             config,
             memory,
@@ -207,13 +207,13 @@ impl VirtioBlk {
             effect
         };
         if effect != Effect::default() {
-            self.settle();
+            self.reconcile();
         }
     }
 
     pub(super) fn set_writeback(&self, on: bool) {
         if self.block.writeback.swap(on, Ordering::AcqRel) != on {
-            self.health.config_changed();
+            self.device_status.config_changed();
         }
     }
 
@@ -225,15 +225,15 @@ impl VirtioBlk {
     /// Remembers something that the host refused; the device does without.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
-            if state.trouble.is_none() {
+            if state.last_error.is_none() {
                 eprintln!("doorbell: {}: {error}", self.config.name);
             }
-            state.trouble = Some(error.to_string());
+            state.last_error = Some(error.to_string());
         }
     }
 }
 
-/// Brings the guest's MSI-X wishes to the vectors.
+/// Applies the guest's MSI-X changes to the vectors.
 pub(super) struct Vectors<'a>(pub(super) &'a VirtioBlk);
 
 impl VectorSink for Vectors<'_> {

@@ -47,7 +47,7 @@ impl Doorbells {
         self.window = Some(window);
         let armed = self.reconcile();
         for (kick, _) in self.kicks.iter().zip(&self.live).filter(|(_, live)| **live) {
-            kick.remind();
+            kick.self_kick();
         }
         armed
     }

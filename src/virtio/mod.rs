@@ -11,8 +11,8 @@
 //! | `common`, `queue` | the common configuration as a register file |
 //! | `block` | features and `virtio_blk_config` |
 //! | `doorbells`, `kick` | ioeventfds, and kicks that came by exit |
-//! | `device`, `settle` | the device: what follows from the registers; starting, stopping, reset; lock order |
-//! | `health` | what an I/O thread may say about the device without a lock |
+//! | `device`, `reconcile` | the device: what follows from the registers; starting, stopping, reset; lock order |
+//! | `device_status` | what an I/O thread may say about the device without a lock |
 //! | `queue_loop` | the seam to whoever runs the queues |
 
 mod access;
@@ -21,7 +21,7 @@ mod common;
 mod device;
 mod doorbells;
 mod error;
-mod health;
+mod device_status;
 mod kick;
 mod layout;
 mod notify_path;
@@ -29,7 +29,7 @@ mod queue;
 mod queue_loop;
 #[cfg(test)]
 pub(crate) mod rig;
-mod settle;
+mod reconcile;
 mod view;
 
 pub use block::BlkConfig;

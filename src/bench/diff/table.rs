@@ -49,7 +49,7 @@ fn rows(rows: &[RowDiff]) -> String {
             micros(row.p50_ns_b),
             three(row.p50_ratio),
             three(row.p99_ratio),
-            if row.told_apart() == Some(false) { "~".into() } else { String::new() },
+            if row.distinguishable() == Some(false) { "~".into() } else { String::new() },
         ];
         table.add_row([Cell::new(sentence(&row.row))].into_iter().chain(cells.map(right)));
     }

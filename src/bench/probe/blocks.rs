@@ -73,7 +73,7 @@ impl Bench<'_> {
     fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
         let plan = self.floor.begin(style, answer, requests);
         let (samples, block) = self.counted(plan)?;
-        // It rings back at once: one stamp is both.
+        // The floor interrupts at once: one timestamp is both.
         let host: Vec<_> = self.floor.end(style).into_iter().map(|seen| (seen, seen)).collect();
         let halves = if self.agree { Halves::of(&samples, &host) } else { Halves::default() };
         Ok(Block { round_trip: samples.iter().map(|sample| sample.seen.into()).collect(), halves, ..block })

@@ -71,7 +71,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What rings back, shared by the floor's thread and the exit doorbell.
+/// What interrupts the guest, shared by the floor's thread and the exit doorbell.
 struct Bell {
     vm: Arc<dyn Vm>,
     vector: Vector,

@@ -1,7 +1,7 @@
 use super::super::probe_abi::{Plan, Sample};
 use super::floor::tsc;
 use super::session::{Session, SessionError};
-use crate::dataplane::{Stamps, monotonic_ns};
+use crate::dataplane::{RequestTimestamps, monotonic_ns};
 use crate::virtio::VirtioBlk;
 
 /// Most requests of a block that is taken apart.
@@ -12,8 +12,8 @@ const REQUESTS: u32 = 200;
 pub(super) struct Halves {
     /// From before the guest's store to the thread that saw it.
     pub kick: Vec<u64>,
-    /// From the moment before each ring-back until the guest saw its handler's mark.
-    pub ring_back: Vec<u64>,
+    /// From the moment before each interrupt until the guest saw its handler's mark.
+    pub interrupt: Vec<u64>,
 }
 
 impl Halves {
@@ -22,9 +22,9 @@ impl Halves {
     pub fn of(samples: &[Sample], host: &[(u64, u64)]) -> Halves {
         let mut halves = Halves::default();
         if samples.len() == host.len() {
-            for (sample, &(seen, ringing)) in samples.iter().zip(host) {
+            for (sample, &(seen, interrupting)) in samples.iter().zip(host) {
                 halves.kick.push(seen.saturating_sub(sample.start));
-                halves.ring_back.push((sample.start + u64::from(sample.seen)).saturating_sub(ringing));
+                halves.interrupt.push((sample.start + u64::from(sample.seen)).saturating_sub(interrupting));
             }
         }
         halves
@@ -76,7 +76,7 @@ impl Clock {
     }
 }
 
-fn split(samples: &[Sample], stamps: &[Stamps], clock: &Clock) -> Halves {
+fn split(samples: &[Sample], stamps: &[RequestTimestamps], clock: &Clock) -> Halves {
     let host: Vec<_> =
         stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
     // The first one's kick came before the queue's owner knew of the trace.
@@ -95,11 +95,11 @@ mod tests {
             after: Moment { tsc: 3_000_000, ns: 1_050_000 },
         };
         let sample = |start, seen| Sample { start, seen, ..Sample::default() };
-        let stamp = |seen, published| Stamps { seen, published, ..Stamps::default() };
+        let stamp = |seen, published| RequestTimestamps { seen, published, ..RequestTimestamps::default() };
         let samples = [sample(1_000_000, 9), sample(1_200_000, 80_000)];
         let stamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
         // The second: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, told at 1,280,000.
-        let expected = Halves { kick: vec![20_000], ring_back: vec![40_000] };
+        let expected = Halves { kick: vec![20_000], interrupt: vec![40_000] };
         assert_eq!(split(&samples, &stamps, &clock), expected);
         assert_eq!(split(&samples, &stamps[1..], &clock), Halves::default());
     }

@@ -8,7 +8,7 @@ use crate::bench::{Buckets, DiskCounts};
 pub(super) struct Tally {
     round_trip: Histogram<u64>,
     kick: Histogram<u64>,
-    ring_back: Histogram<u64>,
+    interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
     requests: u64,
     kicks: u64,
@@ -49,7 +49,7 @@ impl Tally {
         Tally {
             round_trip: histogram(),
             kick: histogram(),
-            ring_back: histogram(),
+            interrupt: histogram(),
             round_iops: Vec::new(),
             requests: 0,
             kicks: 0,
@@ -69,8 +69,8 @@ impl Tally {
         for &ticks in &block.halves.kick {
             let _ = self.kick.record(ticks);
         }
-        for &ticks in &block.halves.ring_back {
-            let _ = self.ring_back.record(ticks);
+        for &ticks in &block.halves.interrupt {
+            let _ = self.interrupt.record(ticks);
         }
         let seconds = block.ticks as f64 / ticks_per_second;
         self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
@@ -100,7 +100,7 @@ impl Tally {
             p99_ns: at(times, 0.99),
             p999_ns: at(times, 0.999),
             kick_p50_ns: at(&self.kick, 0.5),
-            ring_back_p50_ns: at(&self.ring_back, 0.5),
+            interrupt_p50_ns: at(&self.interrupt, 0.5),
             requests: Some(self.requests),
             interrupts: disk.then(|| self.disk.interrupts()),
             interrupts_irqfd: disk.then_some(self.disk.irqfd),

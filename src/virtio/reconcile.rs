@@ -10,7 +10,7 @@ use super::common::DRIVER_OK;
 use super::device::{State, VirtioBlk};
 use super::queue::QueueRegs;
 
-/// The next thing for [`VirtioBlk::settle`] to do, without the state lock.
+/// The next thing for [`VirtioBlk::reconcile`] to do, without the state lock.
 enum Step {
     Stop(Vec<(usize, Box<dyn RunningQueue>)>),
     Start(Vec<(usize, Option<QueueSetup>)>),
@@ -20,7 +20,7 @@ enum Step {
 impl VirtioBlk {
     /// Makes the queues that run match what the driver asked for. Steps are decided under the state lock and done
     /// without it, because they wait for other threads; then it looks again.
-    pub(super) fn settle(&self) {
+    pub(super) fn reconcile(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let step = self.next_step();
@@ -65,7 +65,7 @@ impl VirtioBlk {
         features: u64,
         backend: Option<Box<dyn Backend>>,
     ) -> Option<QueueSetup> {
-        let health = self.health.clone();
+        let device_status = self.device_status.clone();
         Some(QueueSetup {
             name: format!("{} queue {n}", self.config.name),
             layout: queue.layout(features)?,
@@ -75,7 +75,7 @@ impl VirtioBlk {
             interrupt: queue.interrupt.clone(),
             block: self.block.clone(),
             counters: self.counters[n].clone(),
-            broken: Arc::new(move || health.fail()),
+            broken: Arc::new(move || device_status.fail()),
         })
     }
 
@@ -94,8 +94,8 @@ impl VirtioBlk {
                         Some(Err(error)) => error.to_string(),
                         _ => "its size or its alignment is not allowed, or its backend is gone".into(),
                     };
-                    state.trouble = Some(format!("queue {n} cannot run: {why}"));
-                    self.health.fail();
+                    state.last_error = Some(format!("queue {n} cannot run: {why}"));
+                    self.device_status.fail();
                 }
             }
         }
@@ -120,7 +120,7 @@ impl VirtioBlk {
         self.lines.take_isr();
         self.set_writeback(true);
         // No queue runs, so none can report any more.
-        self.health.recover();
+        self.device_status.recover();
     }
 }
 
@@ -139,5 +139,5 @@ impl Drop for VirtioBlk {
 }
 
 #[cfg(test)]
-#[path = "settle_tests.rs"]
+#[path = "reconcile_tests.rs"]
 mod tests;

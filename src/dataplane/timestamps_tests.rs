@@ -16,9 +16,9 @@ fn run(driver: &Driver, rounds: u16) {
     }
 }
 
-fn in_order(stamps: &Stamps) -> bool {
-    let Stamps { seen, taken, parsed, submitted, completed, ending, published, rung, .. } = *stamps;
-    [seen, taken, parsed, submitted, completed, ending, published, rung].is_sorted() && seen > 0
+fn in_order(stamps: &RequestTimestamps) -> bool {
+    let RequestTimestamps { seen, taken, parsed, submitted, completed, ending, published, signalled, .. } = *stamps;
+    [seen, taken, parsed, submitted, completed, ending, published, signalled].is_sorted() && seen > 0
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn every_request_passes_every_stage_in_order() {
         assert_eq!(ids, (1..=21).collect::<Vec<_>>());
         let last = recorded.requests.last().unwrap();
         assert_eq!(
-            (last.asked, recorded.requests[0].asked, recorded.requests[0].len),
-            (Asked::Answer, Asked::Read, 512)
+            (last.kind, recorded.requests[0].kind, recorded.requests[0].len),
+            (RequestKind::Answer, RequestKind::Read, 512)
         );
     }
 }

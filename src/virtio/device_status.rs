@@ -7,15 +7,15 @@ use crate::dataplane::Interrupt;
 /// What an I/O thread may tell the device at any moment. It takes no lock of the device, so that a vCPU may wait for
 /// the I/O thread while the I/O thread reports.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct DeviceStatus {
     needs_reset: AtomicBool,
     generation: AtomicU8,
     config_interrupt: Interrupt,
 }
 
-impl Health {
-    pub(super) fn new(config_interrupt: Interrupt) -> Health {
-        Health { needs_reset: AtomicBool::new(false), generation: AtomicU8::new(0), config_interrupt }
+impl DeviceStatus {
+    pub(super) fn new(config_interrupt: Interrupt) -> DeviceStatus {
+        DeviceStatus { needs_reset: AtomicBool::new(false), generation: AtomicU8::new(0), config_interrupt }
     }
 
     /// The driver broke the rules: DEVICE_NEEDS_RESET and one configuration interrupt (virtio 1.2, 2.1.2). Called

@@ -1,4 +1,4 @@
-//! When each request passed which stage, for `doorbell trace`: the stamps of a request, and the bounded buffer of a queue.
+//! When each request passed which stage, for `doorbell trace`: the timestamps of a request, and the bounded buffer of a queue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use crate::backend::Op;
 /// What a request asked for, as a trace shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Asked {
+pub enum RequestKind {
     /// A read.
     Read = 0,
     /// A write.
@@ -24,25 +24,25 @@ pub enum Asked {
     Answer = 5,
 }
 
-impl From<Op> for Asked {
-    fn from(op: Op) -> Asked {
+impl From<Op> for RequestKind {
+    fn from(op: Op) -> RequestKind {
         match op {
-            Op::Read => Asked::Read,
-            Op::Write { .. } => Asked::Write,
-            Op::Flush => Asked::Flush,
-            Op::Discard => Asked::Discard,
-            Op::WriteZeroes { .. } => Asked::WriteZeroes,
+            Op::Read => RequestKind::Read,
+            Op::Write { .. } => RequestKind::Write,
+            Op::Flush => RequestKind::Flush,
+            Op::Discard => RequestKind::Discard,
+            Op::WriteZeroes { .. } => RequestKind::WriteZeroes,
         }
     }
 }
 
 /// One request's way, CLOCK_MONOTONIC in nanoseconds, in this order (equal is possible).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamps {
+pub struct RequestTimestamps {
     /// Number in the trace of its queue, from 1.
     pub id: u64,
     /// What it asked for.
-    pub asked: Asked,
+    pub kind: RequestKind,
     /// Bytes.
     pub len: u64,
     /// The thread saw the kick; without one (polling, work found while busy) it began to look at the ring.
@@ -59,13 +59,13 @@ pub struct Stamps {
     pub ending: u64,
     /// The used index that shows it was stored.
     pub published: u64,
-    /// The ring-back returned, or was queued to go with the thread's next wait (`queued`); 0 if the driver wanted none.
-    pub rung: u64,
+    /// The interrupt returned, or was queued to go with the thread's next wait (`queued`); 0 if the driver wanted none.
+    pub signalled: u64,
     /// The thread that published it.
     pub thread: u32,
     /// The backend finished it later, not within `start`.
     pub deferred: bool,
-    /// The ring-back was queued: no system call of its own, and the kernel makes it when the thread waits next.
+    /// The interrupt was queued: no system call of its own, and the kernel makes it when the thread waits next.
     pub queued: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct Stamps {
 #[derive(Debug, Default)]
 pub struct Recorded {
     /// In the order of their publication.
-    pub requests: Vec<Stamps>,
+    pub requests: Vec<RequestTimestamps>,
     /// Requests that found the buffer full.
     pub dropped: u64,
 }
@@ -112,7 +112,7 @@ impl QueueTrace {
         self.on.load(Ordering::Relaxed)
     }
 
-    pub(super) fn append(&self, batch: &mut Vec<Stamps>) {
+    pub(super) fn append(&self, batch: &mut Vec<RequestTimestamps>) {
         if let Some(Buffer { records, capacity }) =
             &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
         {
@@ -125,5 +125,5 @@ impl QueueTrace {
 }
 
 #[cfg(test)]
-#[path = "stamps_tests.rs"]
+#[path = "timestamps_tests.rs"]
 mod tests;

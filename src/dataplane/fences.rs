@@ -4,19 +4,19 @@
 use super::atomic::{AtomicU16, Ordering, fence};
 
 /// Stores the used index, then loads what the driver asked for (`used_event`, or `avail.flags`).
-pub fn publish(used_index: &AtomicU16, index: u16, wish: &AtomicU16) -> u16 {
+pub fn publish(used_index: &AtomicU16, index: u16, threshold: &AtomicU16) -> u16 {
     // Release: the used entries are visible before the index.
     used_index.store(index.to_le(), Ordering::Release);
     // StoreLoad between our store of used.idx and our load of used_event (or avail.flags). The driver does the
     // reverse: stores used_event, then loads used.idx. Without both fences each may miss the other's store, and the
     // last completion of a burst would sit there without an interrupt.
     fence(Ordering::SeqCst);
-    u16::from_le(wish.load(Ordering::Relaxed))
+    u16::from_le(threshold.load(Ordering::Relaxed))
 }
 
-/// Stores the wish for kicks (`avail_event`, or `used.flags`), then loads the available index.
-pub fn ask_for_kicks(wish: &AtomicU16, value: u16, avail_index: &AtomicU16) -> u16 {
-    wish.store(value.to_le(), Ordering::Relaxed);
+/// Stores the threshold for kicks (`avail_event`, or `used.flags`), then loads the available index.
+pub fn ask_for_kicks(threshold: &AtomicU16, value: u16, avail_index: &AtomicU16) -> u16 {
+    threshold.store(value.to_le(), Ordering::Relaxed);
     // StoreLoad between our store of avail_event (or used.flags) and our load of avail.idx; the driver stores
     // avail.idx, then loads avail_event. Without both, a request could be left with neither kick nor notice.
     fence(Ordering::SeqCst);
@@ -24,6 +24,6 @@ pub fn ask_for_kicks(wish: &AtomicU16, value: u16, avail_index: &AtomicU16) -> u
 }
 
 /// Whether going from `old` to `new` passed `event` (`vring_need_event`, virtio 1.2, 2.7.7.1).
-pub fn crossed(event: u16, old: u16, new: u16) -> bool {
+pub fn need_event(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }

@@ -1,11 +1,11 @@
 //! What a trace costs while it is off, and while it is on: one worker over a ring in memory, with no thread, no guest and no
-//! system call, in three makes: its stamps compiled out, compiled in and off, on.
+//! system call, in three makes: its timestamps compiled out, compiled in and off, on.
 //!
-//!     cargo bench --bench stamps                      times and their ratios
-//!     cargo bench --bench stamps -- --instructions    instructions per request, counted by valgrind
+//!     cargo bench --bench timestamps                      times and their ratios
+//!     cargo bench --bench timestamps -- --instructions    instructions per request, counted by valgrind
 //!
 //! A batch of requests is made available, processed on the spot and published, and the driver wants no interrupt: all
-//! that is left is what the stamps are a part of. In a VM a request is some hundred times dearer.
+//! that is left is what the timestamps are a part of. In a VM a request is some hundred times dearer.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use doorbell::backend::{Backend, Outcome, Request, Submitter};
 use doorbell::dataplane::{
-    BlockParams, CompletePath, InterruptLines, NoStamps, QueueCounters, QueueLayout, QueueSetup, Stamper,
-    Stamping, Worker,
+    BlockParams, CompletePath, DeviceInterrupts, NoTracer, QueueCounters, QueueLayout, QueueSetup, RequestTracer,
+    Tracer, Worker,
 };
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -65,7 +65,7 @@ struct Queue<S> {
     made: u16,
 }
 
-impl<S: Stamping> Queue<S> {
+impl<S: Tracer> Queue<S> {
     fn new() -> Queue<S> {
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
         let put = |at, value: Descriptor| memory.write_obj(value, GuestAddress(at)).unwrap();
@@ -80,7 +80,7 @@ impl<S: Stamping> Queue<S> {
         // VRING_AVAIL_F_NO_INTERRUPT.
         memory.write_obj(1u16, GuestAddress(AVAIL)).unwrap();
         let counters = Arc::new(QueueCounters::default());
-        let lines = InterruptLines::new(Vec::new(), None, CompletePath::Irqfd);
+        let lines = DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd);
         let worker = Worker::new(QueueSetup {
             name: "bench".into(),
             layout: QueueLayout {
@@ -127,9 +127,9 @@ impl<S: Stamping> Queue<S> {
 
 /// The three makes side by side, each with a ring of its own.
 struct Makes {
-    out: Queue<NoStamps>,
-    off: Queue<Stamper>,
-    on: Queue<Stamper>,
+    out: Queue<NoTracer>,
+    off: Queue<RequestTracer>,
+    on: Queue<RequestTracer>,
 }
 
 impl Makes {

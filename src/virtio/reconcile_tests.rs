@@ -80,7 +80,7 @@ fn rings_that_cannot_be_are_needs_reset_and_the_others_run() {
         rig.set_status(15);
         assert_eq!(rig.status(), 15 | NEEDS_RESET, "{value:#x} at {at:#x}");
         assert_eq!(rig.fake.names(), strings(&["disk0 queue 1"]));
-        assert!(rig.device.view().trouble.is_some());
+        assert!(rig.device.view().last_error.is_some());
         // It is not tried again with every store.
         rig.set_status(15);
         assert_eq!(rig.fake.log.lock().unwrap().len(), 1);

@@ -1,11 +1,11 @@
-//! Who takes the stamps. Off, it costs a predicted branch; on, some clock reads per request (`benches/stamps.rs`).
+//! Who takes the timestamps. Off, it costs a predicted branch; on, some clock reads per request (`benches/timestamps.rs`).
 
-use super::stamps::{QueueTrace, Stamps};
+use super::timestamps::{QueueTrace, RequestTimestamps};
 use crate::backend::Op;
 
-/// Where a worker leaves its stamps. A type, so that `benches/stamps.rs` can compare a worker that stamps with one that
-/// was compiled without: see [`NoStamps`].
-pub trait Stamping: Default {
+/// Where a worker leaves its timestamps. A type, so that `benches/timestamps.rs` can compare a worker that timestamps with one that
+/// was compiled without: see [`NoTracer`].
+pub trait Tracer: Default {
     /// A kick woke the thread.
     fn woken(&mut self);
     /// The worker begins to take requests: the place where tracing is switched.
@@ -24,17 +24,17 @@ pub trait Stamping: Default {
     fn ending(&mut self);
     /// The used index was stored.
     fn published(&mut self);
-    /// The ring-back returned, or was queued.
-    fn rung(&mut self, queued: bool);
+    /// The interrupt returned, or was queued.
+    fn signalled(&mut self, queued: bool);
     /// The batch is over.
     fn flush(&mut self, trace: &QueueTrace);
 }
 
-/// No stamps, not even the question whether they are wanted: what a worker with a [`Stamper`] is measured against.
+/// No timestamps, not even the question whether they are wanted: what a worker with a [`RequestTracer`] is measured against.
 #[derive(Debug, Default)]
-pub struct NoStamps;
+pub struct NoTracer;
 
-impl Stamping for NoStamps {
+impl Tracer for NoTracer {
     fn woken(&mut self) {}
     fn taking(&mut self, _: &QueueTrace, _: usize) {}
     fn parsed(&mut self) {}
@@ -44,28 +44,28 @@ impl Stamping for NoStamps {
     fn completed(&mut self, _: u32) {}
     fn ending(&mut self) {}
     fn published(&mut self) {}
-    fn rung(&mut self, _: bool) {}
+    fn signalled(&mut self, _: bool) {}
     fn flush(&mut self, _: &QueueTrace) {}
 }
 
-/// The stamps of the requests that a worker has under way. Every method is one branch as long as tracing is off.
+/// The timestamps of the requests that a worker has under way. Every method is one branch as long as tracing is off.
 #[derive(Debug, Default)]
-pub struct Stamper(Option<Box<Recording>>);
+pub struct RequestTracer(Option<Box<Recording>>);
 
 #[derive(Debug)]
 struct Recording {
     next: u64,
     seen: Option<u64>,
     /// The request that is being started.
-    current: Stamps,
+    current: RequestTimestamps,
     /// By slot; `id` 0: begun before tracing was on.
-    in_flight: Vec<Stamps>,
+    in_flight: Vec<RequestTimestamps>,
     /// Completed and not published.
-    batch: Vec<Stamps>,
+    batch: Vec<RequestTimestamps>,
 }
 
 /// Each asks one question here and does its work elsewhere: what is compiled into the hot path is a compare and a jump.
-impl Stamping for Stamper {
+impl Tracer for RequestTracer {
     #[inline]
     fn woken(&mut self) {
         if let Some(recording) = &mut self.0 {
@@ -133,9 +133,9 @@ impl Stamping for Stamper {
     }
 
     #[inline]
-    fn rung(&mut self, queued: bool) {
+    fn signalled(&mut self, queued: bool) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps, at| (stamps.rung, stamps.queued) = (at, queued));
+            recording.stamp_batch(|stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
         }
     }
 
@@ -147,7 +147,7 @@ impl Stamping for Stamper {
     }
 }
 
-impl Stamper {
+impl RequestTracer {
     #[cold]
     fn switch(&mut self, trace: &QueueTrace, slots: usize) {
         self.0 = trace.on().then(|| Recording::new(slots));
@@ -159,8 +159,8 @@ impl Recording {
         Box::new(Recording {
             next: 0,
             seen: None,
-            current: Stamps::default(),
-            in_flight: vec![Stamps::default(); slots],
+            current: RequestTimestamps::default(),
+            in_flight: vec![RequestTimestamps::default(); slots],
             batch: Vec::with_capacity(slots),
         })
     }
@@ -175,14 +175,14 @@ impl Recording {
     #[cold]
     fn parsed(&mut self) {
         self.next += 1;
-        let Stamps { seen, taken, .. } = self.current;
-        self.current = Stamps { id: self.next, seen, taken, parsed: monotonic_ns(), ..Stamps::default() };
+        let RequestTimestamps { seen, taken, .. } = self.current;
+        self.current = RequestTimestamps { id: self.next, seen, taken, parsed: monotonic_ns(), ..RequestTimestamps::default() };
     }
 
     #[cold]
     fn submitting(&mut self, slot: u32, op: Op, len: u64) {
         if let Some(place) = self.in_flight.get_mut(slot as usize) {
-            *place = Stamps { asked: op.into(), len, submitted: monotonic_ns(), ..self.current };
+            *place = RequestTimestamps { kind: op.into(), len, submitted: monotonic_ns(), ..self.current };
         }
     }
 
@@ -196,7 +196,7 @@ impl Recording {
     #[cold]
     fn answered(&mut self) {
         let at = self.current.parsed;
-        self.batch.push(Stamps { submitted: at, completed: at, ..self.current });
+        self.batch.push(RequestTimestamps { submitted: at, completed: at, ..self.current });
     }
 
     #[cold]
@@ -204,12 +204,12 @@ impl Recording {
         if let Some(stamps) = self.in_flight.get_mut(slot as usize).map(std::mem::take)
             && stamps.id != 0
         {
-            self.batch.push(Stamps { completed: monotonic_ns(), ..stamps });
+            self.batch.push(RequestTimestamps { completed: monotonic_ns(), ..stamps });
         }
     }
 
     #[cold]
-    fn stamp_batch(&mut self, set: impl Fn(&mut Stamps, u64)) {
+    fn stamp_batch(&mut self, set: impl Fn(&mut RequestTimestamps, u64)) {
         let at = monotonic_ns();
         self.batch.iter_mut().for_each(|stamps| set(stamps, at));
     }
@@ -222,7 +222,7 @@ impl Recording {
     }
 }
 
-/// CLOCK_MONOTONIC, the clock of [`Stamps`], in nanoseconds; from the vDSO, without a system call.
+/// CLOCK_MONOTONIC, the clock of [`RequestTimestamps`], in nanoseconds; from the vDSO, without a system call.
 pub fn monotonic_ns() -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the answer; the clock exists everywhere.
