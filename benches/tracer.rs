@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use doorbell::backend::{Backend, Outcome, Request, Submitter};
 use doorbell::dataplane::{
-    BlockParams, CompletePath, DeviceInterrupts, NoTracer, QueueCounters, QueueLayout, QueueSetup, RequestTracer,
-    Tracer, Worker,
+    BlockParams, CompletePath, DeviceInterrupts, NoTracer, QueueCounters, QueueLayout, QueueSetup,
+    RequestTracer, Tracer, Worker,
 };
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};

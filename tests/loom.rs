@@ -53,7 +53,7 @@ mod vector;
 
 #[path = "loom_kernel/mod.rs"]
 mod kernel;
-use kernel::{Gsi, Irqfd, KvmError, MsiMessage, Routes, Vm, eventfd, sync};
+use kernel::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls, eventfd, sync};
 
 use std::sync::Arc as StdArc;
 use vector::{Signalled, Vector, VectorState};

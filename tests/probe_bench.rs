@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use doorbell::assembly::ThreadConfig;
 use doorbell::bench::probe::{PeerVmm, ProbeConfig, Session, SessionConfig, run};
-use doorbell::bench::probe_abi::{Plan, flag, kind, op, order, status, vector, wait};
+use doorbell::bench::probe_abi::{GuestJob, flag, kind, op, order, status, vector, wait};
 use doorbell::bench::{DiskCounts, Report, Row};
 use doorbell::dataplane::CompletePath;
 use doorbell::virtio::NotifyPath;
+use doorbell::vm::ThreadConfig;
 
 #[path = "common/schema.rs"]
 mod schema;
@@ -155,7 +155,9 @@ fn requests_survive_masks_moves_and_path_switches() {
     })
     .unwrap();
     let disk = session.parts().disks[0].clone();
-    session.run(Plan { kind: kind::SETUP, queues: 1, vector: vector::PLAIN, ..Plan::default() }).unwrap();
+    session
+        .run(GuestJob { kind: kind::SETUP, queues: 1, vector: vector::PLAIN, ..GuestJob::default() })
+        .unwrap();
     let (stop, switches) = (AtomicBool::new(false), AtomicU64::new(0));
     let outcomes = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -176,7 +178,7 @@ fn requests_survive_masks_moves_and_path_switches() {
             }
         });
         let outcomes = [1, 7, 64, 256].map(|depth| {
-            let plan = Plan {
+            let plan = GuestJob {
                 kind: kind::IO,
                 op: op::VERIFY,
                 wait: wait::SPIN,
@@ -190,7 +192,7 @@ fn requests_survive_masks_moves_and_path_switches() {
                 vector: vector::PLAIN,
                 vector2: vector::PLAIN + 1,
                 hold: 20_000,
-                ..Plan::default()
+                ..GuestJob::default()
             };
             session.try_on(&[(0, plan)])
         });

@@ -13,7 +13,7 @@ use crate::{apic, control, cpu, setup};
 static SLOTS: Global<[[Slot; MAX_DEPTH]; MAX_CPUS]> = Global::new([[IDLE; MAX_DEPTH]; MAX_CPUS]);
 
 struct Block<'a> {
-    plan: &'a Plan,
+    plan: &'a GuestJob,
     queue: &'static mut Queue,
     slots: &'static mut [Slot],
     maker: Maker,
@@ -31,7 +31,7 @@ struct Block<'a> {
     out: Outcome,
 }
 
-pub fn run(cpu: usize, plan: &Plan) -> Outcome {
+pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
     let refuse = |status| Outcome { status, ..Default::default() };
     let Some(info) = device::info(plan.device) else { return refuse(status::NO_DEVICE) };
     if plan.queue >= info.queues {

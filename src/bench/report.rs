@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::HostFacts;
-use crate::observe::{InterruptLine, Interrupts};
+use crate::host::HostFacts;
+use crate::host::{InterruptLine, ProcInterrupts};
 
 /// The format that this version writes and reads.
 pub const SCHEMA: &str = "doorbell-bench/2";
@@ -63,7 +63,7 @@ pub struct RunFacts {
 
 impl RunFacts {
     /// These, with what /proc/interrupts counted over the run; nothing where there is no such file.
-    pub fn with_interrupts(self, over_the_run: &Interrupts) -> RunFacts {
+    pub fn with_interrupts(self, over_the_run: &ProcInterrupts) -> RunFacts {
         let any = !over_the_run.lines().is_empty();
         RunFacts {
             host_interrupts: any.then(|| over_the_run.telling().cloned().collect()),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::disk::nearest;
+use super::disk_arg::nearest;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::Failure;
 use super::out_file::OutFile;
-use crate::assembly::Assembly;
 use crate::dataplane::{InterruptCounts, QueueCounters, QueueCounts, Sent};
 use crate::virtio::{QueueView, VirtioBlk};
+use crate::vm::Vm;
 
 /// Name and version of the format.
 const SCHEMA: &str = "doorbell-stats/1";
@@ -22,7 +22,7 @@ impl StatsFile {
     }
 
     /// Writes the counts of a machine that has stopped.
-    pub(super) fn write(self, assembly: &Assembly) -> Result<(), Failure> {
+    pub(super) fn write(self, assembly: &Vm) -> Result<(), Failure> {
         self.0.write_pretty_json(&Stats {
             schema: SCHEMA,
             disks: assembly.disks().iter().map(|disk| DiskStats::of(disk)).collect(),

@@ -155,7 +155,8 @@ fn bind(host: &Host, bdf: Bdf) -> Result<String, Failure> {
         (true, None) => format!("{bdf} is with vfio-pci now; it had no driver\n"),
     };
     let others = host.group(bdf).map_or(Vec::new(), |g| g.others);
-    let blocking: Vec<_> = others.iter().filter(|(_, d)| vfio::blocks_binding(d.as_deref())).map(other).collect();
+    let blocking: Vec<_> =
+        others.iter().filter(|(_, d)| vfio::blocks_binding(d.as_deref())).map(other).collect();
     if !blocking.is_empty() {
         text += &format!(
             "its IOMMU group can be used only when these are given to vfio-pci too: {}\n",

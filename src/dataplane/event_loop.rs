@@ -8,7 +8,7 @@ use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::poll::PollWindow;
 use super::ring::RingError;
 use super::setup::QueueSetup;
-use super::waiter::{Event, WaitMode, Tagged, Waiter};
+use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
 
 /// What a source's callback wants of its loop.

@@ -237,7 +237,11 @@ impl Ring {
         let threshold =
             if self.layout.event_idx { self.avail.u16(4 + 2 * self.size_usize()) } else { self.avail.u16(0) };
         let threshold = publish(self.used.u16(2), new, threshold);
-        if self.layout.event_idx { need_event(threshold, old, new) } else { threshold & AVAIL_NO_INTERRUPT == 0 }
+        if self.layout.event_idx {
+            need_event(threshold, old, new)
+        } else {
+            threshold & AVAIL_NO_INTERRUPT == 0
+        }
     }
 
     fn size_usize(&self) -> usize {

@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::backend::{Backend, Op, Outcome, Request, Submitter};
-use crate::kvm::fake::FakeVm;
+use crate::kvm::testing::FakeVm;
 use crate::kvm::{Routes, Vector};
 
 pub const SIZE: u16 = 16;

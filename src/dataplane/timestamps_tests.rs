@@ -17,7 +17,8 @@ fn run(driver: &Driver, rounds: u16) {
 }
 
 fn in_order(stamps: &RequestTimestamps) -> bool {
-    let RequestTimestamps { seen, taken, parsed, submitted, completed, ending, published, signalled, .. } = *stamps;
+    let RequestTimestamps { seen, taken, parsed, submitted, completed, ending, published, signalled, .. } =
+        *stamps;
     [seen, taken, parsed, submitted, completed, ending, published, signalled].is_sorted() && seen > 0
 }
 

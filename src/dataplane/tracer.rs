@@ -2,6 +2,7 @@
 
 use super::timestamps::{QueueTrace, RequestTimestamps};
 use crate::backend::Op;
+use crate::host::monotonic_ns;
 
 /// Where a worker leaves its timestamps. A type, so that `benches/timestamps.rs` can compare a worker that timestamps with one that
 /// was compiled without: see [`NoTracer`].
@@ -176,7 +177,13 @@ impl Recording {
     fn parsed(&mut self) {
         self.next += 1;
         let RequestTimestamps { seen, taken, .. } = self.current;
-        self.current = RequestTimestamps { id: self.next, seen, taken, parsed: monotonic_ns(), ..RequestTimestamps::default() };
+        self.current = RequestTimestamps {
+            id: self.next,
+            seen,
+            taken,
+            parsed: monotonic_ns(),
+            ..RequestTimestamps::default()
+        };
     }
 
     #[cold]
@@ -220,14 +227,6 @@ impl Recording {
         self.batch.iter_mut().for_each(|stamps| stamps.thread = thread);
         trace.append(&mut self.batch);
     }
-}
-
-/// CLOCK_MONOTONIC, the clock of [`RequestTimestamps`], in nanoseconds; from the vDSO, without a system call.
-pub fn monotonic_ns() -> u64 {
-    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the answer; the clock exists everywhere.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
-    at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
 }
 
 fn thread_id() -> u32 {

@@ -12,7 +12,7 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
-use crate::dataplane::pin_to_cpu;
+use crate::host::pin_to_cpu;
 use crate::kvm::KvmStats;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.

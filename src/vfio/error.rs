@@ -1,8 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Bdf, InvalidBdf};
 use crate::kvm::KvmError;
+use crate::vfio::{Bdf, InvalidBdf};
 
 /// What can go wrong with a passed-through device: one sentence each, with the fix.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::super::rig::{EVENT_IDX, VERSION_1};
+use super::super::testing::{EVENT_IDX, VERSION_1};
 use super::*;
 use crate::dataplane::{CompletePath, DeviceInterrupts};
-use crate::kvm::fake::FakeVm;
+use crate::kvm::testing::FakeVm;
 use crate::kvm::{Routes, Vector};
 
 const OFFERED: u64 = VERSION_1 | EVENT_IDX | 1 << 9;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, Interrupt, DeviceInterrupts, QueueCounters};
-use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, Vm};
-use crate::pci::{Bars, ConfigSpace, Identity, Msix, VectorSink};
+use crate::dataplane::{BlockParams, CompletePath, DeviceInterrupts, Interrupt, QueueCounters};
+use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
+use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
 use super::block::{BlkConfig, config_space, writeback_after};
 use super::common::{Common, Effect};
-use super::doorbells::Doorbells;
 use super::device_status::DeviceStatus;
+use super::doorbells::Doorbells;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
@@ -86,7 +86,7 @@ impl VirtioBlk {
     /// A bad configuration, no file descriptors, or no backend.
     pub fn new(
         config: BlkConfig,
-        vm: Arc<dyn Vm>,
+        vm: Arc<dyn VmIoctls>,
         routes: Arc<Routes>,
         memory: Arc<GuestMemoryMmap>,
         loops: Vec<Arc<dyn QueueLoop>>,
@@ -231,22 +231,14 @@ impl VirtioBlk {
             state.last_error = Some(error.to_string());
         }
     }
-}
 
-/// Applies the guest's MSI-X changes to the vectors.
-pub(super) struct Vectors<'a>(pub(super) &'a VirtioBlk);
-
-impl VectorSink for Vectors<'_> {
-    fn apply(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.0.lines.vectors();
+    /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
+    pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
+        let vectors = self.lines.vectors();
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {
-            eprintln!("doorbell: {}: {error}; its interrupts go by KVM_SIGNAL_MSI", self.0.config.name);
+            eprintln!("doorbell: {}: {error}; its interrupts go by KVM_SIGNAL_MSI", self.config.name);
         }
-    }
-
-    fn pending(&self, n: usize) -> bool {
-        self.0.lines.vectors().get(n).is_some_and(|vector| vector.pending())
     }
 }

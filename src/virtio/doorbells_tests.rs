@@ -1,4 +1,4 @@
-use super::super::rig::{BAR, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, PORT, Rig, VERSION_1};
 use super::*;
 use crate::kvm::Match;
 use crate::pci::PciDevice;

@@ -19,17 +19,17 @@ mod access;
 mod block;
 mod common;
 mod device;
+mod device_status;
 mod doorbells;
 mod error;
-mod device_status;
 mod kick;
 mod layout;
 mod notify_path;
 mod queue;
 mod queue_loop;
-#[cfg(test)]
-pub(crate) mod rig;
 mod reconcile;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 
 pub use block::BlkConfig;

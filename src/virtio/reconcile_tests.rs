@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::super::rig::{EVENT_IDX, FakeLoop, Rig, VERSION_1};
+use super::super::testing::{EVENT_IDX, FakeLoop, Rig, VERSION_1};
 use super::VirtioBlk;
 use crate::dataplane::{IoThread, LoopConfig};
 use crate::kvm::MsiMessage;
-use crate::kvm::fake::Delivery;
+use crate::kvm::testing::Delivery;
 
 const NEEDS_RESET: u8 = 0x40;
 

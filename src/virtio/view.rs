@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::dataplane::{Interrupt, DeviceInterrupts, QueueCounters, QueueLayout};
+use crate::dataplane::{DeviceInterrupts, Interrupt, QueueCounters, QueueLayout};
 use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};

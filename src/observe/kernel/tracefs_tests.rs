@@ -52,8 +52,7 @@ fn the_cleanup_of_a_killed_process_leaves_nothing() {
     fs::create_dir_all(&instance).unwrap();
     let list = format!("p:{name}/irqfd_wakeup irqfd_wakeup\np:kprobes/mine vfs_read\n");
     fs::write(dir.path().join("kprobe_events"), &list).unwrap();
-    let session =
-        Session { root: dir.path().into(), name: name.clone(), events: Vec::new(), cleanup: None };
+    let session = Session { root: dir.path().into(), name: name.clone(), events: Vec::new(), cleanup: None };
     let mut cleanup = session.start_cleanup().unwrap();
     // Killed: nothing of ours runs, and the pipe is closed.
     std::mem::forget(session);

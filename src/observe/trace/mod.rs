@@ -186,7 +186,13 @@ impl Number for RequestKind {
     }
 
     fn of(number: u64) -> RequestKind {
-        let known = [RequestKind::Read, RequestKind::Write, RequestKind::Flush, RequestKind::Discard, RequestKind::WriteZeroes];
+        let known = [
+            RequestKind::Read,
+            RequestKind::Write,
+            RequestKind::Flush,
+            RequestKind::Discard,
+            RequestKind::WriteZeroes,
+        ];
         known.into_iter().find(|&asked| asked as u64 == number).unwrap_or(RequestKind::Answer)
     }
 }

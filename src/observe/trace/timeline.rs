@@ -87,7 +87,9 @@ impl Tracks<'_> {
 
     /// The request as nested asynchronous slices: the whole, and its stages.
     fn lane(&mut self, request: &RequestTimestamps) {
-        let RequestTimestamps { id, seen, parsed, submitted, completed, published, signalled, queued, .. } = *request;
+        let RequestTimestamps {
+            id, seen, parsed, submitted, completed, published, signalled, queued, ..
+        } = *request;
         // The viewer makes a track of all lanes whose outermost slice has one name.
         let name = "request";
         let work = match request.kind {

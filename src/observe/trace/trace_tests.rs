@@ -37,7 +37,10 @@ fn rows_carry_every_stamp_there_and_back() {
     assert_eq!(serde_json::from_str::<Recording>(&text).unwrap(), recording);
     let row = recording.queues[0].requests[1];
     assert_eq!(Row::from(&row.stamps()), row);
-    assert_eq!((row.stamps().kind, row.stamps().thread, row.stamps().deferred), (RequestKind::Read, 42, true));
+    assert_eq!(
+        (row.stamps().kind, row.stamps().thread, row.stamps().deferred),
+        (RequestKind::Read, 42, true)
+    );
 }
 
 #[test]
@@ -53,7 +56,10 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     let summary = Summary::of(&queued);
     let count =
         |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
-    assert_eq!((count("published > signalled back"), count("published > interrupt queued")), (Some(2), Some(1)));
+    assert_eq!(
+        (count("published > signalled back"), count("published > interrupt queued")),
+        (Some(2), Some(1))
+    );
     let table = summary.table();
     assert!(table.contains("disk0 queue 0") && table.contains("5 more"), "{table}");
 }
