@@ -116,7 +116,7 @@ impl<'a> Index<'a> {
                 let inner = modules.contains_key(&child[..=file.module.len()]).then_some(child);
                 let target = absolute(&file.module, &path).or(inner);
                 if let (Some(target), Some(name)) = (target, path.last()) {
-                    exports.insert([&file.module[..], &[name.clone()]].concat(), target);
+                    exports.insert([&file.module[..], std::slice::from_ref(name)].concat(), target);
                 }
             }
         }
