@@ -23,6 +23,7 @@ impl Bench<'_> {
     }
 
     pub(super) fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
+        let ticks = self.ticks_per_second;
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
             Work::Disk(job, n) => self.disk_block(job, n, requests),
@@ -31,7 +32,7 @@ impl Bench<'_> {
                 Err(why) => Err(SessionError::Ended(why.clone())),
             },
             Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
-                Some(peer) => peer.block(job.plan(n, requests)),
+                Some(peer) => peer.block(job.plan(n, requests, ticks)),
                 None => Err(SessionError::Ended("it is not here".into())),
             },
         };
@@ -81,7 +82,7 @@ impl Bench<'_> {
 
     fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
-        let plan = job.plan(n, requests);
+        let plan = job.plan(n, requests, self.ticks_per_second);
         let (before, waits) = (DiskCounts::of(&disk), self.waits());
         let (samples, block) = self.counted(plan)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);

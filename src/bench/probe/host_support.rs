@@ -91,7 +91,13 @@ mod tests {
         };
         let lacks = |notify, complete, backend| {
             let path = bench::PathPair { notify, complete };
-            support.lacks(&Variant { path, backend, poll_us: 0, thread: 0 })
+            support.lacks(&Variant {
+                path,
+                backend,
+                poll_us: 0,
+                thread: 0,
+                moderation: crate::dataplane::Moderation::Off,
+            })
         };
         use {CompletePath::*, NotifyPath::*};
         assert_eq!(lacks(Mmio, Irqfd, BackendKind::Null), None);

@@ -37,7 +37,8 @@ impl Bench<'_> {
             not_here: Some(why.clone()),
             ..Row::default()
         };
-        let ours = self.absent.iter().filter(|(variant, _)| variant.name(job).contains(filter));
+        let ours =
+            self.absent.iter().filter(|(variant, _)| variant.does(job) && variant.name(job).contains(filter));
         let mut rows: Vec<_> = ours.map(|(variant, why)| variant.row(job, row(why))).collect();
         match &self.peer {
             Some(Ok(peer)) => {

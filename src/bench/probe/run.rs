@@ -189,7 +189,8 @@ impl Bench<'_> {
         floor.extend(self.no_irqchip.iter().map(|_| Work::KvmInterrupt));
         let peers = self.peer.iter().flatten().next().map_or(0, |peer| peer.variants.len());
         let disks = JOBS.map(|job| {
-            let ours = (0..self.variants.len()).map(|n| Work::Disk(job, n));
+            let ours =
+                (0..self.variants.len()).filter(|&n| self.variants[n].does(job)).map(|n| Work::Disk(job, n));
             ours.chain((0..peers).map(|n| Work::Peer(job, n))).collect()
         });
         std::iter::once(floor).chain(disks).collect()
