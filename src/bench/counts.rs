@@ -15,6 +15,14 @@ pub struct DiskCounts {
     pub intx: u64,
     /// Batches for which the driver wanted none.
     pub suppressed: u64,
+    /// Interrupts that were held, to merge more completions into them.
+    pub held: u64,
+    /// Completions that needed no interrupt of their own, because one was held.
+    pub merged: u64,
+    /// Held interrupts that were sent because nothing more came in time.
+    pub expired: u64,
+    /// Of these, holds that brought no further completion.
+    pub failed: u64,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
     /// Of these, kicks that an ioeventfd should have caught.
@@ -31,6 +39,10 @@ impl DiskCounts {
             let counts = queue.counts();
             sum.requests += counts.requests;
             sum.suppressed += counts.suppressed;
+            sum.held += counts.held;
+            sum.merged += counts.merged;
+            sum.expired += counts.expired;
+            sum.failed += counts.failed;
             sum.syscalls += counts.system_calls;
         }
         for interrupt in disk.interrupts() {
@@ -58,6 +70,10 @@ impl DiskCounts {
         self.signal_msi += more.signal_msi;
         self.intx += more.intx;
         self.suppressed += more.suppressed;
+        self.held += more.held;
+        self.merged += more.merged;
+        self.expired += more.expired;
+        self.failed += more.failed;
         self.kicks_exit += more.kicks_exit;
         self.kicks_missed += more.kicks_missed;
         self.syscalls += more.syscalls;
@@ -71,6 +87,10 @@ impl DiskCounts {
             signal_msi: self.signal_msi - earlier.signal_msi,
             intx: self.intx - earlier.intx,
             suppressed: self.suppressed - earlier.suppressed,
+            held: self.held - earlier.held,
+            merged: self.merged - earlier.merged,
+            expired: self.expired - earlier.expired,
+            failed: self.failed - earlier.failed,
             kicks_exit: self.kicks_exit - earlier.kicks_exit,
             kicks_missed: self.kicks_missed - earlier.kicks_missed,
             syscalls: self.syscalls - earlier.syscalls,
