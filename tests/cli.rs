@@ -183,12 +183,12 @@ fn bench_says_what_does_not_fit_before_it_measures() {
 #[test]
 fn bench_diff_takes_two_results_and_nothing_else() {
     let files = Files::new();
-    let good = files.with("a.json", br#"{"schema": "doorbell-bench/1", "host": {}, "run": {}, "rows": []}"#);
+    let good = files.with("a.json", br#"{"schema": "doorbell-bench/2", "host": {}, "run": {}, "rows": []}"#);
     let other = files.with("b.json", br#"{"schema": "doorbell-stats/1"}"#);
     let text = files.with("c.json", b"not JSON");
     contains(&["bench", "diff", &good], 2, &["B.json"]);
     contains(&["bench", "diff", &good, &files.path("none")], 4, &["none", "cannot be read"]);
-    contains(&["bench", "diff", &good, &other], 4, &["b.json", "doorbell-stats/1", "doorbell-bench/1"]);
+    contains(&["bench", "diff", &good, &other], 4, &["b.json", "doorbell-stats/1", "doorbell-bench/2"]);
     contains(&["bench", "diff", &text, &good], 4, &["c.json", "not JSON"]);
     let output = doorbell(&["bench", "diff", &good, &good, "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

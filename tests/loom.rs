@@ -1,13 +1,13 @@
-//! Model checks: every interleaving of the dataplane's two lost-wake-up hazards, and of masking against ringing.
+//! Model checks: every interleaving of the dataplane's two lost-wake-up hazards, and of masking against delivery.
 //!
-//! They run the very code of src/dataplane/order.rs and src/kvm/vector.rs with loom's atomics and locks; loom_kernel/ is
+//! They run the very code of src/dataplane/fences.rs and src/kvm/vector.rs with loom's atomics and locks; loom_kernel/ is
 //! the kernel's side of an irqfd, because what must hold is an agreement with the kernel.
 
 use loom::sync::{Arc, atomic};
 use loom::thread;
 
-#[path = "../src/dataplane/order.rs"]
-mod order;
+#[path = "../src/dataplane/fences.rs"]
+mod fences;
 
 use atomic::{AtomicU16, Ordering, fence};
 
@@ -18,7 +18,7 @@ fn a_completion_is_either_interrupted_for_or_seen() {
         let (used_index, used_event) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU16::new(7)));
         let device = {
             let (used_index, used_event) = (used_index.clone(), used_event.clone());
-            thread::spawn(move || order::crossed(order::publish(&used_index, 1, &used_event), 0, 1))
+            thread::spawn(move || fences::need_event(fences::publish(&used_index, 1, &used_event), 0, 1))
         };
         // The driver (virtqueue_enable_cb): used_event = last used, barrier, look.
         used_event.store(0, Ordering::Relaxed);
@@ -36,12 +36,12 @@ fn a_request_is_either_kicked_for_or_seen() {
         let (avail_index, avail_event) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU16::new(7)));
         let device = {
             let (avail_index, avail_event) = (avail_index.clone(), avail_event.clone());
-            thread::spawn(move || order::ask_for_kicks(&avail_event, 0, &avail_index) == 1)
+            thread::spawn(move || fences::ask_for_kicks(&avail_event, 0, &avail_index) == 1)
         };
         // The driver (virtqueue_kick_prepare): avail index, barrier, is a kick wanted?
         avail_index.store(1, Ordering::Release);
         fence(Ordering::SeqCst);
-        let kicked = order::crossed(avail_event.load(Ordering::Relaxed), 0, 1);
+        let kicked = fences::need_event(avail_event.load(Ordering::Relaxed), 0, 1);
         let seen = device.join().unwrap();
         assert!(seen || kicked, "the request sits there and the device sleeps");
     });
@@ -53,7 +53,7 @@ mod vector;
 
 #[path = "loom_kernel/mod.rs"]
 mod kernel;
-use kernel::{Gsi, Irqfd, KvmError, MsiMessage, Routes, Vm, eventfd, sync};
+use kernel::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls, eventfd, sync};
 
 use std::sync::Arc as StdArc;
 use vector::{Signalled, Vector, VectorState};
@@ -72,7 +72,7 @@ fn new_vector(via_irqfd: bool) -> (StdArc<kernel::Kernel>, StdArc<Vector>) {
 
 /// A vCPU masks, rewrites and unmasks a vector (src/kvm/vector.rs, the very code) while an I/O thread rings it.
 #[test]
-fn an_irqfd_rung_while_its_vector_is_masked_and_moved_is_delivered_once() {
+fn an_irqfd_signalled_while_its_vector_is_masked_and_moved_is_delivered_once() {
     loom::model(|| {
         let (kernel, vector) = new_vector(true);
         let io_thread = {
@@ -112,7 +112,7 @@ fn a_message_sent_while_its_vector_is_masked_and_moved_is_delivered_once() {
 
 /// A live switch from messages to irqfds: whoever reads the new path finds an irqfd.
 #[test]
-fn switching_to_irqfd_while_ringing_loses_nothing() {
+fn switching_to_irqfd_while_signalling_loses_nothing() {
     loom::model(|| {
         let (kernel, vector) = new_vector(false);
         let irqfd = StdArc::new(atomic::AtomicBool::new(false));
@@ -127,7 +127,7 @@ fn switching_to_irqfd_while_ringing_loses_nothing() {
                 }
             })
         };
-        // As InterruptLines::set_path.
+        // As DeviceInterrupts::set_path.
         vector.enable_irqfd().unwrap();
         irqfd.store(true, Ordering::Release);
         io_thread.join().unwrap();

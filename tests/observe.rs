@@ -6,15 +6,15 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use doorbell::assembly::ThreadConfig;
 use doorbell::bench::probe::{Session, SessionConfig};
-use doorbell::bench::probe_abi::{Plan, kind, op, vector};
-use doorbell::cli::disk::DiskConfig;
-use doorbell::dataplane::{Sent, Stamps};
+use doorbell::bench::probe_abi::{GuestJob, kind, op, vector};
+use doorbell::dataplane::{RequestTimestamps, Sent};
 use doorbell::observe::control::{Client, ControlServer, InForce, Request};
 use doorbell::observe::kernel::{EVIDENCE, KernelEvidence};
 use doorbell::observe::trace::{Recording, Summary, Tracer, timeline};
-use doorbell::observe::{Subjects, VmView};
+use doorbell::observe::{VmParts, VmView};
+use doorbell::vm::DiskConfig;
+use doorbell::vm::ThreadConfig;
 
 /// One machine at a time: the tests are many, the CPUs few.
 static ONE: Mutex<()> = Mutex::new(());
@@ -40,9 +40,9 @@ impl Vm {
         let threads = vec![ThreadConfig::default()];
         let mut session =
             Session::start(SessionConfig { disks, threads, cpus: 1, vcpu_pins: Vec::new() }).unwrap();
-        session.run(Plan { kind: kind::SETUP, queues: 1, ..Plan::default() }).unwrap();
+        session.run(GuestJob { kind: kind::SETUP, queues: 1, ..GuestJob::default() }).unwrap();
         let parts = session.parts();
-        let subjects = Subjects {
+        let parts = VmParts {
             disks: parts.disks.clone(),
             routes: Some(parts.routes.clone()),
             loops: parts.loops.clone(),
@@ -51,7 +51,7 @@ impl Vm {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control");
         let tracer = Tracer::new(parts.disks.clone());
-        let server = ControlServer::start(&socket, Arc::new(subjects), tracer).unwrap();
+        let server = ControlServer::start(&socket, Arc::new(parts), tracer).unwrap();
         Some(Vm { _server: server, session, socket, _dir: dir, _turn: turn })
     }
 
@@ -63,7 +63,14 @@ impl Vm {
     fn requests(&mut self, depth: u32, requests: u32) {
         let outcome = self
             .session
-            .run(Plan { kind: kind::IO, depth, requests, size: 512, op: op::VERIFY, ..Plan::default() })
+            .run(GuestJob {
+                kind: kind::IO,
+                depth,
+                requests,
+                size: 512,
+                op: op::VERIFY,
+                ..GuestJob::default()
+            })
             .unwrap();
         let wrong = [outcome.data_errors, outcome.io_errors, outcome.duplicates, outcome.unknown];
         assert_eq!((outcome.completed, wrong), (requests, [0; 4]));
@@ -153,9 +160,9 @@ fn paths_switched_under_load_lose_and_double_nothing_while_two_others_look() {
     assert_eq!(doorbell.kicks_missed, 0);
 }
 
-fn in_order(s: &Stamps) -> bool {
+fn in_order(s: &RequestTimestamps) -> bool {
     let ends = [s.seen, s.taken, s.parsed, s.submitted, s.completed, s.ending, s.published];
-    ends.is_sorted() && s.seen > 0 && (s.rung == 0 || s.rung >= s.published)
+    ends.is_sorted() && s.seen > 0 && (s.signalled == 0 || s.signalled >= s.published)
 }
 
 /// What the Chrome trace event format asks of each kind of event.

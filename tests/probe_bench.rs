@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use doorbell::assembly::ThreadConfig;
 use doorbell::bench::probe::{PeerVmm, ProbeConfig, Session, SessionConfig, run};
-use doorbell::bench::probe_abi::{Plan, flag, kind, op, order, status, vector, wait};
+use doorbell::bench::probe_abi::{GuestJob, flag, kind, op, order, status, vector, wait};
 use doorbell::bench::{DiskCounts, Report, Row};
 use doorbell::dataplane::CompletePath;
 use doorbell::virtio::NotifyPath;
+use doorbell::vm::ThreadConfig;
 
 #[path = "common/schema.rs"]
 mod schema;
@@ -81,7 +81,7 @@ fn every_pair_has_a_row_and_counts_what_its_path_says() {
 
     // Where the guest's counter is ours, every disk's round trip is taken apart, as the floor's is.
     let blocking = |row: &&&Row| row.job == "floor" && row.wait.as_deref() == Some("blocking");
-    let halves = |row: &Row| (row.kick_p50_ns.is_some(), row.ring_back_p50_ns.is_some());
+    let halves = |row: &Row| (row.kick_p50_ns.is_some(), row.interrupt_p50_ns.is_some());
     let agree = rows.iter().find(blocking).is_some_and(|floor| halves(floor) == (true, true));
     for row in rows.iter().filter(|row| row.job != "floor") {
         let apart = agree && row.depth == Some(1);
@@ -136,7 +136,7 @@ fn assert_counts(row: &Row, by_exit: bool, complete: &str) {
     if row.depth == Some(1) {
         // A kick fewer where the I/O thread saw the next request before it slept; never an interrupt fewer.
         assert_eq!(interrupts, requests, "{what}");
-        // One to wait, one to ring back; a wait that finds nothing is rare.
+        // One to wait, one to interrupt; a wait that finds nothing is rare.
         assert!(count(row.iothread_syscalls) * 100 <= requests * 205, "{what}");
     }
 }
@@ -155,7 +155,9 @@ fn requests_survive_masks_moves_and_path_switches() {
     })
     .unwrap();
     let disk = session.parts().disks[0].clone();
-    session.run(Plan { kind: kind::SETUP, queues: 1, vector: vector::PLAIN, ..Plan::default() }).unwrap();
+    session
+        .run(GuestJob { kind: kind::SETUP, queues: 1, vector: vector::PLAIN, ..GuestJob::default() })
+        .unwrap();
     let (stop, switches) = (AtomicBool::new(false), AtomicU64::new(0));
     let outcomes = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -176,7 +178,7 @@ fn requests_survive_masks_moves_and_path_switches() {
             }
         });
         let outcomes = [1, 7, 64, 256].map(|depth| {
-            let plan = Plan {
+            let plan = GuestJob {
                 kind: kind::IO,
                 op: op::VERIFY,
                 wait: wait::SPIN,
@@ -190,7 +192,7 @@ fn requests_survive_masks_moves_and_path_switches() {
                 vector: vector::PLAIN,
                 vector2: vector::PLAIN + 1,
                 hold: 20_000,
-                ..Plan::default()
+                ..GuestJob::default()
             };
             session.try_on(&[(0, plan)])
         });

@@ -148,17 +148,17 @@ impl Machine {
     }
 
     /// Hands a plan over without waiting for its end.
-    fn give(&mut self, cpu: usize, plan: Plan) {
+    fn give(&mut self, cpu: usize, plan: GuestJob) {
         let at = GuestAddress(CPU_AREA + cpu as u64 * CPU_STRIDE);
         let old = self.seq[cpu];
         self.seq[cpu] += 1;
-        self.memory.write_slice(&Plan { seq: old, ..plan }.to_bytes(), at).unwrap();
+        self.memory.write_slice(&GuestJob { seq: old, ..plan }.to_bytes(), at).unwrap();
         self.memory.store(self.seq[cpu], at, Ordering::Release).unwrap();
         let address_lo = 0xfee0_0000 | (cpu as u32) << 12;
         self.vm.signal_msi(kvm_msi { address_lo, data: vector::WAKE, ..Default::default() }).unwrap();
     }
 
-    fn run_plan(&mut self, cpu: usize, plan: Plan) -> Outcome {
+    fn run_plan(&mut self, cpu: usize, plan: GuestJob) -> Outcome {
         self.give(cpu, plan);
         let at = CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET;
         self.until("a plan", |m| {
@@ -176,7 +176,7 @@ impl Machine {
     fn stop(mut self) {
         for cpu in 0..self.threads.len() {
             let address = STOP_PORT as u64;
-            self.give(cpu, Plan { kind: kind::POKE, op: poke::OUT, address, ..Default::default() });
+            self.give(cpu, GuestJob { kind: kind::POKE, op: poke::OUT, address, ..Default::default() });
         }
         for thread in self.threads {
             thread.join().unwrap();
@@ -191,14 +191,14 @@ fn two_cpus_started_at_ring_3_take_plans() {
         assert_eq!(machine.control().devices, 0);
         for round in 0..50 {
             for cpu in [0, 1] {
-                let empty = Plan { kind: kind::EMPTY, requests: 10, ..Default::default() };
+                let empty = GuestJob { kind: kind::EMPTY, requests: 10, ..Default::default() };
                 let out = machine.run_plan(cpu, empty);
                 assert_eq!((out.status, out.completed, out.samples), (status::OK, 10, 10), "round {round}");
                 assert!(out.tsc_begin <= machine.samples(cpu, 1)[0].start && out.tsc_begin < out.tsc_end);
             }
         }
-        assert_eq!(machine.run_plan(1, Plan { kind: 77, ..Default::default() }).status, status::BAD_PLAN);
-        let io = Plan { kind: kind::IO, requests: 1, depth: 1, ..Default::default() };
+        assert_eq!(machine.run_plan(1, GuestJob { kind: 77, ..Default::default() }).status, status::BAD_PLAN);
+        let io = GuestJob { kind: kind::IO, requests: 1, depth: 1, ..Default::default() };
         assert_eq!(machine.run_plan(0, io).status, status::NO_DEVICE);
         machine.stop();
     }
@@ -226,8 +226,14 @@ fn the_floor_counts_one_interrupt_per_store() {
         route.u.msi = kvm_irq_routing_msi { address_lo: 0xfee0_0000, data: vector, ..Default::default() };
         routing.as_mut_slice()[0] = route;
         machine.vm.set_gsi_routing(&routing).unwrap();
-        let floor =
-            Plan { kind: kind::FLOOR, wait, vector, requests: 2000, address: DOORBELL, ..Default::default() };
+        let floor = GuestJob {
+            kind: kind::FLOOR,
+            wait,
+            vector,
+            requests: 2000,
+            address: DOORBELL,
+            ..Default::default()
+        };
         let out = machine.run_plan(0, floor);
         assert_eq!((out.status, out.completed), (status::OK, 2000), "{out:?}");
         assert_eq!((out.kicks, out.interrupts, out.samples), (2000, 2000, 2000));
@@ -244,7 +250,7 @@ fn the_floor_counts_one_interrupt_per_store() {
 #[test]
 fn a_floor_without_an_answer_times_out_and_the_guest_lives_on() {
     let Some(mut machine) = Machine::start(1, idle::HALT) else { return };
-    let lost = Plan {
+    let lost = GuestJob {
         kind: kind::FLOOR,
         wait: wait::POLL,
         vector: vector::PLAIN,
@@ -255,6 +261,6 @@ fn a_floor_without_an_answer_times_out_and_the_guest_lives_on() {
     };
     let out = machine.run_plan(0, lost);
     assert_eq!((out.status, out.completed, out.detail), (status::TIMEOUT, 0, 5));
-    assert_eq!(machine.run_plan(0, Plan { kind: kind::NOP, ..Default::default() }).status, status::OK);
+    assert_eq!(machine.run_plan(0, GuestJob { kind: kind::NOP, ..Default::default() }).status, status::OK);
     machine.stop();
 }

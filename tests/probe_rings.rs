@@ -100,7 +100,7 @@ fn what_is_written_through_each_backend_is_read_back() {
     file.as_file().set_len(64 << 20).unwrap();
     for backend in ["mem,size=64M", "sync", "io_uring"] {
         if backend == "io_uring"
-            && let Err(why) = doorbell::backend::io_uring_available()
+            && let Err(why) = doorbell::host::io_uring_available()
         {
             eprintln!("skipped: io_uring: {why}");
             continue;

@@ -55,7 +55,7 @@ fn outcome_address(cpu: usize) -> u64 {
 }
 
 /// Waits for this CPU's next plan.
-pub fn next_plan(cpu: usize) -> Plan {
+pub fn next_plan(cpu: usize) -> GuestJob {
     loop {
         let head: u64 = cpu::load(plan_address(cpu));
         if head as u32 != done(cpu) {
@@ -94,9 +94,9 @@ pub fn set_completed(cpu: usize, completed: u32) {
 }
 
 /// Gives another CPU a plan, as a host would; its `seq` is chosen here.
-pub fn give(cpu: usize, plan: Plan) -> u32 {
+pub fn give(cpu: usize, plan: GuestJob) -> u32 {
     let seq = done(cpu).wrapping_add(1);
-    cpu::store(plan_address(cpu), Plan { seq: done(cpu), ..plan });
+    cpu::store(plan_address(cpu), GuestJob { seq: done(cpu), ..plan });
     cpu::store(plan_address(cpu), seq);
     seq
 }

@@ -7,7 +7,7 @@ use crate::{apic, control, cpu};
 
 /// The store of FLOOR and STORE: `address` is a doorbell page or a port that the host gave.
 #[inline(always)]
-fn ring(plan: &Plan, number: u64) {
+fn ring(plan: &GuestJob, number: u64) {
     let value = plan.value.wrapping_add(number);
     let port = plan.flags & flag::PORT != 0;
     match (plan.width, port) {
@@ -22,13 +22,13 @@ fn ring(plan: &Plan, number: u64) {
 }
 
 /// Is a store to the plan's address possible at all? Below 4 GiB there are page tables, above 2^16 no ports.
-pub fn reachable(plan: &Plan) -> bool {
+pub fn reachable(plan: &GuestJob) -> bool {
     let end = if plan.flags & flag::PORT != 0 { 1 << 16 } else { 1 << 32 };
     plan.address < end - 8 && matches!(plan.width, 0 | 1 | 2 | 4 | 8)
 }
 
 /// FLOOR: number to FLOOR_WORD, store, then the vector's interrupt or the number in FLOOR_ANSWER.
-pub fn floor(cpu: usize, plan: &Plan) -> Outcome {
+pub fn floor(cpu: usize, plan: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let (Some(waiter), true) = (Waiter::new(plan, plan.vector, 0), reachable(plan)) else {
         return Outcome { status: status::BAD_PLAN, ..out };
@@ -73,7 +73,7 @@ pub fn floor(cpu: usize, plan: &Plan) -> Outcome {
 }
 
 /// STORE: the kick alone. EMPTY: what the measuring itself costs.
-pub fn store(cpu: usize, plan: &Plan) -> Outcome {
+pub fn store(cpu: usize, plan: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let stores = plan.kind == kind::STORE;
     if stores && !reachable(plan) {
@@ -100,12 +100,12 @@ pub fn store(cpu: usize, plan: &Plan) -> Outcome {
 }
 
 /// POKE: one access of any kind.
-pub fn poke(plan: &Plan) -> Outcome {
+pub fn poke(plan: &GuestJob) -> Outcome {
     let mut out = Outcome { completed: 1, ..Default::default() };
     let port = matches!(plan.op, poke::IN | poke::OUT);
     let flags = if port { flag::PORT } else { 0 };
     let configuration = matches!(plan.op, poke::CONFIG_READ | poke::CONFIG_WRITE);
-    if !reachable(&Plan { flags, ..*plan }) || (configuration && plan.address >= 1 << 24) {
+    if !reachable(&GuestJob { flags, ..*plan }) || (configuration && plan.address >= 1 << 24) {
         return Outcome { status: status::BAD_PLAN, ..out };
     }
     let function = crate::pci::Function((plan.address >> 8) as u16);
@@ -127,7 +127,7 @@ pub fn poke(plan: &Plan) -> Outcome {
                 _ => cpu::in16(plan.address as u16) as u64,
             }
         }
-        poke::STORE | poke::OUT => ring(&Plan { flags, ..*plan }, 0),
+        poke::STORE | poke::OUT => ring(&GuestJob { flags, ..*plan }, 0),
         poke::CONFIG_READ => out.value = function.read(offset) as u64,
         poke::CONFIG_WRITE => function.write(offset, plan.value as u32),
         _ => out.status = status::BAD_PLAN,

@@ -7,7 +7,7 @@ use crate::device::{self, NEEDS_RESET};
 use crate::queue::{NEXT, Queue, WRITE};
 use crate::{cpu, io, setup};
 
-pub fn run(cpu: usize, plan: &Plan) -> Outcome {
+pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let Some(info) = device::info(plan.device) else {
         return Outcome { status: status::NO_DEVICE, ..out };
@@ -26,7 +26,7 @@ pub fn run(cpu: usize, plan: &Plan) -> Outcome {
     out.value = watch(queue, &info, plan, &mut out);
     // Whatever it did: a reset and the same set-up must bring it back.
     let again = setup::setup_again(plan.device);
-    let read = Plan {
+    let read = GuestJob {
         kind: kind::IO,
         op: op::READ,
         depth: 1,
@@ -49,7 +49,7 @@ pub fn run(cpu: usize, plan: &Plan) -> Outcome {
 }
 
 /// Puts the malformed chain into the ring; false: no such attack.
-fn attack(queue: &mut Queue, plan: &Plan) -> bool {
+fn attack(queue: &mut Queue, plan: &GuestJob) -> bool {
     let data = POOL;
     let (header, status) = (queue.header(0), queue.status(0));
     cpu::store(header, op::READ as u64);
@@ -75,7 +75,7 @@ fn attack(queue: &mut Queue, plan: &Plan) -> bool {
 }
 
 /// The device's answer, or its silence.
-fn watch(queue: &mut Queue, info: &DeviceInfo, plan: &Plan, out: &mut Outcome) -> u64 {
+fn watch(queue: &mut Queue, info: &DeviceInfo, plan: &GuestJob, out: &mut Outcome) -> u64 {
     let deadline = if plan.deadline == 0 { 1 << 29 } else { plan.deadline };
     let from = cpu::tsc();
     loop {

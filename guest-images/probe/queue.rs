@@ -52,7 +52,7 @@ static QUEUES: Global<[Queue; MAX_DEVICES * MAX_QUEUES]> = Global::new([NONE; MA
 
 impl Queue {
     /// Makes the rings and tells the device (4.1.5.1.3); the size in use, or None if the device has no such queue.
-    pub fn create(plan: &Plan, info: &DeviceInfo, features: u64, index: u16, vector: u32) -> Option<u16> {
+    pub fn create(plan: &GuestJob, info: &DeviceInfo, features: u64, index: u16, vector: u32) -> Option<u16> {
         let common = info.common;
         store(common + 22, index);
         let most: u16 = load(common + 24);

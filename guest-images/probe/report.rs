@@ -36,7 +36,7 @@ fn percentiles(line: &mut Line, name: &str, samples: &mut [Sample], of: fn(&Samp
     );
 }
 
-pub fn block(plan: &Plan, cpu: u32, round: u64, out: &Outcome) {
+pub fn block(plan: &GuestJob, cpu: u32, round: u64, out: &Outcome) {
     let line = &mut Line::new();
     let _ = write!(
         line,

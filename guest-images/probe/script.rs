@@ -45,9 +45,9 @@ fn end(ok: bool) -> ! {
     cpu::stop()
 }
 
-fn setup(cpus: u32) -> Option<Plan> {
+fn setup(cpus: u32) -> Option<GuestJob> {
     let irq = one(cmdline::words("irq", "msix", IRQS));
-    let plan = Plan {
+    let plan = GuestJob {
         kind: kind::SETUP,
         device: cmdline::number("dev", 0) as u32,
         queues: cmdline::number("queues", cpus as u64) as u32,
@@ -69,13 +69,13 @@ fn setup(cpus: u32) -> Option<Plan> {
         out.value,
         out.features
     );
-    (out.status == status::OK).then_some(Plan { queues: out.value as u32, ..plan })
+    (out.status == status::OK).then_some(GuestJob { queues: out.value as u32, ..plan })
 }
 
 fn bench() -> bool {
     let cpus = control::cpus_up().count_ones();
     let Some(setup) = setup(cpus) else { return false };
-    let base = Plan {
+    let base = GuestJob {
         kind: kind::IO,
         device: setup.device,
         requests: cmdline::number("requests", 20_000) as u32,
@@ -105,7 +105,7 @@ fn bench() -> bool {
         for op in cmdline::words("op", "read", OPS) {
             for wait in cmdline::words("wait", "spin", WAITS) {
                 for depth in cmdline::numbers("depth", 1) {
-                    let plan = Plan { op, wait, depth: depth as u32, ..base };
+                    let plan = GuestJob { op, wait, depth: depth as u32, ..base };
                     ok &= block(&plan, setup.queues.min(cpus), round);
                 }
             }
@@ -115,12 +115,12 @@ fn bench() -> bool {
 }
 
 /// One block on one queue per CPU, all at once; the sectors are divided between them.
-fn block(plan: &Plan, cpus: u32, round: u64) -> bool {
+fn block(plan: &GuestJob, cpus: u32, round: u64) -> bool {
     let capacity = device::info(plan.device).map_or(0, |info| info.capacity);
     let whole = if plan.span == 0 { capacity.saturating_sub(plan.sector) } else { plan.span };
     let unit = (plan.size as u64 / 512).max(1);
     let share = whole / cpus as u64 / unit * unit;
-    let of = |cpu: u32| Plan {
+    let of = |cpu: u32| GuestJob {
         queue: cpu,
         cpu,
         cpu2: if plan.route_every != 0 { plan.cpu2 } else { cpu },
@@ -152,7 +152,7 @@ fn hostile() -> bool {
     let Some(setup) = setup(1) else { return false };
     let mut ok = true;
     for op in cmdline::numbers("attack", 0) {
-        let plan = Plan { kind: kind::HOSTILE, device: setup.device, op: op as u32, ..Default::default() };
+        let plan = GuestJob { kind: kind::HOSTILE, device: setup.device, op: op as u32, ..Default::default() };
         let out = serve::execute(0, &plan);
         say!(
             "{{\"probe\":1,\"event\":\"hostile\",\"attack\":{op},\"status\":{},\"answer\":{},\"detail\":{}}}",

@@ -20,7 +20,7 @@ pub fn serve(cpu: usize) -> ! {
 }
 
 /// One plan.
-pub fn execute(cpu: usize, plan: &Plan) -> Outcome {
+pub fn execute(cpu: usize, plan: &GuestJob) -> Outcome {
     match plan.kind {
         kind::NOP => Outcome { tsc_begin: cpu::tsc(), tsc_end: cpu::tsc(), ..Default::default() },
         kind::SETUP => setup::setup(plan),

@@ -9,12 +9,12 @@ use crate::queue::Queue;
 use crate::{apic, msix};
 
 /// The plan of each device's last SETUP, for the ones that set up again by themselves.
-static SETUPS: Global<[Plan; MAX_DEVICES]> = Global::new([NO_PLAN; MAX_DEVICES]);
-// SAFETY of this zero: Plan is made of integers.
-const NO_PLAN: Plan = unsafe { core::mem::zeroed() };
+static SETUPS: Global<[GuestJob; MAX_DEVICES]> = Global::new([NO_PLAN; MAX_DEVICES]);
+// SAFETY of this zero: GuestJob is made of integers.
+const NO_PLAN: GuestJob = unsafe { core::mem::zeroed() };
 
 /// SETUP: (outcome status, queues made, features, detail).
-pub fn setup(plan: &Plan) -> Outcome {
+pub fn setup(plan: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let Some(mut info) = info(plan.device) else {
         return Outcome { status: status::NO_DEVICE, ..out };
@@ -62,7 +62,7 @@ pub fn setup_again(index: u32) -> Outcome {
     setup(&plan)
 }
 
-fn choose_features(plan: &Plan, info: &DeviceInfo) -> u64 {
+fn choose_features(plan: &GuestJob, info: &DeviceInfo) -> u64 {
     let mut features = KNOWN & info.offered;
     if plan.features != 0 {
         features &= plan.features | F_VERSION_1;
@@ -79,7 +79,7 @@ fn choose_features(plan: &Plan, info: &DeviceInfo) -> u64 {
 
 /// The IOAPIC pin of the device's INTx: the plan's word, else what firmware or the VMM left in the interrupt line
 /// register if it can only mean a pin, else q35's wiring.
-fn pin_of(plan: &Plan, info: &DeviceInfo, function: Function) -> u32 {
+fn pin_of(plan: &GuestJob, info: &DeviceInfo, function: Function) -> u32 {
     let line = function.read8(0x3c) as u32;
     match plan.pin {
         0 if (16..24).contains(&line) => line,
@@ -97,7 +97,7 @@ pub fn claim_pin(info: &DeviceInfo, vector: u32, apic_id: u32) {
 
 /// MSI-X or INTx, as the plan says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
 /// q + 1 for queue q.
-fn interrupts(plan: &Plan, info: &mut DeviceInfo, function: Function) -> u32 {
+fn interrupts(plan: &GuestJob, info: &mut DeviceInfo, function: Function) -> u32 {
     let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
     if plan.flags & flag::INTX != 0 {
         let vector = or(plan.vector, vector::INTX + plan.device);

@@ -43,7 +43,7 @@ pub struct Maker {
 
 impl Maker {
     /// None: the plan does not fit the device, the queue or the pool.
-    pub fn new(cpu: usize, plan: &Plan, info: &DeviceInfo, queue: &Queue) -> Option<Self> {
+    pub fn new(cpu: usize, plan: &GuestJob, info: &DeviceInfo, queue: &Queue) -> Option<Self> {
         let segments = plan.segments.max(1);
         let (size, data) = match plan.op {
             op::READ | op::WRITE | op::VERIFY => (plan.size, plan.size),

@@ -23,7 +23,7 @@ pub struct Torture {
 
 impl Torture {
     /// None: moving is impossible (INTx, or HLT on a CPU that the interrupt leaves).
-    pub fn new(plan: &Plan, info: &DeviceInfo, vector: u32) -> Option<Self> {
+    pub fn new(plan: &GuestJob, info: &DeviceInfo, vector: u32) -> Option<Self> {
         let intx = (vector::INTX..vector::END).contains(&vector);
         let away = plan.cpu2 != plan.cpu;
         if plan.route_every != 0 && (intx || plan.vector2 > 255 || (plan.wait == wait::HALT && away)) {

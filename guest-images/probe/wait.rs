@@ -1,6 +1,6 @@
 //! Waiting for an interrupt's count to move, or for memory to change, with a deadline.
 
-use crate::abi::{Outcome, Plan, VECTOR_STRIDE, VECTOR_TABLE, vector, wait};
+use crate::abi::{Outcome, GuestJob, VECTOR_STRIDE, VECTOR_TABLE, vector, wait};
 use crate::device::DEFAULT_DEADLINE;
 use crate::{apic, cpu};
 
@@ -26,7 +26,7 @@ fn word_of(vector: u32) -> u64 {
 
 impl Waiter {
     /// None: the plan asks for what cannot be (HLT on two vectors).
-    pub fn new(plan: &Plan, vector: u32, other: u32) -> Option<Self> {
+    pub fn new(plan: &GuestJob, vector: u32, other: u32) -> Option<Self> {
         if vector > 255 || other > 255 || plan.wait > wait::POLL || (plan.wait == wait::HALT && other != 0) {
             return None;
         }

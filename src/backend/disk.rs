@@ -11,7 +11,8 @@ use super::mem::{MemBackend, MemRegion};
 use super::null::NullBackend;
 use super::sync::SyncBackend;
 use super::uring::UringBackend;
-use super::{Backend, BackendKind, DiskError, Geometry, io_uring_available};
+use super::{Backend, BackendKind, DiskError, Geometry};
+use crate::host::io_uring_available;
 
 /// What to open, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -230,7 +230,7 @@ impl QueueFile {
         }
     }
 
-    /// Whether discards free space. Asked with a range behind the end, where there is nothing to free.
+    /// Whether discards free space. RequestKind with a range behind the end, where there is nothing to free.
     pub(super) fn can_punch_holes(&self) -> bool {
         let behind = self.disk.size.next_multiple_of(1 << 20);
         i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()

@@ -3,7 +3,7 @@
 //! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
 //! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
 //!
-//! - `disk`, with `error`, `lock`, `geometry`, `host`: from options to an open, locked, measured disk
+//! - `disk`, with `error`, `lock`, `geometry`: from options to an open, locked, measured disk
 //! - `file`, with `bounce`, `aligned`: what can be done to it by system calls, aligned for O_DIRECT or not
 //! - `transfer`: where in its buffers a read or write stands
 //! - `uring`, `sync`, `mem`, `null`: one backend each
@@ -14,7 +14,6 @@ mod disk;
 mod error;
 mod file;
 mod geometry;
-mod host;
 mod kind;
 mod lock;
 mod mem;
@@ -28,7 +27,6 @@ mod uring;
 pub use disk::{Disk, DiskOptions};
 pub use error::DiskError;
 pub use geometry::Geometry;
-pub use host::io_uring_available;
 pub use kind::BackendKind;
 
 use std::io;

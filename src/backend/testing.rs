@@ -7,7 +7,8 @@ use std::path::Path;
 
 use io_uring::{IoUring, squeue};
 
-use super::{Backend, Op, Outcome, Request, Submitter, io_uring_available};
+use super::{Backend, Op, Outcome, Request, Submitter};
+use crate::host::io_uring_available;
 
 /// A thread with a ring, or without.
 pub(super) struct TestRing(Option<IoUring>);

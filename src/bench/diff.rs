@@ -62,6 +62,8 @@ pub struct Identity {
     pub depth: Option<u64>,
     /// Longest busy-poll.
     pub poll_us: Option<u64>,
+    /// How interrupts are held.
+    pub moderate: Option<String>,
 }
 
 impl Identity {
@@ -78,6 +80,7 @@ impl Identity {
             queues: row.queues,
             depth: row.depth,
             poll_us: row.poll_us,
+            moderate: row.moderate.clone(),
         }
     }
 }
@@ -155,7 +158,7 @@ impl RowDiff {
     }
 
     /// Whether the rounds of the one lie above all rounds of the other; `None`: not known.
-    pub fn told_apart(&self) -> Option<bool> {
+    pub fn distinguishable(&self) -> Option<bool> {
         let (low, high) = (self.iops_ratio_low?, self.iops_ratio_high?);
         Some(low > 1.0 || high < 1.0)
     }

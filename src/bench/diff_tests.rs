@@ -11,7 +11,7 @@ fn a_report_does_not_differ_from_itself() {
     assert_eq!(diff.rows.len(), a.rows.len());
     for row in &diff.rows {
         assert_eq!((row.iops_ratio, row.p50_ratio, row.p99_ratio), (Some(1.0), Some(1.0), Some(1.0)));
-        assert_ne!(row.told_apart(), Some(true));
+        assert_ne!(row.distinguishable(), Some(true));
     }
     assert!(render_diff(&diff).starts_with("same host"));
 }
@@ -28,7 +28,7 @@ fn ratios_are_b_to_a_and_rounds_tell_whether_they_mean_anything() {
     let row = &diff.rows[0];
     assert_eq!((row.iops_ratio, row.p50_ratio, row.p99_ratio), (Some(5.0), Some(0.5), None));
     assert_eq!((row.iops_ratio_low, row.iops_ratio_high), (Some(1.25), Some(8.0)));
-    assert_eq!((row.told_apart(), diff.rows[1].told_apart()), (Some(true), Some(false)));
+    assert_eq!((row.distinguishable(), diff.rows[1].distinguishable()), (Some(true), Some(false)));
     let text = render_diff(&diff);
     let line = text.lines().find(|l| l.contains("rand-read-1") && l.contains("fast-mmio+irqfd")).unwrap();
     assert!(
@@ -46,7 +46,7 @@ fn rows_are_matched_by_what_they_are_not_by_their_place() {
     assert_eq!((diff.rows.len(), diff.only_a.len(), diff.only_b.len()), (3, 1, 1));
     assert_eq!((diff.only_a[0].poll_us, diff.only_b[0].poll_us), (None, Some(50)));
     for row in &diff.rows {
-        assert_ne!(row.told_apart(), Some(true), "{row:?}");
+        assert_ne!(row.distinguishable(), Some(true), "{row:?}");
     }
     let text = render_diff(&diff);
     assert!(text.contains("only in A: linux rand-read-32 fast-mmio+signal-msi io_uring\n"), "{text}");
@@ -136,8 +136,8 @@ fn what_was_written_is_read_and_anything_else_is_refused_with_its_name() {
         ("[]", "schema is missing"),
         ("{\"schema\": 1}", "something else"),
         ("{\"schema\": \"doorbell-bench/99\"}", "\"doorbell-bench/99\""),
-        ("{\"schema\": \"doorbell-bench/1\"}", "says that it is"),
-        ("{\"schema\": \"doorbell-bench/1\", \"host\": {}, \"run\": {}, \"rows\": 3}", "says that it is"),
+        ("{\"schema\": \"doorbell-bench/2\"}", "says that it is"),
+        ("{\"schema\": \"doorbell-bench/2\", \"host\": {}, \"run\": {}, \"rows\": 3}", "says that it is"),
     ];
     for (text, wanted) in cases {
         let error = read(text).unwrap_err();
@@ -145,6 +145,6 @@ fn what_was_written_is_read_and_anything_else_is_refused_with_its_name() {
     }
     assert!(read_report(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
     // An older report lacks newer fields.
-    let old = r#"{"schema": "doorbell-bench/1", "host": {}, "run": {}, "rows": [{"guest": "probe", "job": "floor"}]}"#;
+    let old = r#"{"schema": "doorbell-bench/2", "host": {}, "run": {}, "rows": [{"guest": "probe", "job": "floor"}]}"#;
     assert_eq!(read(old).unwrap().rows[0].job, "floor");
 }

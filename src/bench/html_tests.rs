@@ -1,6 +1,6 @@
 use super::*;
 use crate::bench::testing::report;
-use crate::observe::InterruptLine;
+use crate::host::InterruptLine;
 
 /// The report of a probe: floors, two paths, a backend of its own, a peer, and something that is not here.
 fn probe() -> Report {

@@ -1,22 +1,21 @@
 //! Plans, guests, results, tables. The built-in guest and the layout it shares with us live here; nothing in this
 //! room knows how a device or a machine works inside.
 //!
-//! One bench, two guests: `plan` says what is compared and in which order, a guest's module measures it, `report` holds
+//! One bench, two guests: `schedule` says what is compared and in which order, a guest's module measures it, `report` holds
 //! what came out (docs/results.md), `table` and `html` show it, `diff` compares two, `host` says where it was.
 
 mod buckets;
 mod counts;
 mod diff;
-mod host;
 mod html;
 mod json;
 pub mod linux;
 mod memfile;
-mod plan;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;
 mod report;
+mod schedule;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,11 +23,10 @@ pub(crate) mod testing;
 pub use buckets::Buckets;
 pub use counts::DiskCounts;
 pub use diff::{DIFF_SCHEMA, Diff, ReadError, read_report, render_diff};
-pub use host::HostFacts;
 pub use html::render_html;
 pub use json::to_json;
-pub use plan::{Path, PathName, Plan, Step};
 pub use report::{Report, Row, RunFacts, SCHEMA, fill_ratios, per_request};
+pub use schedule::{PathPair, PathPairName, Schedule, Step};
 pub use table::render;
 
 /// The probe guest (guest-images/probe), compiled by build.rs: a PVH kernel of about 120 KiB.

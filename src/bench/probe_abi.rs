@@ -4,7 +4,7 @@
 //! The guest includes this very file (`#[path]`), so there is one layout and no copy of it. Everything is
 //! little endian, `repr(C)`, without padding; times are TSC ticks, sizes bytes, addresses guest-physical (the
 //! guest maps its memory one to one). No `unsafe` lives here: a host moves the structures as bytes
-//! ([`Plan::to_bytes`], [`Outcome::from_bytes`]). How a host uses it is in `guest-images/probe/README.md`.
+//! ([`GuestJob::to_bytes`], [`Outcome::from_bytes`]). How a host uses it is in `guest-images/probe/README.md`.
 
 use core::mem::{offset_of, size_of};
 
@@ -124,7 +124,7 @@ abi_struct! {
 abi_struct! {
     /// One block of work for one CPU. The host writes the other fields first and `seq` last; the guest copies
     /// the plan when `seq` differs from its outcome's `done`. A zero means "default" wherever one is named.
-    pub struct Plan {
+    pub struct GuestJob {
         /// Changes for every plan.
         pub seq: u32,
         /// One of [`kind`].
@@ -306,7 +306,7 @@ abi_struct! {
     }
 }
 
-const _: () = assert!(Control::SIZE <= 0x200 && Plan::SIZE <= 0x200 && Outcome::SIZE <= 0x200);
+const _: () = assert!(Control::SIZE <= 0x200 && GuestJob::SIZE <= 0x200 && Outcome::SIZE <= 0x200);
 const _: () = assert!(MAX_SAMPLES * Sample::SIZE <= SAMPLE_STRIDE as usize);
 const _: () = assert!(DEVICE_TABLE + (MAX_DEVICES * DeviceInfo::SIZE) as u64 <= VECTOR_TABLE);
 const _: () = assert!(SAMPLES + MAX_CPUS as u64 * SAMPLE_STRIDE <= QUEUE_MEMORY);

@@ -36,7 +36,7 @@ pub const FLOOR_WORD: u64 = CONTROL + 0x200;
 pub const FLOOR_ANSWER: u64 = CONTROL + 0x240;
 /// [`Trap`]: what stopped the guest, written by ring 0.
 pub const TRAP: u64 = CONTROL + 0x280;
-/// Per CPU: a [`Plan`] at +0, an [`Outcome`] at +[`OUTCOME_OFFSET`]; every [`CPU_STRIDE`] bytes.
+/// Per CPU: a [`GuestJob`] at +0, an [`Outcome`] at +[`OUTCOME_OFFSET`]; every [`CPU_STRIDE`] bytes.
 pub const CPU_AREA: u64 = 0x0030_1000;
 /// Distance between two CPUs' areas.
 pub const CPU_STRIDE: u64 = 0x400;

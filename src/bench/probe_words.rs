@@ -51,7 +51,7 @@ pub mod state {
     pub const ENDED: u32 = 4;
 }
 
-/// [`super::Plan::kind`].
+/// [`super::GuestJob::kind`].
 pub mod kind {
     /// Nothing; `tsc_begin` and `tsc_end` tell the time.
     pub const NOP: u32 = 0;
@@ -76,7 +76,7 @@ pub mod kind {
     pub const END: u32 = 9;
 }
 
-/// [`super::Plan::op`] of [`kind::IO`]: the request type of virtio 1.2, 5.2.6, or [`op::VERIFY`].
+/// [`super::GuestJob::op`] of [`kind::IO`]: the request type of virtio 1.2, 5.2.6, or [`op::VERIFY`].
 pub mod op {
     /// VIRTIO_BLK_T_IN.
     pub const READ: u32 = 0;
@@ -94,7 +94,7 @@ pub mod op {
     pub const VERIFY: u32 = 0x100;
 }
 
-/// [`super::Plan::wait`] of [`kind::IO`] and [`kind::FLOOR`].
+/// [`super::GuestJob::wait`] of [`kind::IO`] and [`kind::FLOOR`].
 pub mod wait {
     /// Spin with PAUSE on the count that the interrupt handler bumps.
     pub const SPIN: u32 = 0;
@@ -104,7 +104,7 @@ pub mod wait {
     pub const POLL: u32 = 2;
 }
 
-/// [`super::Plan::order`]: which sector a request goes to.
+/// [`super::GuestJob::order`]: which sector a request goes to.
 pub mod order {
     /// Always `sector`.
     pub const FIXED: u32 = 0;
@@ -114,7 +114,7 @@ pub mod order {
     pub const RANDOM: u32 = 2;
 }
 
-/// [`super::Plan::flags`], bits.
+/// [`super::GuestJob::flags`], bits.
 pub mod flag {
     /// SETUP: INTx instead of MSI-X; `pin` is the IOAPIC pin.
     pub const INTX: u32 = 1;
@@ -142,9 +142,12 @@ pub mod flag {
     pub const EAGER: u32 = 2048;
     /// SETUP: leave VIRTIO_BLK_F_MQ alone and use one queue.
     pub const NO_MQ: u32 = 4096;
+    /// IO: submit as Linux does under an application with many requests in flight: one request and one kick decision at
+    /// a time, `gap` ticks of the application's own before each, and completions taken on interrupts only.
+    pub const ONE_BY_ONE: u32 = 8192;
 }
 
-/// [`super::Plan::op`] of [`kind::POKE`].
+/// [`super::GuestJob::op`] of [`kind::POKE`].
 pub mod poke {
     /// Load of `width` bytes from `address` (below 4 GiB).
     pub const LOAD: u32 = 0;
@@ -160,7 +163,7 @@ pub mod poke {
     pub const CONFIG_WRITE: u32 = 5;
 }
 
-/// [`super::Plan::op`] of [`kind::HOSTILE`]; outcome `value` is made of [`answer`] bits. More come with issue 5.
+/// [`super::GuestJob::op`] of [`kind::HOSTILE`]; outcome `value` is made of [`answer`] bits. More come with issue 5.
 pub mod attack {
     /// Two descriptors whose NEXT fields point at each other.
     pub const LOOP: u32 = 0;

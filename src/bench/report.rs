@@ -5,11 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::HostFacts;
-use crate::observe::{InterruptLine, Interrupts};
+use crate::host::HostFacts;
+use crate::host::{InterruptLine, ProcInterrupts};
 
 /// The format that this version writes and reads.
-pub const SCHEMA: &str = "doorbell-bench/1";
+pub const SCHEMA: &str = "doorbell-bench/2";
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct RunFacts {
 
 impl RunFacts {
     /// These, with what /proc/interrupts counted over the run; nothing where there is no such file.
-    pub fn with_interrupts(self, over_the_run: &Interrupts) -> RunFacts {
+    pub fn with_interrupts(self, over_the_run: &ProcInterrupts) -> RunFacts {
         let any = !over_the_run.lines().is_empty();
         RunFacts {
             host_interrupts: any.then(|| over_the_run.telling().cloned().collect()),
@@ -100,6 +100,8 @@ pub struct Row {
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
+    /// How interrupts are held: "off", "auto", or "N:US". `None`: not a disk of ours.
+    pub moderate: Option<String>,
 
     /// Why this host has no such row; it then has no figures. `None`: it was measured.
     pub not_here: Option<String>,
@@ -123,8 +125,8 @@ pub struct Row {
     /// Median from the kick to the I/O thread: from before the guest's store (a disk's: from before it publishes the
     /// request) until the thread saw it. `None`: several requests at a time, or the guest's counter is not the host's.
     pub kick_p50_ns: Option<u64>,
-    /// Median from the ring-back to the guest: from before it until the guest saw its handler's mark.
-    pub ring_back_p50_ns: Option<u64>,
+    /// Median from the interrupt to the guest: from before it until the guest saw its handler's mark.
+    pub interrupt_p50_ns: Option<u64>,
 
     /// Requests that the device completed while the row was measured. The counts below are of the same time. Those of a
     /// passed-through device are fio's.
@@ -149,7 +151,7 @@ pub struct Row {
     pub exits: Option<u64>,
     /// Exits that came to the VMM (KVM_RUN returned).
     pub exits_to_user: Option<u64>,
-    /// System calls of the I/O thread: waits, ring-backs, the backend's own.
+    /// System calls of the I/O thread: waits, interrupts, the backend's own.
     pub iothread_syscalls: Option<u64>,
 
     /// Median over the rounds of this row's IOPS to that of the first row of its job, in the same round.

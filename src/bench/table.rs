@@ -34,7 +34,7 @@ pub(super) const TIMES: &[Column] = &[
     column("p99 us", |r| micros(r.p99_ns.map(|ns| ns as f64))),
     column("p99.9 us", |r| micros(r.p999_ns.map(|ns| ns as f64))),
     optional("kick us", |r| micros(r.kick_p50_ns.map(|ns| ns as f64))),
-    optional("ring-back us", |r| micros(r.ring_back_p50_ns.map(|ns| ns as f64))),
+    optional("interrupt us", |r| micros(r.interrupt_p50_ns.map(|ns| ns as f64))),
     optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}"))),
 ];
 
@@ -63,10 +63,11 @@ const NAMES: &[Name] = &[
     ("device", |r| r.device.clone()),
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),
+    ("moderate", |r| r.moderate.clone()),
 ];
 
 /// Of these, what a passed-through device has not: not to have it is no difference that would need a column.
-const OF_DISKS: [&str; 3] = ["wait", "queues", "poll us"];
+const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
 /// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
 pub fn render(report: &Report) -> String {

@@ -1,7 +1,7 @@
 //! For the tests of this room: a report, and the check against its schema.
 
 use super::report::{SCHEMA, fill_ratios};
-use super::{HostFacts, Report, Row, RunFacts};
+use super::{Report, Row, RunFacts};
 
 #[path = "../../tests/common/schema.rs"]
 mod schema;
@@ -37,5 +37,5 @@ pub(super) fn report() -> Report {
     ];
     fill_ratios(&mut rows);
     let run = RunFacts { rounds: 3, runtime_s: Some(2.0), vcpus: 1, took_s: 24.4, ..RunFacts::default() };
-    Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows }
+    Report { schema: SCHEMA.into(), host: crate::host::HostFacts::here(), run, rows }
 }

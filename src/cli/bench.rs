@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::disk::nearest;
+use super::disk_arg::nearest;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
@@ -18,7 +18,7 @@ use crate::bench::{render, render_html};
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
-/// Time every way of ringing there and back, with the built-in probe guest or with fio in Linux
+/// Measure every notify path and every complete path, with the built-in probe guest or with fio in Linux
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,

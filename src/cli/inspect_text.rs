@@ -105,7 +105,7 @@ fn vectors(all: &[VectorView]) -> String {
     });
     let headings = [
         "of",
-        "rung by",
+        "sent by",
         "complete",
         "masked",
         "pending",
@@ -210,11 +210,11 @@ fn vfio(all: &[VfioView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::Subjects;
+    use crate::observe::VmParts;
 
     #[test]
     fn a_vm_without_devices_has_tables_all_the_same() {
-        let view = Subjects::default().look("all").unwrap();
+        let view = VmParts::default().look("all").unwrap();
         let text = text(&view);
         for title in ["routes", "doorbells", "vectors", "queues", "threads", "vfio"] {
             assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");

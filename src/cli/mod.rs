@@ -17,7 +17,7 @@
 mod bench;
 mod check;
 mod ctl;
-pub mod disk;
+pub mod disk_arg;
 mod inspect;
 mod inspect_text;
 mod observed;
@@ -32,12 +32,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::assembly::AssemblyError;
 use crate::backend::DiskError;
 use crate::machine::MachineError;
 use crate::observe::control::{ControlError, ServeError};
 use crate::observe::kernel::EvidenceError;
 use crate::virtio::VirtioError;
+use crate::vm::VmError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -100,14 +100,14 @@ impl From<MachineError> for Failure {
     }
 }
 
-impl From<AssemblyError> for Failure {
-    fn from(error: AssemblyError) -> Failure {
+impl From<VmError> for Failure {
+    fn from(error: VmError) -> Failure {
         let code = match error {
-            AssemblyError::Machine(error) => return error.into(),
-            AssemblyError::Vfio(error) => return error.into(),
-            AssemblyError::Disk(ref error) => disk_code(error),
-            AssemblyError::Virtio(VirtioError::Config(_)) | AssemblyError::NoThread { .. } => 2,
-            AssemblyError::Virtio(_) | AssemblyError::Dataplane(_) => 3,
+            VmError::Machine(error) => return error.into(),
+            VmError::Vfio(error) => return error.into(),
+            VmError::Disk(ref error) => disk_code(error),
+            VmError::Virtio(VirtioError::Config(_)) | VmError::NoThread { .. } => 2,
+            VmError::Virtio(_) | VmError::Dataplane(_) => 3,
         };
         Failure { code, message: error.to_string() }
     }

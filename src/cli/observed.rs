@@ -7,11 +7,11 @@ use clap::Args;
 
 use super::Failure;
 use super::out_file::OutFile;
-use crate::assembly::Assembly;
-use crate::observe::Subjects;
+use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, Summary, Tracer, Tracing, timeline};
+use crate::vm::Vm;
 
 /// Flags of `run` for those who want to watch.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub(super) struct Observed {
 
 impl ObserveArgs {
     /// Switches on what was asked for.
-    pub(super) fn start(self, assembly: &mut Assembly) -> Result<Observed, Failure> {
+    pub(super) fn start(self, assembly: &mut Vm) -> Result<Observed, Failure> {
         let out = self.trace.as_deref().map(|path| OutFile::create("--trace", path)).transpose()?;
         let tracer = Tracer::new(assembly.disks().to_vec());
         let control = self.control.map(|path| {
@@ -44,8 +44,8 @@ impl ObserveArgs {
             loops.extend(assembly.main_loop().map(|main| main.handle()));
             let disks = assembly.disks().to_vec();
             let routes = Some(assembly.machine().routes());
-            let subjects = Subjects { disks, routes, loops, vfio: assembly.vfio().to_vec() };
-            ControlServer::start(&path, Arc::new(subjects), tracer.clone())
+            let parts = VmParts { disks, routes, loops, vfio: assembly.vfio().to_vec() };
+            ControlServer::start(&path, Arc::new(parts), tracer.clone())
         });
         let control = control.transpose()?;
         let evidence = self.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;

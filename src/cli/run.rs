@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::disk::{DiskConfig, parse_size};
+use super::disk_arg::parse_size;
 use super::observed::ObserveArgs;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
-use crate::assembly::{Assembly, AssemblyConfig, ThreadConfig};
 use crate::dataplane::{EventLoop, Flow};
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
 use crate::vfio::VfioSpec;
+use crate::vm::DiskConfig;
+use crate::vm::{ThreadConfig, Vm, VmConfig};
 
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
@@ -45,7 +46,8 @@ pub struct RunArgs {
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi, event-idx=on|off, serial=S; a comma in a value is written twice
+    ///   complete=auto|irqfd|signal-msi, event-idx=on|off,
+    ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
     /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
@@ -83,7 +85,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     // Before any thread is started, so that all of them inherit the mask.
     let signals = block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
     let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
-    let config = AssemblyConfig {
+    let config = VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(args.kernel),
             initrd: args.initrd,
@@ -100,7 +102,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             args.iothreads.into()
         ],
     };
-    let mut assembly = Assembly::new(config)?;
+    let mut assembly = Vm::new(config)?;
     for spec in args.vfio {
         assembly.add_vfio(spec)?;
     }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::Failure;
 use super::out_file::OutFile;
-use crate::assembly::Assembly;
 use crate::dataplane::{InterruptCounts, QueueCounters, QueueCounts, Sent};
 use crate::virtio::{QueueView, VirtioBlk};
+use crate::vm::Vm;
 
 /// Name and version of the format.
 const SCHEMA: &str = "doorbell-stats/1";
@@ -22,7 +22,7 @@ impl StatsFile {
     }
 
     /// Writes the counts of a machine that has stopped.
-    pub(super) fn write(self, assembly: &Assembly) -> Result<(), Failure> {
+    pub(super) fn write(self, assembly: &Vm) -> Result<(), Failure> {
         self.0.write_pretty_json(&Stats {
             schema: SCHEMA,
             disks: assembly.disks().iter().map(|disk| DiskStats::of(disk)).collect(),
@@ -47,7 +47,7 @@ struct DiskStats {
     /// Feature bits that the driver took.
     features: u64,
     /// What the host refused and the device did without.
-    trouble: Option<String>,
+    last_error: Option<String>,
     queues: Vec<QueueStats>,
     config_interrupts: Option<Sent>,
 }
@@ -73,7 +73,7 @@ impl DiskStats {
             notify: view.notify.to_string(),
             complete: disk.lines().path().to_string(),
             features: view.features,
-            trouble: view.trouble,
+            last_error: view.last_error,
             queues: of_queues.map(|((view, queue), int)| QueueStats::of(view, queue, int.counts())).collect(),
             // The configuration's is the last.
             config_interrupts: interrupts.last().map(|i| i.counts().sent()),

@@ -54,7 +54,7 @@ enum Verb {
 impl From<VfioError> for Failure {
     fn from(error: VfioError) -> Failure {
         let code = match error {
-            VfioError::NotABdf(_) => 2,
+            VfioError::InvalidBdf(_) => 2,
             VfioError::NoDevice(_) | VfioError::InUse { .. } | VfioError::Busy { .. } => 4,
             _ => 3,
         };
@@ -155,11 +155,12 @@ fn bind(host: &Host, bdf: Bdf) -> Result<String, Failure> {
         (true, None) => format!("{bdf} is with vfio-pci now; it had no driver\n"),
     };
     let others = host.group(bdf).map_or(Vec::new(), |g| g.others);
-    let hindered: Vec<_> = others.iter().filter(|(_, d)| vfio::hinders(d.as_deref())).map(other).collect();
-    if !hindered.is_empty() {
+    let blocking: Vec<_> =
+        others.iter().filter(|(_, d)| vfio::blocks_binding(d.as_deref())).map(other).collect();
+    if !blocking.is_empty() {
         text += &format!(
             "its IOMMU group can be used only when these are given to vfio-pci too: {}\n",
-            hindered.join(", ")
+            blocking.join(", ")
         );
     }
     Ok(text)

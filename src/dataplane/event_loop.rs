@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
-use super::poll::PollWindow;
+use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
 use super::setup::QueueSetup;
-use super::waiter::{Event, Patience, Tagged, Waiter};
+use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
+use crate::host::monotonic_ns;
 
 /// What a source's callback wants of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ enum Watched {
 /// One thread's loop: queues, and for the main loop other file descriptors too.
 ///
 /// A turn: sleep (or poll, or neither if there is work), start everything that is available on the queues that woke
-/// it, take the completions, then end each queue's batch: one publication, one decision, at most one ring-back.
+/// it, take the completions, then end each queue's batch: one publication, one decision, at most one interrupt.
 pub struct EventLoop {
     waiter: Waiter,
     seats: Vec<Option<Seat>>,
@@ -111,9 +112,10 @@ impl EventLoop {
         }
         for seat in self.seats.iter_mut().flatten() {
             seat.worker.finish(&mut |_| false);
+            seat.worker.release_held();
         }
         if self.waiter.has_unsubmitted() {
-            self.waiter.wait(Patience::Look, &mut self.events)?;
+            self.waiter.wait(WaitMode::Look, &mut self.events)?;
         }
         Ok(())
     }
@@ -123,7 +125,7 @@ impl EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        self.gather()?;
+        self.collect_events()?;
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             match event {
@@ -140,15 +142,15 @@ impl EventLoop {
         }
         self.events = events;
         if !self.control.is_empty() {
-            self.obey();
+            self.handle_control();
         }
         self.work();
         Ok(())
     }
 
     /// Collects events: without a sleep if there is work, after a busy-poll if that is wanted, else by sleeping.
-    fn gather(&mut self) -> io::Result<()> {
-        let busy = self.has_ready() || self.poll_rings() || !self.arm();
+    fn collect_events(&mut self) -> io::Result<()> {
+        let busy = self.has_ready() || self.watch_rings() || !self.arm();
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
         let look =
@@ -156,11 +158,11 @@ impl EventLoop {
         if busy && !look {
             return Ok(());
         }
-        let patience = if busy { Patience::Look } else { Patience::Sleep };
+        let mode = if busy { WaitMode::Look } else { WaitMode::Sleep };
         let counters = self.handle.counters();
         counters.waits.store(counters.waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let slept = self.poll.sleeping();
-        self.waiter.wait(patience, &mut self.events)?;
+        self.waiter.wait(mode, &mut self.events)?;
         if !busy {
             self.poll.woken(slept);
         }
@@ -171,9 +173,14 @@ impl EventLoop {
         self.seats.iter().flatten().any(|seat| seat.ready)
     }
 
-    /// Watches the rings for as long as the window says; `true` if something came. Kicks are off meanwhile.
-    fn poll_rings(&mut self) -> bool {
-        let Some(mut deadline) = self.poll.start() else { return false };
+    /// Watches the rings with kicks off: while an interrupt is held, and for as long as the busy-poll's window says. `true`
+    /// if something came; then, or when it returns, no interrupt is due and the thread may sleep only if none is held.
+    fn watch_rings(&mut self) -> bool {
+        let mut held = self.seats.iter().flatten().any(|seat| seat.worker.is_held());
+        let mut window = self.poll.start();
+        if !held && window.is_none() {
+            return false;
+        }
         if self.waiter.has_unsubmitted() {
             // First the kernel gets what is queued; it would lie there for as long as the rings are empty.
             return true;
@@ -190,7 +197,13 @@ impl EventLoop {
                 counters.poll_hits.store(counters.poll_hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 return true;
             }
-            if deadline.passed() {
+            if held {
+                let now = monotonic_ns();
+                held = false;
+                for seat in self.seats.iter_mut().flatten() {
+                    held |= seat.worker.is_held() && seat.worker.check_held(now);
+                }
+            } else if window.as_mut().is_none_or(Deadline::passed) {
                 return false;
             }
             std::hint::spin_loop();
@@ -235,7 +248,7 @@ impl EventLoop {
         }
     }
 
-    fn obey(&mut self) {
+    fn handle_control(&mut self) {
         while let Ok(message) = self.control.try_recv() {
             match message {
                 Control::Stop => self.stopping = true,
@@ -244,6 +257,7 @@ impl EventLoop {
                 }
                 Control::Detach(id, reply) => {
                     if let Some(Some(seat)) = self.seats.get_mut(id as usize) {
+                        seat.worker.release_held();
                         (seat.leaving, seat.ready) = (Some(reply), false);
                     }
                 }

@@ -26,7 +26,7 @@ fn requests_made_before_the_queue_was_live_complete_without_a_kick() {
         driver.offer(0, 0, 0);
         driver.offer(1, 1, 5);
         let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
-        assert_eq!(driver.interrupts(), 1, "two requests, one batch, one ring-back");
+        assert_eq!(driver.interrupts(), 1, "two requests, one batch, one interrupt");
         assert_eq!((driver.used_index(), driver.status(0), driver.status(1)), (2, Some(0), Some(0)));
         assert_eq!(driver.counters.batches.load(Ordering::Relaxed), 1);
         assert!(attached.detach().is_some());
@@ -54,7 +54,7 @@ fn every_kick_is_seen_although_the_eventfd_is_never_read() {
 }
 
 #[test]
-fn with_an_io_uring_the_ring_back_goes_with_the_next_wait() {
+fn with_an_io_uring_the_interrupt_goes_with_the_next_wait() {
     for (uring, own_calls) in [(false, 100), (true, 0)] {
         if uring && !have_uring() {
             continue;

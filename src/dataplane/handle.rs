@@ -126,7 +126,7 @@ pub struct Attachment {
 
 impl Attachment {
     /// Takes the queue back: no request is started any more, those in flight complete, and the calling thread
-    /// publishes them and rings the guest for them. When it returns nothing touches the rings. Answers the backend;
+    /// publishes them and interrupts the guest for them. When it returns nothing touches the rings. Answers the backend;
     /// `None` if the loop has ended (it drained its queues then).
     ///
     /// Must not be called on the loop's own thread.
@@ -135,6 +135,7 @@ impl Attachment {
         self.handle.send(Control::Detach(self.id, reply)).ok()?;
         let mut worker = answer.recv().ok()?;
         worker.finish(&mut |_| false);
+        worker.release_held();
         Some(worker.into_backend())
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn enter_io_thread() {
     IO_THREAD.set(true);
 }
 
-/// How the host rings back.
+/// How the host interrupts the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CompletePath {
@@ -148,9 +148,9 @@ impl Add for Sent {
     }
 }
 
-/// The interrupt lines of one device: its vectors and the path they are rung by.
+/// The interrupt lines of one device: its vectors and the path they are signalled by.
 #[derive(Debug)]
-pub struct InterruptLines {
+pub struct DeviceInterrupts {
     vectors: Vec<Arc<Vector>>,
     path: AtomicU8,
     /// Whether MSI-X is on; without it interrupts are INTx.
@@ -161,10 +161,10 @@ pub struct InterruptLines {
     isr: Mutex<u8>,
 }
 
-impl InterruptLines {
-    /// Lines over `vectors`, rung by `path`; `intx` is used as long as MSI-X is off.
-    pub fn new(vectors: Vec<Arc<Vector>>, intx: Option<Level>, path: CompletePath) -> Arc<InterruptLines> {
-        Arc::new(InterruptLines {
+impl DeviceInterrupts {
+    /// Lines over `vectors`, signalled by `path`; `intx` is used as long as MSI-X is off.
+    pub fn new(vectors: Vec<Arc<Vector>>, intx: Option<Level>, path: CompletePath) -> Arc<DeviceInterrupts> {
+        Arc::new(DeviceInterrupts {
             vectors,
             path: AtomicU8::new(path as u8),
             messages: AtomicBool::new(false),
@@ -266,7 +266,7 @@ impl InterruptLines {
 /// transport may change it while an I/O thread rings.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    lines: Arc<InterruptLines>,
+    lines: Arc<DeviceInterrupts>,
     vector: Arc<AtomicU16>,
     isr_bit: u8,
     counts: Arc<InterruptCounts>,

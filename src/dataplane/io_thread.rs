@@ -23,7 +23,7 @@ impl IoThread {
         let run = move || {
             enter_io_thread();
             if let Some(cpu) = config.cpu {
-                super::pin_to_cpu(cpu);
+                crate::host::pin_to_cpu(cpu);
             }
             match EventLoop::new(&config) {
                 Ok(event_loop) => {

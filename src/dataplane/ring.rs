@@ -5,7 +5,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::QueueLayout;
 use super::area::{Area, resolve};
-use super::order::{ask_for_kicks, crossed, publish};
+use super::fences::{ask_for_kicks, need_event, publish};
 
 /// The driver broke the rules of the ring; the device needs a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -229,15 +229,24 @@ impl Ring {
         self.next_used != self.published
     }
 
+    /// Completions that wait to be published.
+    pub fn unpublished(&self) -> u16 {
+        self.next_used.wrapping_sub(self.published)
+    }
+
     /// Publishes all completions with one index store and answers whether the driver wants an interrupt for them
     /// (virtio 1.2, 2.7.7).
     pub fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.next_used);
         self.published = new;
-        let wish =
+        let threshold =
             if self.layout.event_idx { self.avail.u16(4 + 2 * self.size_usize()) } else { self.avail.u16(0) };
-        let wish = publish(self.used.u16(2), new, wish);
-        if self.layout.event_idx { crossed(wish, old, new) } else { wish & AVAIL_NO_INTERRUPT == 0 }
+        let threshold = publish(self.used.u16(2), new, threshold);
+        if self.layout.event_idx {
+            need_event(threshold, old, new)
+        } else {
+            threshold & AVAIL_NO_INTERRUPT == 0
+        }
     }
 
     fn size_usize(&self) -> usize {

@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::backend::{Backend, Op, Outcome, Request, Submitter};
-use crate::kvm::fake::FakeVm;
+use crate::kvm::testing::FakeVm;
 use crate::kvm::{Routes, Vector};
 
 pub const SIZE: u16 = 16;
@@ -25,7 +25,7 @@ const UNTOUCHED: u8 = 0xee;
 
 pub struct Driver {
     pub memory: Arc<GuestMemoryMmap>,
-    pub lines: Arc<InterruptLines>,
+    pub lines: Arc<DeviceInterrupts>,
     pub interrupt: Interrupt,
     pub kick: Arc<EventFd>,
     pub broken: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ impl Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
         let vector = Arc::new(Vector::new(vm, routes, path != CompletePath::SignalMsi).unwrap());
-        let lines = InterruptLines::new(vec![vector], None, path);
+        let lines = DeviceInterrupts::new(vec![vector], None, path);
         lines.configure(true, false);
         let interrupt = lines.queue_interrupt();
         interrupt.set_vector(0);
@@ -79,6 +79,7 @@ impl Driver {
             kick: self.kick.clone(),
             backend: Box::new(backend),
             interrupt: self.interrupt.clone(),
+            moderation: ModerationSwitch::new(Moderation::Off),
             block: Arc::new(Driver::block()),
             counters: self.counters.clone(),
             broken: Arc::new(move || broken.store(true, std::sync::atomic::Ordering::SeqCst)),

@@ -1,7 +1,7 @@
 //! How a loop sleeps: on an epoll, or on the io_uring that its backends use.
 //!
 //! Kick eventfds are watched edge triggered and never read: a thread then spends one system call on its sleep and
-//! one on its ring-back, and the eventfd's count, which nobody resets, is the kernel's own count of the kicks.
+//! one on its interrupt, and the eventfd's count, which nobody resets, is the kernel's own count of the kicks.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,7 +19,7 @@ pub(super) enum Event {
 
 /// Whether a wait may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum WaitMode {
     /// Until something happens.
     Sleep,
     /// Only look.
@@ -114,10 +114,10 @@ impl Waiter {
     }
 
     /// Submits what backends queued and collects what happened, with one system call.
-    pub fn wait(&mut self, patience: Patience, events: &mut Vec<Event>) -> io::Result<()> {
+    pub fn wait(&mut self, mode: WaitMode, events: &mut Vec<Event>) -> io::Result<()> {
         match self {
             Waiter::Epoll { epoll, buffer } => {
-                let timeout = if patience == Patience::Sleep { -1 } else { 0 };
+                let timeout = if mode == WaitMode::Sleep { -1 } else { 0 };
                 // SAFETY: the buffer holds as many events as said.
                 let n = unsafe {
                     libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), buffer.len() as i32, timeout)
@@ -128,11 +128,11 @@ impl Waiter {
                 events.extend(buffer[..n as usize].iter().map(|e| Event::Ready(e.u64 as u32)));
                 Ok(())
             }
-            Waiter::Uring(uring) => uring.wait(patience, events),
+            Waiter::Uring(uring) => uring.wait(mode, events),
         }
     }
 
-    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: a ring-back that ends a
+    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: a interrupt that ends a
     /// batch then costs none of its own. `false`: the caller must write. Not behind other entries, whose work on
     /// submission it would wait for.
     pub fn queue_signal(&mut self, event: RawFd) -> bool {
@@ -188,7 +188,7 @@ impl Uring {
         unsafe { self.push(entry) }.is_ok()
     }
 
-    fn wait(&mut self, patience: Patience, events: &mut Vec<Event>) -> io::Result<()> {
+    fn wait(&mut self, mode: WaitMode, events: &mut Vec<Event>) -> io::Result<()> {
         for tag in std::mem::take(&mut self.rearm) {
             if let Some(watch) = self.watches.iter().find(|watch| watch.tag == tag) {
                 let poll = opcode::PollAdd::new(types::Fd(watch.fd), libc::POLLIN as u32).multi(watch.edge);
@@ -196,9 +196,9 @@ impl Uring {
                 unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) }?;
             }
         }
-        let waited = match patience {
-            Patience::Sleep => self.ring.submit_and_wait(1),
-            Patience::Look => {
+        let waited = match mode {
+            WaitMode::Sleep => self.ring.submit_and_wait(1),
+            WaitMode::Look => {
                 let queued = self.ring.submission().len() as u32;
                 // SAFETY: no argument is passed.
                 unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) }

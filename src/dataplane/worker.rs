@@ -2,17 +2,19 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::moderation::{Batch, Moderation, Moderator, Verdict};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
-use super::setup::{QueueCounters, QueueSetup};
-use super::stamper::{Stamper, Stamping};
+use super::setup::{QueueCounters, QueueCounts, QueueSetup};
+use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
+use crate::host::monotonic_ns;
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
 ///
 /// Lives on the thread that owns the queue; it moves once more, when it is detached, to the thread that asked for
 /// that, which publishes what the drain completed.
-pub struct Worker<S = Stamper> {
+pub struct Worker<S = RequestTracer> {
     setup: QueueSetup,
     ring: Ring,
     chain: Chain,
@@ -20,7 +22,10 @@ pub struct Worker<S = Stamper> {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
-    stamper: S,
+    moderator: Moderator,
+    /// The counts of earlier activations and settings, to which the moderator's are added.
+    holds_before: QueueCounts,
+    tracer: S,
 }
 
 /// What must be remembered of a request until it completes.
@@ -41,7 +46,7 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-impl<S: Stamping> Worker<S> {
+impl<S: Tracer> Worker<S> {
     /// A worker for a fresh queue.
     ///
     /// # Errors
@@ -55,8 +60,11 @@ impl<S: Stamping> Worker<S> {
             in_flight: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             broken: false,
-            backend_calls: 0,
-            stamper: S::default(),
+            // The backend goes on counting where an earlier activation left it.
+            backend_calls: setup.backend.system_calls(),
+            moderator: Moderator::new(setup.moderation.get()),
+            holds_before: setup.counters.counts(),
+            tracer: S::default(),
             setup,
         })
     }
@@ -82,7 +90,7 @@ impl<S: Stamping> Worker<S> {
 
     /// A kick woke the thread: none more are wanted until [`Worker::arm`].
     pub fn woken(&mut self) {
-        self.stamper.woken();
+        self.tracer.woken();
         add(&self.counters().wakeups, 1);
         if !self.ring.has_avail() {
             add(&self.counters().spurious, 1);
@@ -102,7 +110,10 @@ impl<S: Stamping> Worker<S> {
 
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
-        self.stamper.taking(&self.setup.counters.trace, self.in_flight.len());
+        self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
+        if self.moderator.wants_arrivals() {
+            self.moderator.arrived(monotonic_ns());
+        }
         let more = self.take(submitter);
         self.show_position();
         more
@@ -133,11 +144,11 @@ impl<S: Stamping> Worker<S> {
     fn start(&mut self, submitter: &mut dyn Submitter) -> Result<(), RingError> {
         let head = self.chain.head;
         let parsed = parse(&mut self.chain, &self.setup.block)?;
-        self.stamper.parsed();
+        self.tracer.parsed();
         let request = match parsed.todo {
             Todo::Answer(status) => {
-                self.stamper.answered();
-                self.give_back(head, parsed.status, status, parsed.written);
+                self.tracer.answered();
+                self.push_used(head, parsed.status, status, parsed.written);
                 return Ok(());
             }
             Todo::Backend(request) => request,
@@ -146,12 +157,12 @@ impl<S: Stamping> Worker<S> {
         let (op, len) = (request.op, request.len);
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
-        self.stamper.submitting(slot, op, len);
+        self.tracer.submitting(slot, op, len);
         let outcome = self.setup.backend.start(u64::from(slot), request, submitter);
         if matches!(outcome, Outcome::Pending) {
-            self.stamper.queued(slot);
+            self.tracer.queued(slot);
         }
-        self.settle(slot, outcome);
+        self.record(slot, outcome);
         Ok(())
     }
 
@@ -161,14 +172,14 @@ impl<S: Stamping> Worker<S> {
         // Only tokens that we handed out come back.
         if self.in_flight.get(slot as usize).is_some_and(Option::is_some) {
             let outcome = self.setup.backend.complete(token, result, submitter);
-            self.settle(slot, outcome);
+            self.record(slot, outcome);
         }
     }
 
-    fn settle(&mut self, slot: u32, outcome: Outcome) {
+    fn record(&mut self, slot: u32, outcome: Outcome) {
         let Outcome::Done(result) = outcome else { return };
         let Some(done) = self.in_flight[slot as usize].take() else { return };
-        self.stamper.completed(slot);
+        self.tracer.completed(slot);
         self.free.push(slot);
         let status = match result {
             Ok(()) => Status::Ok,
@@ -185,10 +196,10 @@ impl<S: Stamping> Worker<S> {
                 Op::Flush | Op::Discard | Op::WriteZeroes { .. } => {}
             }
         }
-        self.give_back(done.head, done.status, status, done.written);
+        self.push_used(done.head, done.status, status, done.written);
     }
 
-    fn give_back(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
+    fn push_used(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
         // SAFETY: `at` is a byte of a device-writable buffer in guest memory (`parse`).
         unsafe { at.write_volatile(status as u8) };
         add(&self.counters().requests, 1);
@@ -199,28 +210,87 @@ impl<S: Stamping> Worker<S> {
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and rings back once, if the driver wants that. Runs on the thread
-    /// whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
+    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see [`Moderator`]). Runs on
+    /// the thread whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
         }
         add(&self.counters().batches, 1);
-        self.stamper.ending();
+        let completions = u32::from(self.ring.unpublished());
+        self.tracer.ending();
+        // used.idx is never held: a guest that is in its handler, or polls, reaps without an interrupt.
         let wanted = self.ring.publish();
-        self.stamper.published();
-        if wanted {
-            let queued = self.setup.interrupt.deliver_by(later);
-            self.stamper.rung(queued);
-            add(&self.counters().system_calls, u64::from(!queued));
-        } else {
-            add(&self.counters().suppressed, 1);
+        self.tracer.published();
+        match self.moderate(completions, wanted) {
+            Verdict::Deliver => self.deliver(later),
+            Verdict::Hold => {}
+            Verdict::Quiet => add(&self.counters().suppressed, 1),
         }
         let calls = self.setup.backend.system_calls();
         add(&self.counters().system_calls, calls - self.backend_calls);
         self.backend_calls = calls;
-        self.stamper.flush(&self.setup.counters.trace);
+        self.tracer.flush(&self.setup.counters.trace);
         self.show_position();
+    }
+
+    fn moderate(&mut self, completions: u32, wanted: bool) -> Verdict {
+        let setting = self.setup.moderation.get();
+        if setting != self.moderator.setting() {
+            let held = self.moderator.is_held();
+            self.holds_before = self.counters().counts();
+            self.moderator = Moderator::new(setting);
+            if held {
+                return Verdict::Deliver;
+            }
+        }
+        if setting == Moderation::Off {
+            return if wanted { Verdict::Deliver } else { Verdict::Quiet };
+        }
+        let device_behind = self.in_flight() > 0;
+        let now = monotonic_ns();
+        let verdict = self.moderator.published(Batch { now, completions, wanted, device_behind });
+        self.show_holds();
+        verdict
+    }
+
+    fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
+        let queued = self.setup.interrupt.deliver_by(later);
+        self.tracer.interrupted(queued);
+        add(&self.counters().system_calls, u64::from(!queued));
+    }
+
+    /// Whether an interrupt is held: the thread must watch the ring, and must not sleep.
+    pub fn is_held(&self) -> bool {
+        self.moderator.is_held()
+    }
+
+    /// Sends the held interrupt if nothing came in time; `true` if one is still held.
+    pub fn check_held(&mut self, now: u64) -> bool {
+        if self.moderator.is_due(now) {
+            self.show_holds();
+            self.deliver(&mut |_| false);
+        }
+        self.moderator.is_held()
+    }
+
+    /// Sends the held interrupt, if there is one, whatever holding might still bring.
+    pub fn release_held(&mut self) {
+        if self.moderator.is_held() {
+            self.moderator.release(monotonic_ns());
+            self.show_holds();
+            self.deliver(&mut |_| false);
+        }
+    }
+
+    fn show_holds(&self) {
+        let (counts, shown) = (self.moderator.counts, self.counters());
+        let base = self.holds_before;
+        shown.held.store(base.held + counts.held, Ordering::Relaxed);
+        shown.merged.store(base.merged + counts.merged, Ordering::Relaxed);
+        shown.expired.store(base.expired + counts.expired, Ordering::Relaxed);
+        shown.failed.store(base.failed + counts.failed, Ordering::Relaxed);
+        shown.longest_hold_ns.store(base.longest_hold_ns.max(counts.longest_ns), Ordering::Relaxed);
     }
 
     /// For readers of the counters: where the queue stands.

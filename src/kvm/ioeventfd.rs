@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{KvmError, Vm};
+use super::{KvmError, VmIoctls};
 
 /// Where a guest store is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +38,7 @@ pub struct IoeventfdSpec {
 /// A registered ioeventfd; dropping it deregisters with the parameters it was made with.
 #[derive(Debug)]
 pub struct Ioeventfd {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     spec: IoeventfdSpec,
     event: Arc<EventFd>,
 }
@@ -49,7 +49,11 @@ impl Ioeventfd {
     /// # Errors
     /// The kernel refuses a second registration of the same length-0 address (EEXIST) and has an upper limit
     /// (`NR_IOBUS_DEVS`, 1000 per bus: ENOSPC).
-    pub fn new(vm: Arc<dyn Vm>, spec: IoeventfdSpec, event: Arc<EventFd>) -> Result<Ioeventfd, KvmError> {
+    pub fn new(
+        vm: Arc<dyn VmIoctls>,
+        spec: IoeventfdSpec,
+        event: Arc<EventFd>,
+    ) -> Result<Ioeventfd, KvmError> {
         vm.ioeventfd(&spec, event.as_raw_fd(), true).map_err(|source| KvmError::Ioctl {
             ioctl: "KVM_IOEVENTFD",
             what: format!("{spec:x?}"),

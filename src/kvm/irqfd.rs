@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Gsi, KvmError, Vm};
+use super::{Gsi, KvmError, VmIoctls};
 
 /// An eventfd bound to a GSI; dropping it unbinds.
 ///
@@ -11,7 +11,7 @@ use super::{Gsi, KvmError, Vm};
 /// lets the counter serve as the pending bit of a masked vector.
 #[derive(Debug)]
 pub struct Irqfd {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     gsi: Gsi,
     event: Arc<EventFd>,
 }
@@ -21,7 +21,7 @@ impl Irqfd {
     ///
     /// # Errors
     /// EBUSY if the eventfd is bound already.
-    pub fn new(vm: Arc<dyn Vm>, gsi: Gsi, event: Arc<EventFd>) -> Result<Irqfd, KvmError> {
+    pub fn new(vm: Arc<dyn VmIoctls>, gsi: Gsi, event: Arc<EventFd>) -> Result<Irqfd, KvmError> {
         Irqfd::assign(vm, gsi, event, None)
     }
 
@@ -30,7 +30,7 @@ impl Irqfd {
     /// # Errors
     /// EBUSY if the eventfd is bound already.
     pub fn with_resample(
-        vm: Arc<dyn Vm>,
+        vm: Arc<dyn VmIoctls>,
         gsi: Gsi,
         event: Arc<EventFd>,
         resample: &EventFd,
@@ -39,7 +39,7 @@ impl Irqfd {
     }
 
     fn assign(
-        vm: Arc<dyn Vm>,
+        vm: Arc<dyn VmIoctls>,
         gsi: Gsi,
         event: Arc<EventFd>,
         resample: Option<&EventFd>,

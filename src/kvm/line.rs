@@ -3,19 +3,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Gsi, Irqfd, KvmError, Vm};
+use super::{Gsi, Irqfd, KvmError, VmIoctls};
 
 /// One IOAPIC pin, shared by the devices wired to it: active while any of them asserts it.
 #[derive(Debug)]
 pub struct Line {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     gsi: Gsi,
     asserted: Mutex<u32>,
 }
 
 impl Line {
     /// The pin behind `gsi`, inactive.
-    pub fn new(vm: Arc<dyn Vm>, gsi: Gsi) -> Line {
+    pub fn new(vm: Arc<dyn VmIoctls>, gsi: Gsi) -> Line {
         Line { vm, gsi, asserted: Mutex::new(0) }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kvm::fake::{Delivery, FakeVm};
+use crate::kvm::testing::{Delivery, FakeVm};
 
 fn level(path: LevelPath) -> (Arc<FakeVm>, Level) {
     let vm = FakeVm::new();

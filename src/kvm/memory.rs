@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{KvmError, Vm};
+use super::{KvmError, VmIoctls};
 
 /// The first slot number that is not RAM's.
 const FIRST: u32 = 32;
@@ -23,13 +23,13 @@ pub struct MemoryRange {
 /// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
 #[derive(Debug)]
 pub struct MemorySlots {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     taken: Mutex<BTreeSet<u32>>,
 }
 
 impl MemorySlots {
     /// All slots free but those of RAM.
-    pub fn new(vm: Arc<dyn Vm>) -> Arc<MemorySlots> {
+    pub fn new(vm: Arc<dyn VmIoctls>) -> Arc<MemorySlots> {
         Arc::new(MemorySlots { vm, taken: Mutex::default() })
     }
 
@@ -82,7 +82,7 @@ impl Drop for MemorySlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kvm::fake::FakeVm;
+    use crate::kvm::testing::FakeVm;
 
     #[test]
     fn a_slot_is_mapped_while_it_lives_and_its_number_is_given_back() {

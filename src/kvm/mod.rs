@@ -4,12 +4,11 @@
 //! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; memory slots for mapped BARs;
 //! KVM's own statistics, and the attributes of its devices. Values deassign on drop,
 //! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
-//! Every ioctl goes through the [`Vm`] trait, so that [`fake::FakeVm`] can stand in for a machine in tests.
+//! Every ioctl goes through the [`VmIoctls`] trait, so that [`testing::FakeVm`] can stand in for a machine in tests.
 
 mod device_attr;
 mod error;
 mod eventfd;
-pub mod fake;
 mod ioeventfd;
 mod irqfd;
 mod line;
@@ -17,6 +16,8 @@ mod memory;
 mod routes;
 mod stats;
 mod sync;
+#[cfg(test)]
+pub mod testing;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
@@ -31,4 +32,4 @@ pub use memory::{MemoryRange, MemorySlot, MemorySlots};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
 pub use stats::{KvmStats, StatsSnapshot};
 pub use vector::{Signalled, Vector, VectorState};
-pub use vm::{KvmVm, MsiMessage, Vm};
+pub use vm::{KvmVm, MsiMessage, VmIoctls};

@@ -6,7 +6,7 @@ use kvm_bindings::{
     KVM_IRQCHIP_PIC_SLAVE, kvm_irq_routing_entry,
 };
 
-use super::{KvmError, MsiMessage, Vm};
+use super::{KvmError, MsiMessage, VmIoctls};
 
 /// A global system interrupt: KVM's handle for a routing entry.
 pub type Gsi = u32;
@@ -40,7 +40,7 @@ pub enum Route {
 /// is held across the ioctl so that the kernel's table is always the newest one.
 #[derive(Debug)]
 pub struct Routes {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     limit: u32,
     table: Mutex<Table>,
 }
@@ -56,7 +56,7 @@ struct Table {
 impl Routes {
     /// The table as `KVM_CREATE_IRQCHIP` leaves it: GSI 0-15 to PIC and IOAPIC, 16-23 to IOAPIC, no MSI.
     /// `limit` is `KVM_CAP_IRQ_ROUTING` (4096 on all current kernels).
-    pub fn new(vm: Arc<dyn Vm>, limit: u32) -> Routes {
+    pub fn new(vm: Arc<dyn VmIoctls>, limit: u32) -> Routes {
         Routes { vm, limit, table: Mutex::new(Table { msi: BTreeMap::new(), dirty: false, commits: 0 }) }
     }
 

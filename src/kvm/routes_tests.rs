@@ -1,5 +1,5 @@
 use super::*;
-use crate::kvm::fake::FakeVm;
+use crate::kvm::testing::FakeVm;
 
 fn message(data: u32) -> MsiMessage {
     MsiMessage { address: 0xfee0_0000, data }

@@ -1,6 +1,6 @@
 use super::eventfd::{EFD_NONBLOCK, EventFd, readable};
 use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
-use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, Vm};
+use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls};
 
 /// What the guest asked of one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Default for VectorState {
 /// [`Vector::signal_msi`] shares, so a `KVM_SIGNAL_MSI` never overtakes a mask.
 #[derive(Debug)]
 pub struct Vector {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     routes: Arc<Routes>,
     event: Arc<EventFd>,
     /// Read by the hot path: false until the vector may be signalled through its eventfd.
@@ -60,7 +60,7 @@ impl Vector {
     ///
     /// # Errors
     /// No more file descriptors.
-    pub fn new(vm: Arc<dyn Vm>, routes: Arc<Routes>, via_irqfd: bool) -> Result<Vector, KvmError> {
+    pub fn new(vm: Arc<dyn VmIoctls>, routes: Arc<Routes>, via_irqfd: bool) -> Result<Vector, KvmError> {
         let event = EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?;
         let inner = Inner { state: VectorState::default(), gsi: None, irqfd: None };
         Ok(Vector {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::kvm::fake::{Delivery, FakeVm};
+use crate::kvm::testing::{Delivery, FakeVm};
 
 fn unmasked(data: u32) -> VectorState {
     VectorState { message: MsiMessage { address: 0xfee0_0000, data }, masked: false }

@@ -29,8 +29,8 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
-/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::fake::FakeVm`].
-pub trait Vm: Send + Sync + fmt::Debug {
+/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::testing::FakeVm`].
+pub trait VmIoctls: Send + Sync + fmt::Debug {
     /// `KVM_IOEVENTFD` (KVM API 4.59): bind or unbind `fd` to a guest store.
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()>;
     /// `KVM_IRQFD` (KVM API 4.75): bind or unbind `fd` to a GSI; with `resample` the interrupt is level triggered
@@ -72,7 +72,7 @@ fn check(ret: i32) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-impl Vm for KvmVm {
+impl VmIoctls for KvmVm {
     // By hand, not through kvm-ioctls: its length follows from a Rust type, so "length 2, any value" cannot be said.
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()> {
         let mut flags = 0;

@@ -3,7 +3,7 @@ use kvm_ioctls::VcpuFd;
 
 use crate::kvm::set_device_attr;
 
-/// Takes the offset off the guest's time-stamp counter, so that stamps of guest and host can be compared
+/// Takes the offset off the guest's time-stamp counter, so that timestamps of guest and host can be compared
 /// (Documentation/virt/kvm/devices/vcpu.rst, KVM_VCPU_TSC_OFFSET; Linux 5.16). Whoever compares asks first whether it
 /// worked: a KVM that does not know the attribute keeps its offset, and the guest runs all the same.
 pub fn use_host_tsc(vcpu: &VcpuFd) {

@@ -42,7 +42,7 @@ pub use serial::Console;
 pub use terminal::RawMode;
 
 use crate::dataplane::{EventLoop, Flow};
-use crate::kvm::{KvmStats, KvmVm, Line, Routes, Vm};
+use crate::kvm::{KvmStats, KvmVm, Line, Routes, VmIoctls};
 use crate::pci::PciDevice;
 use bus::Bus;
 use pci_root::PciRoot;
@@ -91,7 +91,7 @@ pub struct Machine {
     config: MachineConfig,
     kvm: Kvm,
     vm: Arc<VmFd>,
-    kvm_vm: Arc<dyn Vm>,
+    kvm_vm: Arc<dyn VmIoctls>,
     routes: Arc<Routes>,
     ram: Arc<Ram>,
     mmio: Arc<Bus>,
@@ -135,7 +135,7 @@ impl Machine {
         mask_pic(&vm)?;
 
         let exit = ExitLatch::new().map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
-        let kvm_vm: Arc<dyn Vm> = Arc::new(KvmVm::new(vm.clone()));
+        let kvm_vm: Arc<dyn VmIoctls> = Arc::new(KvmVm::new(vm.clone()));
         let limit = kvm.check_extension_int(Cap::IrqRouting).max(0) as u32;
         let routes = Arc::new(Routes::new(kvm_vm.clone(), limit));
         let serial = SerialPort::new(kvm_vm.clone(), &config.console, exit.clone())?;
@@ -184,7 +184,7 @@ impl Machine {
     }
 
     /// The VM-wide ioctls.
-    pub fn vm(&self) -> Arc<dyn Vm> {
+    pub fn vm(&self) -> Arc<dyn VmIoctls> {
         self.kvm_vm.clone()
     }
 

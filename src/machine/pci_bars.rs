@@ -1,7 +1,6 @@
 //! What firmware does for BARs: size each one, give it an address, turn decoding on.
 
 use super::layout::{MMIO32_END, MMIO32_START, MMIO64_END, MMIO64_START, PIO_END, PIO_START, intx_gsi};
-use super::pci_root::PciFull;
 use crate::pci::PciDevice;
 
 const COMMAND: u16 = 0x04;
@@ -9,6 +8,25 @@ const BAR0: u16 = 0x10;
 const INTERRUPT_LINE: u16 = 0x3c;
 const INTERRUPT_PIN: u16 = 0x3d;
 const DECODE: u32 = 0x3;
+
+/// Slots of a bus.
+pub const SLOTS: usize = 32;
+
+/// No slot or no address space is left.
+#[derive(Debug, thiserror::Error)]
+pub enum PciFull {
+    /// 31 devices are there.
+    #[error("no free PCI slot: the machine has {} for devices; use fewer disks", SLOTS - 1)]
+    Slots,
+    /// The BAR windows are full.
+    #[error("no room for a {len:#x}-byte BAR of the device in slot {slot}")]
+    Bars {
+        /// Slot of the device.
+        slot: u8,
+        /// Bytes asked for.
+        len: u64,
+    },
+}
 
 /// The parts of the BAR windows that are free.
 pub struct BarSpace {

@@ -4,11 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::bus::{Bus, BusDevice};
-use super::pci_bars::{self, BarSpace};
+use super::pci_bars::{self, BarSpace, PciFull, SLOTS};
 use crate::pci::{PciDevice, Space, Window};
-
-/// Slots of a bus.
-pub const SLOTS: usize = 32;
 
 /// Bus 0 with the host bridge at slot 0 and devices at 1 to 31, function 0 each.
 pub struct PciRoot {
@@ -21,22 +18,6 @@ pub struct PciRoot {
     address: AtomicU32,
     /// Room that is left for BARs at start.
     space: Mutex<BarSpace>,
-}
-
-/// No slot or no address space is left.
-#[derive(Debug, thiserror::Error)]
-pub enum PciFull {
-    /// 31 devices are there.
-    #[error("no free PCI slot: the machine has {} for devices; use fewer disks", SLOTS - 1)]
-    Slots,
-    /// The BAR windows are full.
-    #[error("no room for a {len:#x}-byte BAR of the device in slot {slot}")]
-    Bars {
-        /// Slot of the device.
-        slot: u8,
-        /// Bytes asked for.
-        len: u64,
-    },
 }
 
 impl PciRoot {

@@ -14,7 +14,7 @@ use super::MachineError;
 use super::bus::BusDevice;
 use super::exit::ExitLatch;
 use super::layout::SERIAL_GSI;
-use crate::kvm::Vm;
+use crate::kvm::VmIoctls;
 
 /// What the serial port is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Console {
 }
 
 /// The interrupt line: an edge by `KVM_IRQ_LINE`, up and down.
-struct Line(Arc<dyn Vm>);
+struct Line(Arc<dyn VmIoctls>);
 
 impl Trigger for Line {
     type E = io::Error;
@@ -91,7 +91,11 @@ impl SerialPort {
     ///
     /// # Errors
     /// The console's file cannot be made.
-    pub fn new(vm: Arc<dyn Vm>, console: &Console, exit: ExitLatch) -> Result<Arc<SerialPort>, MachineError> {
+    pub fn new(
+        vm: Arc<dyn VmIoctls>,
+        console: &Console,
+        exit: ExitLatch,
+    ) -> Result<Arc<SerialPort>, MachineError> {
         let to: Box<dyn Write + Send> = match console {
             Console::Stdio => Box::new(own_stdout()?),
             Console::File(path) => {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kvm::fake::{Delivery, FakeVm};
+use crate::kvm::testing::{Delivery, FakeVm};
 
 const DATA: u64 = 0;
 const INTERRUPT_ENABLE: u64 = 1;

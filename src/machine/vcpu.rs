@@ -12,7 +12,7 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
-use crate::dataplane::pin_to_cpu;
+use crate::host::pin_to_cpu;
 use crate::kvm::KvmStats;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
@@ -155,13 +155,13 @@ impl Drop for VcpuThreads {
 }
 
 /// Says that the thread has ended, also when it panics.
-struct Farewell {
+struct ExitMessage {
     sender: Sender<()>,
     exit: ExitLatch,
     index: u8,
 }
 
-impl Drop for Farewell {
+impl Drop for ExitMessage {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.exit
@@ -172,7 +172,7 @@ impl Drop for Farewell {
 }
 
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, sender: Sender<()>) -> VcpuFd {
-    let _farewell = Farewell { sender, exit: vcpu.exit.clone(), index: vcpu.index };
+    let _exit_message = ExitMessage { sender, exit: vcpu.exit.clone(), index: vcpu.index };
     if let Some(cpu) = vcpu.pin {
         pin_to_cpu(cpu);
     }

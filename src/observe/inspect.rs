@@ -23,7 +23,7 @@ pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "th
 
 /// What there is to see of a VM.
 #[derive(Default)]
-pub struct Subjects {
+pub struct VmParts {
     /// Disks.
     pub disks: Vec<Arc<VirtioBlk>>,
     /// The GSI table.
@@ -175,7 +175,7 @@ pub struct QueueState {
     pub counts: QueueCounts,
 }
 
-impl Subjects {
+impl VmParts {
     /// Looks at `section`, one of [`SECTIONS`], or at `all` of them; `None`: there is no such section.
     pub fn look(&self, section: &str) -> Option<VmView> {
         let wanted = |name: &str| section == name || section == "all";

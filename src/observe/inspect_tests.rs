@@ -1,9 +1,9 @@
 use super::*;
 use crate::bench::testing::violations;
-use crate::virtio::rig::{BAR, Rig};
+use crate::virtio::testing::{BAR, Rig};
 
-fn subjects(rig: &Rig) -> Subjects {
-    Subjects { disks: vec![rig.device.clone()], routes: Some(rig.routes.clone()), ..Subjects::default() }
+fn parts(rig: &Rig) -> VmParts {
+    VmParts { disks: vec![rig.device.clone()], routes: Some(rig.routes.clone()), ..VmParts::default() }
 }
 
 /// A device with both queues running and MSI-X on, and what is seen of it.
@@ -11,7 +11,7 @@ fn started() -> (Rig, VmView) {
     let rig = Rig::new(|_| {});
     rig.start_msix();
     rig.start();
-    let view = subjects(&rig).look("all").unwrap();
+    let view = parts(&rig).look("all").unwrap();
     (rig, view)
 }
 
@@ -26,7 +26,7 @@ fn the_doorbells_are_those_that_the_machine_armed() {
     assert_eq!((second.length, second.value, second.notify.as_str()), (Some(0), None, "fast-mmio"));
     rig.place(BAR + 0x10_0000);
     rig.kick(1);
-    let after = &subjects(&rig).look("doorbells").unwrap().doorbells.unwrap()[1];
+    let after = &parts(&rig).look("doorbells").unwrap().doorbells.unwrap()[1];
     assert_eq!(after.address, Some(BAR + 0x10_0000 + offset), "it follows the BAR");
     assert_eq!(after.kicks_exit, 1);
 }
@@ -54,7 +54,7 @@ fn vectors_show_mask_pending_and_who_rings_by_them() {
     let (_, at) = rig.capabilities().into_iter().find(|&(id, _)| id == 0x11).unwrap();
     rig.config_write(u16::from(at) + 2, &[0, 0xc0]);
     rig.device.interrupts()[1].deliver();
-    let vectors = subjects(&rig).look("vectors").unwrap().vectors.unwrap();
+    let vectors = parts(&rig).look("vectors").unwrap().vectors.unwrap();
     let masked = &vectors[1];
     assert!(masked.masked && !masked.entry_masked && masked.pending && !masked.irqfd);
     assert_eq!(masked.interrupts.pending, 1, "auto completes by message on a thread that is no I/O thread");
@@ -71,16 +71,16 @@ fn queues_show_the_rings_as_they_stand_in_guest_memory() {
     );
     assert_eq!((queue.size, queue.driver_avail), (256, Some(0)));
     rig.memory.write_obj(7u16, GuestAddress(0x1_4002)).unwrap();
-    let queue = &subjects(&rig).look("queues").unwrap().queues.unwrap()[0];
+    let queue = &parts(&rig).look("queues").unwrap().queues.unwrap()[0];
     assert_eq!((queue.driver_avail, queue.next_avail), (Some(7), 0));
 }
 
 #[test]
 fn a_section_comes_alone_and_survives_json() {
     let (rig, view) = started();
-    let alone = subjects(&rig).look("threads").unwrap();
+    let alone = parts(&rig).look("threads").unwrap();
     assert!(alone.threads.is_some() && alone.routes.is_none() && alone.vfio.is_none());
-    assert!(subjects(&rig).look("everything").is_none());
+    assert!(parts(&rig).look("everything").is_none());
     let text = serde_json::to_string(&view).unwrap();
     assert_eq!(serde_json::from_str::<VmView>(&text).unwrap(), view);
 }

@@ -14,4 +14,4 @@ pub use bar::{Bar, BarKind, Bars};
 pub use bytes::load;
 pub use config::{CONFIG_LEN, Capability, Command, ConfigSpace, Identity, NoRoom, capabilities};
 pub use device::{PciDevice, Space, Window};
-pub use msix::{BarOffset, MAX_VECTORS, MSIX_CAPABILITY, Msix, VectorSink};
+pub use msix::{BarOffset, MAX_VECTORS, MSIX_CAPABILITY, Msix, VectorChanges};

@@ -12,16 +12,10 @@ const CONTROL_MASKED: u8 = 1;
 const ENABLE: u16 = 1 << 15;
 const FUNCTION_MASK: u16 = 1 << 14;
 
-/// Who makes the guest's wishes true: KVM vectors under virtio, VFIO's eventfds under a passed-through device.
-pub trait VectorSink {
-    /// The vectors in `changes` (each once) shall have these states from now on. One call is one batch: whoever
-    /// commits routes does it once. Called only for effective changes: never for a vector that stays masked, whatever
-    /// was written to its entry, and never for one that stays unmasked with the same message.
-    fn apply(&self, changes: &[(usize, VectorState)]);
-
-    /// The pending bit of vector `n`, read without consuming it.
-    fn pending(&self, n: usize) -> bool;
-}
+/// Vectors whose state in force changed, by number, each once, in ascending order. One value is one batch: whoever
+/// commits routes does it once. It holds effective changes only: never a vector that stays masked, whatever was
+/// written to its entry, and never one that stays unmasked with the same message.
+pub type VectorChanges = Vec<(usize, VectorState)>;
 
 /// Where a structure lies: a BAR and an offset in it, a multiple of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +30,9 @@ pub struct BarOffset {
 /// function mask bits, and what of it is in force.
 ///
 /// A vector is unmasked when MSI-X is enabled, the function is not masked, and neither is its entry. After every
-/// write the wishes are compared with what is in force and the [`VectorSink`] gets the difference in one batch, so
+/// write the table is compared with what is in force, and the difference is returned as one [`VectorChanges`], so
 /// enabling MSI-X on a full table is one batch, and the masked entries that Linux (5.18 and later) rewrites at boot
-/// are none. Not synchronized: the owner holds a lock, under which the sink is called.
+/// are none. Not synchronized: the owner holds a lock, and applies the changes under it.
 #[derive(Debug)]
 pub struct Msix {
     table: Vec<u8>,
@@ -110,10 +104,11 @@ impl Msix {
     }
 
     /// Takes over the message control register after a write to the capability.
-    pub fn set_control(&mut self, control: u16, sink: &dyn VectorSink) {
+    #[must_use]
+    pub fn set_control(&mut self, control: u16) -> VectorChanges {
         self.enabled = Msix::enables(control);
         self.function_masked = control & FUNCTION_MASK != 0;
-        self.reconcile(0, self.vectors(), sink);
+        self.reconcile(0, self.vectors())
     }
 
     /// A guest load from the table. Bytes beyond its end are 0.
@@ -123,8 +118,9 @@ impl Msix {
 
     /// A guest store to the table, of any width and alignment. Bytes beyond its end are dropped. An entry that is
     /// written while unmasked takes effect at once, as hardware may do.
-    pub fn table_write(&mut self, offset: u64, data: &[u8], sink: &dyn VectorSink) {
-        let Ok(start) = usize::try_from(offset) else { return };
+    #[must_use]
+    pub fn table_write(&mut self, offset: u64, data: &[u8]) -> VectorChanges {
+        let Ok(start) = usize::try_from(offset) else { return Vec::new() };
         let end = start.saturating_add(data.len()).min(self.table.len());
         for (at, new) in (start..end).zip(data) {
             // Of the vector control word only the mask bit exists.
@@ -135,16 +131,16 @@ impl Msix {
             };
             self.table[at] = new & writable;
         }
-        self.reconcile(start / ENTRY_LEN, end.div_ceil(ENTRY_LEN), sink);
+        self.reconcile(start / ENTRY_LEN, end.div_ceil(ENTRY_LEN))
     }
 
-    /// A guest load from the pending bit array. Bits without a vector are 0; stores to it are dropped by the owner.
-    pub fn pba_read(&self, offset: u64, data: &mut [u8], sink: &dyn VectorSink) {
+    /// A guest load from the pending bit array; `pending` reads the bit of a vector without consuming it. Bits without a vector are 0; stores to it are dropped by the owner.
+    pub fn pba_read(&self, offset: u64, data: &mut [u8], pending: impl Fn(usize) -> bool) {
         for (n, byte) in (0u64..).zip(data) {
             // The bits of this byte: none beyond the last vector, so most of a wide read costs nothing.
             let first = offset.checked_add(n).and_then(|at| usize::try_from(at.checked_mul(8)?).ok());
             let vectors = first.map_or(0..0, |first| first..first.saturating_add(8).min(self.vectors()));
-            *byte = vectors.enumerate().fold(0, |byte, (bit, n)| byte | u8::from(sink.pending(n)) << bit);
+            *byte = vectors.enumerate().fold(0, |byte, (bit, n)| byte | u8::from(pending(n)) << bit);
         }
     }
 
@@ -165,13 +161,14 @@ impl Msix {
     }
 
     /// A reset of the function (not of the virtio device, which leaves PCI state alone): off, all entries masked.
-    pub fn reset(&mut self, sink: &dyn VectorSink) {
+    #[must_use]
+    pub fn reset(&mut self) -> VectorChanges {
         self.clear_table();
-        self.set_control(0, sink);
+        self.set_control(0)
     }
 
     /// Makes what is in force match what the guest asked for, for the entries `from..to`.
-    fn reconcile(&mut self, from: usize, to: usize, sink: &dyn VectorSink) {
+    fn reconcile(&mut self, from: usize, to: usize) -> VectorChanges {
         let on = self.enabled && !self.function_masked;
         let mut changes = Vec::new();
         for n in from..to.min(self.vectors()) {
@@ -183,9 +180,7 @@ impl Msix {
                 changes.push((n, state));
             }
         }
-        if !changes.is_empty() {
-            sink.apply(&changes);
-        }
+        changes
     }
 }
 

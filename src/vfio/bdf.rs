@@ -19,7 +19,7 @@ pub struct Bdf {
 #[error(
     "'{0}' is no PCI address: it is written 0000:01:00.0 (domain:bus:device.function, hexadecimal), as lspci -D does"
 )]
-pub struct NotABdf(pub String);
+pub struct InvalidBdf(pub String);
 
 fn hex(text: &str, len: std::ops::RangeInclusive<usize>) -> Option<u32> {
     let fits = len.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -27,9 +27,9 @@ fn hex(text: &str, len: std::ops::RangeInclusive<usize>) -> Option<u32> {
 }
 
 impl FromStr for Bdf {
-    type Err = NotABdf;
+    type Err = InvalidBdf;
 
-    fn from_str(text: &str) -> Result<Bdf, NotABdf> {
+    fn from_str(text: &str) -> Result<Bdf, InvalidBdf> {
         let parse = || {
             let (domain, rest) = match text.matches(':').count() {
                 1 => (0, text),
@@ -41,7 +41,7 @@ impl FromStr for Bdf {
             let function = hex(function, 1..=1).filter(|&f| f < 8)?;
             Some(Bdf { domain, bus: hex(bus, 1..=2)? as u8, device: device as u8, function: function as u8 })
         };
-        parse().ok_or_else(|| NotABdf(text.into()))
+        parse().ok_or_else(|| InvalidBdf(text.into()))
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
             "00:-1.0",
             "+1:00.0",
         ] {
-            assert_eq!(text.parse::<Bdf>(), Err(NotABdf(text.into())), "{text}");
+            assert_eq!(text.parse::<Bdf>(), Err(InvalidBdf(text.into())), "{text}");
         }
     }
 }

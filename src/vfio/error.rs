@@ -1,15 +1,15 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Bdf, NotABdf};
 use crate::kvm::KvmError;
+use crate::vfio::{Bdf, InvalidBdf};
 
 /// What can go wrong with a passed-through device: one sentence each, with the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum VfioError {
     /// Wrong use.
     #[error(transparent)]
-    NotABdf(#[from] NotABdf),
+    InvalidBdf(#[from] InvalidBdf),
     /// No such function.
     #[error("no PCI device {0}: `doorbell vfio list` shows what there is")]
     NoDevice(Bdf),

@@ -4,44 +4,25 @@
 //! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of all that. What may not: virtio,
 //! queues, disks; this room and `virtio` both stand on `kvm` and `pci`, never on each other.
 
-mod bars;
+mod admin;
 mod bdf;
-mod bind;
-mod config;
 mod device;
-mod device_fd;
-mod dma;
 mod error;
-#[cfg(test)]
-mod fake;
-mod host;
-mod in_use;
-mod inspect;
-mod interrupts;
-mod intx;
-mod irq_test;
-mod kvm_device;
-mod ledger;
-mod msi;
-mod posting;
-mod region;
-mod rules;
+mod kernel;
 mod spec;
-mod sys;
 #[cfg(test)]
 mod testing;
-mod watcher;
 
-pub use bdf::{Bdf, NotABdf};
-pub use bind::{Bound, bind, unbind};
-pub use device::{Ground, VfioPci};
-pub use device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};
-pub use dma::{Dma, Guest};
+pub use admin::bind::{Bound, bind, unbind};
+pub use admin::host::{Group, Host, HostDevice, VFIO_PCI, blocks_binding, class_name};
+pub use admin::inspect::{Inspection, inspect};
+pub use admin::irq_test::{IrqTest, irq_test};
+pub use admin::posting::{Obstacle, Posting};
+pub use bdf::{Bdf, InvalidBdf};
+pub use device::interrupts::{Signals, VectorReport};
+pub use device::{VfioPci, VmResources};
 pub use error::VfioError;
-pub use host::{Group, Host, HostDevice, VFIO_PCI, class_name, hinders};
-pub use inspect::{Inspection, inspect};
-pub use interrupts::{Signals, VectorReport};
-pub use irq_test::{IrqTest, irq_test};
-pub use posting::{Obstacle, Posting};
-pub use region::{Area, Region};
+pub use kernel::device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};
+pub use kernel::region::{Area, Region};
+pub use kernel::{Dma, Guest};
 pub use spec::{IrqPath, VfioSpec};

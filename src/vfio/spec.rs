@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Bdf;
+use crate::vfio::Bdf;
 
 /// How a passed-through device's interrupts reach the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl FromStr for VfioSpec {
 
     fn from_str(text: &str) -> Result<VfioSpec, String> {
         let mut parts = text.split(',');
-        let bdf = parts.next().unwrap_or_default().parse().map_err(|e: super::NotABdf| e.to_string())?;
+        let bdf =
+            parts.next().unwrap_or_default().parse().map_err(|e: crate::vfio::InvalidBdf| e.to_string())?;
         let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
         for part in parts {
             spec.irq = match part.split_once('=') {

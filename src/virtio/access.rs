@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::pci::{Command, Msix, PciDevice, Window, load};
 
 use super::block::written_writeback;
-use super::device::{State, Vectors, VirtioBlk};
+use super::device::{State, VirtioBlk};
 use super::layout::{
     COMMON, DEVICE, ISR, MEMORY_BAR, NOTIFY_STRIDE, PAGE, PBA, TABLE, WINDOW_BAR, WINDOW_DATA, WINDOW_LENGTH,
     WINDOW_OFFSET,
@@ -37,7 +37,7 @@ impl PciDevice for VirtioBlk {
         if Msix::enables(control) {
             self.lines.configure(true, intx_disabled);
         }
-        msix.set_control(control, &Vectors(self));
+        self.apply_vectors(&msix.set_control(control));
         self.lines.configure(msix.enabled(), intx_disabled);
         if let Some(target) = target(&state, offset, data.len()) {
             let at = state.window_at + WINDOW_DATA;
@@ -74,7 +74,7 @@ impl PciDevice for VirtioBlk {
             COMMON => {
                 let image = {
                     let state = self.state();
-                    state.common.image(self.health.status(), self.health.generation())
+                    state.common.image(self.device_status.status(), self.device_status.generation())
                 };
                 load(&image, within, data);
             }
@@ -82,7 +82,11 @@ impl PciDevice for VirtioBlk {
             ISR if within == 0 => load(&[self.lines.take_isr()], 0, data),
             DEVICE => load(&self.device_config(), within, data),
             TABLE => self.state().msix.table_read(within, data),
-            PBA => self.state().msix.pba_read(within, data, &Vectors(self)),
+            PBA => {
+                let vectors = self.lines.vectors();
+                let pending = |n: usize| vectors.get(n).is_some_and(|vector| vector.pending());
+                self.state().msix.pba_read(within, data, pending);
+            }
             _ => {}
         }
     }
@@ -111,7 +115,10 @@ impl VirtioBlk {
                     self.set_writeback(on);
                 }
             }
-            TABLE => self.state().msix.table_write(within, data, &Vectors(self)),
+            TABLE => {
+                let mut state = self.state();
+                self.apply_vectors(&state.msix.table_write(within, data));
+            }
             _ => {}
         }
     }

@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::super::NotifyPath;
-use super::super::rig::{BAR, CONFIG_WCE, Found, INTX, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, CONFIG_WCE, Found, INTX, PORT, Rig, VERSION_1};
 use crate::dataplane::CompletePath;
 use crate::kvm::MsiMessage;
-use crate::kvm::fake::Delivery;
+use crate::kvm::testing::Delivery;
 use crate::pci::{PciDevice, Space};
 
 #[test]

@@ -2,7 +2,7 @@ use std::mem::offset_of;
 
 use virtio_bindings::virtio_blk::virtio_blk_config as Layout;
 
-use super::super::rig::blk_config;
+use super::super::testing::blk_config;
 use super::*;
 
 fn bit(config: &BlkConfig, bit: u32) -> bool {

@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::super::rig::{EVENT_IDX, VERSION_1};
+use super::super::testing::{EVENT_IDX, VERSION_1};
 use super::*;
-use crate::dataplane::{CompletePath, InterruptLines};
-use crate::kvm::fake::FakeVm;
+use crate::dataplane::{CompletePath, DeviceInterrupts};
+use crate::kvm::testing::FakeVm;
 use crate::kvm::{Routes, Vector};
 
 const OFFERED: u64 = VERSION_1 | EVENT_IDX | 1 << 9;
@@ -12,7 +12,7 @@ fn common() -> Common {
     let vm = FakeVm::new();
     let routes = std::sync::Arc::new(Routes::new(vm.clone(), 4096));
     let vectors = (0..3).map(|_| Vector::new(vm.clone(), routes.clone(), true).unwrap().into()).collect();
-    let lines = InterruptLines::new(vectors, None, CompletePath::Irqfd);
+    let lines = DeviceInterrupts::new(vectors, None, CompletePath::Irqfd);
     let queues = (0..2).map(|_| QueueRegs::new(256, lines.queue_interrupt())).collect();
     Common::new(OFFERED, queues, lines.config_interrupt())
 }

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, Interrupt, InterruptLines, QueueCounters};
-use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, Vm};
-use crate::pci::{Bars, ConfigSpace, Identity, Msix, VectorSink};
+use crate::dataplane::{
+    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
+};
+use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
+use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
 use super::block::{BlkConfig, config_space, writeback_after};
 use super::common::{Common, Effect};
+use super::device_status::DeviceStatus;
 use super::doorbells::Doorbells;
-use super::health::Health;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
@@ -30,11 +32,11 @@ pub type Backends = Box<dyn Fn(u16) -> io::Result<Box<dyn Backend>> + Send + Syn
 ///
 /// # Locks
 /// 1. `turn`: one vCPU at a time starts and stops queues. Held while it waits for I/O threads and the main loop.
-///    Only [`VirtioBlk::settle`] and `drop` take it; never the main loop or an I/O thread.
+///    Only [`VirtioBlk::reconcile`] and `drop` take it; never the main loop or an I/O thread.
 /// 2. `state`: everything else; held briefly, never while waiting for a thread. The main loop may take it.
 /// 3. Locks of [`crate::kvm`] (vectors, then routes).
 ///
-/// An I/O thread that runs a queue takes only the third kind; it reports through [`Health`], which has none. Kicks by
+/// An I/O thread that runs a queue takes only the third kind; it reports through [`DeviceStatus`], which has none. Kicks by
 /// exit, ISR reads and status bits of the device take no lock at all.
 pub struct VirtioBlk {
     pub(super) config: BlkConfig,
@@ -42,12 +44,13 @@ pub struct VirtioBlk {
     pub(super) loops: Vec<Arc<dyn QueueLoop>>,
     pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
-    pub(super) health: Arc<Health>,
-    pub(super) lines: Arc<InterruptLines>,
+    pub(super) device_status: Arc<DeviceStatus>,
+    pub(super) lines: Arc<DeviceInterrupts>,
     pub(super) kicks: Arc<[Kick]>,
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
     pub(super) config_interrupt: Interrupt,
+    pub(super) moderation: Arc<ModerationSwitch>,
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
 }
@@ -65,7 +68,7 @@ pub(super) struct State {
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
     /// What could not be had from the host and was done without; the last one.
-    pub(super) trouble: Option<String>,
+    pub(super) last_error: Option<String>,
 }
 
 /// A queue's place at a loop.
@@ -86,7 +89,7 @@ impl VirtioBlk {
     /// A bad configuration, no file descriptors, or no backend.
     pub fn new(
         config: BlkConfig,
-        vm: Arc<dyn Vm>,
+        vm: Arc<dyn VmIoctls>,
         routes: Arc<Routes>,
         memory: Arc<GuestMemoryMmap>,
         loops: Vec<Arc<dyn QueueLoop>>,
@@ -112,7 +115,7 @@ impl VirtioBlk {
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = InterruptLines::new(vectors, intx, config.complete);
+        let lines = DeviceInterrupts::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -156,11 +159,12 @@ impl VirtioBlk {
             doorbells: Doorbells::new(vm, kicks.clone(), config.notify),
             slots,
             resetting: false,
-            trouble: None,
+            last_error: None,
         };
         Ok(Arc::new(VirtioBlk {
             block: Arc::new(config.params()),
-            health: Arc::new(Health::new(config_interrupt.clone())),
+            moderation: ModerationSwitch::new(config.moderation),
+            device_status: Arc::new(DeviceStatus::new(config_interrupt.clone())),
             counters: (0..queues).map(|_| Arc::default()).collect(),
             config,
             memory,
@@ -207,13 +211,13 @@ impl VirtioBlk {
             effect
         };
         if effect != Effect::default() {
-            self.settle();
+            self.reconcile();
         }
     }
 
     pub(super) fn set_writeback(&self, on: bool) {
         if self.block.writeback.swap(on, Ordering::AcqRel) != on {
-            self.health.config_changed();
+            self.device_status.config_changed();
         }
     }
 
@@ -225,28 +229,20 @@ impl VirtioBlk {
     /// Remembers something that the host refused; the device does without.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
-            if state.trouble.is_none() {
+            if state.last_error.is_none() {
                 eprintln!("doorbell: {}: {error}", self.config.name);
             }
-            state.trouble = Some(error.to_string());
+            state.last_error = Some(error.to_string());
         }
     }
-}
 
-/// Brings the guest's MSI-X wishes to the vectors.
-pub(super) struct Vectors<'a>(pub(super) &'a VirtioBlk);
-
-impl VectorSink for Vectors<'_> {
-    fn apply(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.0.lines.vectors();
+    /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
+    pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
+        let vectors = self.lines.vectors();
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {
-            eprintln!("doorbell: {}: {error}; its interrupts go by KVM_SIGNAL_MSI", self.0.config.name);
+            eprintln!("doorbell: {}: {error}; its interrupts go by KVM_SIGNAL_MSI", self.config.name);
         }
-    }
-
-    fn pending(&self, n: usize) -> bool {
-        self.0.lines.vectors().get(n).is_some_and(|vector| vector.pending())
     }
 }

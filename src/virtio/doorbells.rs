@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::kvm::{IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Vm};
+use crate::kvm::{IoAddress, Ioeventfd, IoeventfdSpec, KvmError, VmIoctls};
 use crate::pci::{Space, Window};
 
 use super::NotifyPath;
@@ -11,7 +11,7 @@ use super::layout::{NOTIFY_STRIDE, NotifySpace};
 /// which path is configured, and [`Doorbells::reconcile`] alone makes it so.
 #[derive(Debug)]
 pub(super) struct Doorbells {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     kicks: Arc<[Kick]>,
     space: NotifySpace,
     path: NotifyPath,
@@ -21,7 +21,7 @@ pub(super) struct Doorbells {
 }
 
 impl Doorbells {
-    pub(super) fn new(vm: Arc<dyn Vm>, kicks: Arc<[Kick]>, path: NotifyPath) -> Doorbells {
+    pub(super) fn new(vm: Arc<dyn VmIoctls>, kicks: Arc<[Kick]>, path: NotifyPath) -> Doorbells {
         let queues = kicks.len();
         let armed = (0..queues).map(|_| None).collect();
         let space = NotifySpace::of(path);
@@ -47,7 +47,7 @@ impl Doorbells {
         self.window = Some(window);
         let armed = self.reconcile();
         for (kick, _) in self.kicks.iter().zip(&self.live).filter(|(_, live)| **live) {
-            kick.remind();
+            kick.self_kick();
         }
         armed
     }

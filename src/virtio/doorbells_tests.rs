@@ -1,4 +1,4 @@
-use super::super::rig::{BAR, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, PORT, Rig, VERSION_1};
 use super::*;
 use crate::kvm::Match;
 use crate::pci::PciDevice;
@@ -129,7 +129,7 @@ fn two_devices_at_one_address_cost_the_second_its_doorbells_not_its_kicks() {
     rig.start();
     let view = rig.device.view();
     assert!(view.queues[0].doorbell.is_some() && view.queues[1].doorbell.is_none());
-    assert!(view.trouble.unwrap().contains("KVM_IOEVENTFD"));
+    assert!(view.last_error.unwrap().contains("KVM_IOEVENTFD"));
     rig.kick(1);
     rig.kick(1);
     let queue = &rig.device.view().queues[1];

@@ -68,7 +68,7 @@ impl Kick {
     }
 
     /// A kick of the device's own.
-    pub(super) fn remind(&self) {
+    pub(super) fn self_kick(&self) {
         // Fails only when the counter would pass 2^64 - 2: then it is readable already.
         let _ = self.event.write(1);
         self.by_hand.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Kick {
     /// thread, a vCPU, has ended another kick by exit since the arming: then this one surely began after it. That
     /// forgives at most one per vCPU and arming, and never accuses an innocent one.
     pub(super) fn by_exit(&self, data: &[u8], direct: bool) {
-        self.remind();
+        self.self_kick();
         self.exits.fetch_add(1, Ordering::Relaxed);
         let armed = self.armed.load(Ordering::SeqCst);
         let (number, any) = (armed >> 1, armed & 1 != 0);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_kernel_knows_the_kicks_that_passed_us_by() {
         let kick = Kick::new(1).unwrap();
-        kick.remind();
+        kick.self_kick();
         (0..20).for_each(|_| kick.by_exit(&[1, 0], true));
         assert_eq!((kick.by_ioeventfd(), kick.counts()), (Some(0), (20, 0)));
         // As an ioeventfd does.

@@ -11,25 +11,25 @@
 //! | `common`, `queue` | the common configuration as a register file |
 //! | `block` | features and `virtio_blk_config` |
 //! | `doorbells`, `kick` | ioeventfds, and kicks that came by exit |
-//! | `device`, `settle` | the device: what follows from the registers; starting, stopping, reset; lock order |
-//! | `health` | what an I/O thread may say about the device without a lock |
+//! | `device`, `reconcile` | the device: what follows from the registers; starting, stopping, reset; lock order |
+//! | `device_status` | what an I/O thread may say about the device without a lock |
 //! | `queue_loop` | the seam to whoever runs the queues |
 
 mod access;
 mod block;
 mod common;
 mod device;
+mod device_status;
 mod doorbells;
 mod error;
-mod health;
 mod kick;
 mod layout;
 mod notify_path;
 mod queue;
 mod queue_loop;
+mod reconcile;
 #[cfg(test)]
-pub(crate) mod rig;
-mod settle;
+pub(crate) mod testing;
 mod view;
 
 pub use block::BlkConfig;

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::dataplane::{Interrupt, InterruptLines, QueueCounters, QueueLayout};
+use crate::dataplane::{DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLayout};
 use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};
@@ -20,7 +20,7 @@ pub struct DeviceView {
     /// How kicks are to reach the host.
     pub notify: NotifyPath,
     /// What the host refused last and the device does without.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
     /// MSI-X is on.
     pub msix_enabled: bool,
     /// All its vectors are masked.
@@ -90,8 +90,13 @@ impl VirtioBlk {
     }
 
     /// The interrupt lines: vectors, path and counts.
-    pub fn lines(&self) -> &Arc<InterruptLines> {
+    pub fn lines(&self) -> &Arc<DeviceInterrupts> {
         &self.lines
+    }
+
+    /// How interrupts of its queues are held; may be changed at any time.
+    pub fn moderation(&self) -> &ModerationSwitch {
+        &self.moderation
     }
 
     /// The counters of each queue.
@@ -140,13 +145,13 @@ impl VirtioBlk {
         });
         DeviceView {
             name: self.config.name.clone(),
-            status: state.common.status() | self.health.status(),
+            status: state.common.status() | self.device_status.status(),
             features,
             msix_enabled: state.msix.enabled(),
             function_masked: state.msix.function_masked(),
             table: (0..state.msix.vectors()).filter_map(|n| state.msix.entry(n)).collect(),
             notify: state.doorbells.path(),
-            trouble: state.trouble.clone(),
+            last_error: state.last_error.clone(),
             queues: queues.collect(),
         }
     }

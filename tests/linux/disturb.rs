@@ -50,7 +50,7 @@ fn nothing_lost(outcome: &Outcome, serials: &[&str]) {
         assert_eq!(stats.sum("errors"), 0, "{serial}\n{outcome}");
         assert_eq!(stats.sum("kicks_missed"), 0, "{serial}\n{outcome}");
         assert_eq!(stats.sum("interrupts/no_vector"), 0, "{serial}\n{outcome}");
-        assert!(stats.0["trouble"].is_null(), "{serial}\n{outcome}");
+        assert!(stats.0["last_error"].is_null(), "{serial}\n{outcome}");
     }
 }
 

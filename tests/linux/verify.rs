@@ -106,7 +106,7 @@ fn check_paths(disk: &Options, cpus: u8, stats: DiskStats, outcome: &Outcome) {
     assert!(stats.sum("bytes_written") >= LEN && stats.sum("bytes_read") >= LEN, "{}", say());
     assert!(stats.sum("requests") > blocks, "{}", say());
     assert_eq!(stats.sum("errors"), 0, "{}", say());
-    assert!(stats.0["trouble"].is_null(), "{}", say());
+    assert!(stats.0["last_error"].is_null(), "{}", say());
 
     // Linux uses as many queues as it has CPUs, and never more than are offered.
     let used = (0..stats.queues()).filter(|&queue| stats.queue(queue, "requests") > 0).count();

@@ -47,12 +47,12 @@ impl Kernel {
     }
 }
 
-pub trait Vm: Send + Sync + fmt::Debug {
+pub trait VmIoctls: Send + Sync + fmt::Debug {
     fn signal_msi(&self, message: MsiMessage) -> io::Result<bool>;
     fn kernel(&self) -> &Kernel;
 }
 
-impl Vm for Kernel {
+impl VmIoctls for Kernel {
     fn signal_msi(&self, message: MsiMessage) -> io::Result<bool> {
         self.delivered.lock().unwrap().push(message.data);
         Ok(true)
@@ -64,7 +64,7 @@ impl Vm for Kernel {
 }
 
 pub mod eventfd {
-    use super::{Arc, Gsi, Mutex, Vm, io};
+    use super::{Arc, Gsi, Mutex, VmIoctls, io};
 
     pub const EFD_NONBLOCK: i32 = 0;
 
@@ -75,7 +75,7 @@ pub mod eventfd {
     #[derive(Debug, Default)]
     struct State {
         count: u64,
-        irqfd: Option<(Arc<dyn Vm>, Gsi)>,
+        irqfd: Option<(Arc<dyn VmIoctls>, Gsi)>,
     }
 
     impl State {
@@ -107,7 +107,7 @@ pub mod eventfd {
             }
         }
 
-        pub fn assign(&self, irqfd: Option<(Arc<dyn Vm>, Gsi)>) {
+        pub fn assign(&self, irqfd: Option<(Arc<dyn VmIoctls>, Gsi)>) {
             let mut state = self.0.lock().unwrap();
             state.irqfd = irqfd;
             state.wake();
@@ -124,7 +124,7 @@ pub mod eventfd {
 pub struct Irqfd(Arc<eventfd::EventFd>);
 
 impl Irqfd {
-    pub fn new(vm: Arc<dyn Vm>, gsi: Gsi, event: Arc<eventfd::EventFd>) -> Result<Irqfd, KvmError> {
+    pub fn new(vm: Arc<dyn VmIoctls>, gsi: Gsi, event: Arc<eventfd::EventFd>) -> Result<Irqfd, KvmError> {
         event.assign(Some((vm, gsi)));
         Ok(Irqfd(event))
     }

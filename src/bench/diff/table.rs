@@ -49,7 +49,7 @@ fn rows(rows: &[RowDiff]) -> String {
             micros(row.p50_ns_b),
             three(row.p50_ratio),
             three(row.p99_ratio),
-            if row.told_apart() == Some(false) { "~".into() } else { String::new() },
+            if row.distinguishable() == Some(false) { "~".into() } else { String::new() },
         ];
         table.add_row([Cell::new(sentence(&row.row))].into_iter().chain(cells.map(right)));
     }
@@ -67,6 +67,7 @@ fn sentence(row: &Identity) -> String {
     words.extend(row.wait.clone().filter(|wait| wait != "blocking"));
     words.extend(row.queues.filter(|&n| n != 1).map(|n| format!("{n} queues")));
     words.extend(row.poll_us.filter(|&us| us != 0).map(|us| format!("poll {us} us")));
+    words.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }

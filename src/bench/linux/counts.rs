@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::assembly::Assembly;
 use crate::bench::counts::DiskCounts;
 use crate::dataplane::LoopHandle;
 use crate::machine::vcpu::ExitCounters;
 use crate::vfio::VfioPci;
 use crate::virtio::VirtioBlk;
+use crate::vm::Vm;
 
 /// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host cannot tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub struct Sources {
 impl Sources {
     /// Those of a machine whose first `disks` are measured, each on the I/O thread of its number, and then all that is passed
     /// through.
-    pub fn of(assembly: &Assembly, disks: usize) -> Sources {
+    pub fn of(assembly: &Vm, disks: usize) -> Sources {
         // Every one of them runs: each has its disk.
         let threads = assembly.io_loops();
         let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());

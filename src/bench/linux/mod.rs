@@ -11,15 +11,15 @@
 pub mod archive;
 mod counts;
 mod fio;
-mod job;
+mod fio_job;
+mod mark_listener;
 mod marker;
 mod rows;
 mod script;
-mod subject;
-mod watch;
+mod variant;
 
-pub use job::Job;
-pub use subject::Subject;
+pub use fio_job::FioJob;
+pub use variant::Variant;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,17 +28,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::memfile::MemFile;
 use super::report::SCHEMA;
-use super::{HostFacts, Path, Plan, Report, Row, RunFacts};
-use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
+use super::{PathPair, Report, Row, RunFacts, Schedule};
 use crate::backend::{BackendKind, DiskOptions};
-use crate::cli::disk::{DiskConfig, IoThreadChoice};
 use crate::dataplane::CompletePath;
+use crate::host::HostFacts;
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
+use crate::vm::{DiskConfig, IoThreadChoice};
+use crate::vm::{ThreadConfig, Vm, VmConfig, VmError};
 use counts::Sources;
+use mark_listener::{Heard, MarkListener};
 use marker::{Mark, Marker};
 use rows::Results;
-use watch::{Watch, Watched};
 
 use super::progress::Progress;
 
@@ -53,7 +54,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug)]
 pub struct LinuxBench {
     /// Jobs, what is compared (the disks of ours first), and rounds.
-    pub plan: Plan<Job, Subject>,
+    pub plan: Schedule<FioJob, Variant>,
     /// Seconds of each step.
     pub runtime_s: f64,
     /// Bytes of a request.
@@ -94,8 +95,8 @@ impl fmt::Display for LinuxBench {
 
 impl LinuxBench {
     /// The paths of the disks of ours, which come first.
-    fn disks(&self) -> impl Iterator<Item = Path> {
-        self.plan.paths.iter().filter_map(Subject::path)
+    fn disks(&self) -> impl Iterator<Item = PathPair> {
+        self.plan.paths.iter().filter_map(Variant::path)
     }
 }
 
@@ -104,7 +105,7 @@ impl LinuxBench {
 pub enum BenchError {
     /// The machine cannot be put together.
     #[error(transparent)]
-    Assembly(#[from] AssemblyError),
+    Vm(#[from] VmError),
     /// The machine failed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -206,8 +207,8 @@ impl Files {
     }
 }
 
-fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), BenchError> {
-    let mut assembly = Assembly::new(config(bench, files))?;
+fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Heard), BenchError> {
+    let mut assembly = Vm::new(config(bench, files))?;
     for (n, spec) in bench.plan.paths.iter().enumerate() {
         let Some(spec) = spec.passed() else { continue };
         let slot = assembly.machine().next_slot()?.0;
@@ -230,7 +231,7 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), Benc
     let label = |step: super::Step| {
         format!("{} on {}, round {}", plan.jobs[step.job], plan.paths[step.path], step.round + 1)
     };
-    let watch = Watch {
+    let watch = MarkListener {
         labels: plan.steps().into_iter().map(label).collect(),
         patience: PATIENCE + Duration::from_secs_f64(bench.runtime_s),
         progress: bench.progress,
@@ -247,7 +248,7 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Watched), Benc
     })
 }
 
-fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
+fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
     let disk = |options, notify, complete, serial: String, iothread| DiskConfig {
         options,
         queues: bench.queues,
@@ -256,6 +257,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
         notify,
         complete,
         event_idx: true,
+        moderation: crate::dataplane::Moderation::Off,
         serial: Some(serial),
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
@@ -278,7 +280,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
     };
     let out_serial = "doorbell-out".to_string();
     disks.push(disk(out, NotifyPath::Mmio, CompletePath::Auto, out_serial, IoThreadChoice::None));
-    AssemblyConfig {
+    VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(bench.kernel.clone()),
             initrd: Some(files.initrd.path()),
@@ -296,7 +298,7 @@ fn config(bench: &LinuxBench, files: &Files) -> AssemblyConfig {
 }
 
 /// Why there are no results, with what the guest said last.
-fn failure(reason: ExitReason, watched: &Watched, results: Option<Results>, files: &Files) -> String {
+fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
     let what = match reason {
         ExitReason::Crash(why) => why,
         ExitReason::Stopped if watched.silent => {

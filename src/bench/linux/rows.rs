@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::counts::{Counts, Passed};
 use super::fio::{self, Histogram, Measured};
-use super::job::Job;
+use super::fio_job::FioJob;
 use super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
 use super::script::serial;
-use super::subject::Subject;
-use crate::bench::{Plan, Row, fill_ratios};
+use super::variant::Variant;
+use crate::bench::{Row, Schedule, fill_ratios};
 use crate::vfio::IrqPath;
 
 /// What came out of the guest: files by name.
@@ -52,7 +52,7 @@ pub fn fio_version(results: &Results) -> Option<String> {
 /// # Errors
 /// A step that the guest did not finish, or whose result cannot be read: one sentence.
 pub fn rows(
-    plan: &Plan<Job, Subject>,
+    plan: &Schedule<FioJob, Variant>,
     results: &Results,
     marks: &[Mark],
     common: &Row,
@@ -69,8 +69,8 @@ pub fn rows(
         let (job, path) = (&plan.jobs[*job], plan.paths[*path]);
         let named = Row { job: job.to_string(), depth: Some(job.depth().into()), ..path.name(common) };
         match path {
-            Subject::Disk(_) => fill_disk(fill(named, samples), samples),
-            Subject::Passed(spec) => fill_passed(fill(named, samples), samples, spec.irq),
+            Variant::Disk(_) => fill_disk(fill(named, samples), samples),
+            Variant::Passed(spec) => fill_passed(fill(named, samples), samples, spec.irq),
         }
     };
     let mut rows: Vec<Row> = samples.iter().map(row).collect();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bench::Path;
+use crate::bench::PathPair;
 use crate::dataplane::CompletePath;
 use crate::virtio::NotifyPath;
 
@@ -21,10 +21,10 @@ fn a_disks_interrupts_are_those_of_its_queues() {
     assert_eq!(disk_interrupts("", "virtio0"), 0);
 }
 
-fn plan(rounds: usize) -> Plan<Job, Subject> {
-    let path = |complete| Subject::Disk(Path { notify: NotifyPath::FastMmio, complete });
+fn plan(rounds: usize) -> Schedule<FioJob, Variant> {
+    let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::FastMmio, complete });
     let paths = vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)];
-    Plan { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
+    Schedule { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
 }
 
 fn fio_json(ios: u64) -> String {
@@ -37,7 +37,7 @@ fn fio_json(ios: u64) -> String {
 }
 
 /// Marks of a guest that does `ios` requests on its disk in each step.
-fn marks(plan: &Plan<Job, Subject>, ios: u64) -> Vec<Mark> {
+fn marks(plan: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();
     for (number, step) in plan.steps().iter().enumerate() {
@@ -95,9 +95,9 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
 
 #[test]
 fn a_passed_through_disk_says_what_it_can_and_no_more() {
-    let spec = |text: &str| Subject::Passed(text.parse().unwrap());
+    let spec = |text: &str| Variant::Passed(text.parse().unwrap());
     let paths = vec![spec("01:00.0"), spec("02:00.0,irq=user")];
-    let plan = Plan { paths, ..plan(1) };
+    let plan = Schedule { paths, ..plan(1) };
     let counts = |host, through_vmm| Counts { passed: Passed { host, through_vmm }, ..Counts::default() };
     let mut marks = Vec::new();
     for step in [0, 1] {

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::archive::Cpio;
-use super::job::Job;
+use super::fio_job::FioJob;
 use super::marker::{BEGIN, END, STARTED, value};
-use super::subject::Subject;
-use crate::bench::{Plan, Step};
+use super::variant::Variant;
+use crate::bench::{Schedule, Step};
 use crate::machine::layout;
 
 /// The serial number of disk `n`, and the name of the files that tell of it.
@@ -63,7 +63,7 @@ step() {
 "#;
 
 /// `/job` of the guest.
-pub fn archive(plan: &Plan<Job, Subject>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
+pub fn archive(plan: &Schedule<FioJob, Variant>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
     let mut cpio = Cpio::default();
     cpio.directory("job");
     cpio.file("job/run", 0o755, run(plan).as_bytes());
@@ -78,12 +78,12 @@ pub fn archive(plan: &Plan<Job, Subject>, block_size: u64, runtime_s: f64, warm_
 
 /// The slot of the guest's PCI bus that the passed-through device `n` of the subjects has: one after the other, with the disk
 /// for results between the disks and them.
-pub fn slot(plan: &Plan<Job, Subject>, n: usize) -> Option<u8> {
+pub fn slot(plan: &Schedule<FioJob, Variant>, n: usize) -> Option<u8> {
     let passed = plan.paths.get(n)?.passed().is_some();
     passed.then(|| u8::try_from(n + 2).ok()).flatten()
 }
 
-fn run(plan: &Plan<Job, Subject>) -> String {
+fn run(plan: &Schedule<FioJob, Variant>) -> String {
     let mut script =
         format!("#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\n{FUNCTIONS}\n", layout::MARKER_START);
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
@@ -117,13 +117,13 @@ fn run(plan: &Plan<Job, Subject>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Path;
+    use crate::bench::PathPair;
     use crate::dataplane::CompletePath;
     use crate::virtio::NotifyPath;
 
-    fn plan() -> Plan<Job, Subject> {
-        let path = |complete| Subject::Disk(Path { notify: NotifyPath::Mmio, complete });
-        Plan {
+    fn plan() -> Schedule<FioJob, Variant> {
+        let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::Mmio, complete });
+        Schedule {
             jobs: ["rand-read-1", "seq-write-32"].iter().map(|job| job.parse().unwrap()).collect(),
             paths: vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)],
             rounds: 2,
@@ -143,7 +143,7 @@ mod tests {
     fn a_passed_through_disk_is_found_by_its_slot_behind_the_disk_for_results() {
         let mut plan = plan();
         assert_eq!(slot(&plan, 1), None);
-        plan.paths.push(Subject::Passed("01:00.0".parse().unwrap()));
+        plan.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
         assert_eq!(slot(&plan, 2), Some(4));
         let script = run(&plan);
         let steps = script.lines().filter(|l| l.starts_with("step ") && l.contains(" bench2 ")).count();
@@ -159,7 +159,7 @@ mod tests {
         use std::process::{Command, Stdio};
         let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
         let mut plan = plan();
-        plan.paths.push(Subject::Passed("01:00.0".parse().unwrap()));
+        plan.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
         sh.stdin.take().unwrap().write_all(run(&plan).as_bytes()).unwrap();
         assert!(sh.wait().unwrap().success());
     }

@@ -1,10 +1,10 @@
-use super::super::probe_abi::{Plan, Sample};
+use super::super::probe_abi::{GuestJob, Sample};
 use super::floor::{Answer, Style};
-use super::halves::{Halves, halves};
+use super::one_way::{OneWay, one_way};
+use super::row_stats::Block;
 use super::run::{Bench, ProbeError, Work};
 use super::session::SessionError;
-use super::subjects::Job;
-use super::tally::Block;
+use super::variants::Job;
 use crate::bench::DiskCounts;
 
 /// Longest block that is planned for.
@@ -23,6 +23,7 @@ impl Bench<'_> {
     }
 
     pub(super) fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
+        let ticks = self.ticks_per_second;
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
             Work::Disk(job, n) => self.disk_block(job, n, requests),
@@ -31,7 +32,7 @@ impl Bench<'_> {
                 Err(why) => Err(SessionError::Ended(why.clone())),
             },
             Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
-                Some(peer) => peer.block(job.plan(n, requests)),
+                Some(peer) => peer.block(job.plan(n, requests, ticks)),
                 None => Err(SessionError::Ended("it is not here".into())),
             },
         };
@@ -55,7 +56,7 @@ impl Bench<'_> {
     }
 
     /// Runs a block in our guest: its samples, and what was counted meanwhile.
-    fn counted(&mut self, plan: Plan) -> Result<(Vec<Sample>, Block), SessionError> {
+    fn counted(&mut self, plan: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
         let outcome = self.session.run(plan)?;
         let block = Block {
@@ -73,15 +74,15 @@ impl Bench<'_> {
     fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
         let plan = self.floor.begin(style, answer, requests);
         let (samples, block) = self.counted(plan)?;
-        // It rings back at once: one stamp is both.
+        // The floor interrupts at once: one timestamp is both.
         let host: Vec<_> = self.floor.end(style).into_iter().map(|seen| (seen, seen)).collect();
-        let halves = if self.agree { Halves::of(&samples, &host) } else { Halves::default() };
-        Ok(Block { round_trip: samples.iter().map(|sample| sample.seen.into()).collect(), halves, ..block })
+        let one_way = if self.agree { OneWay::of(&samples, &host) } else { OneWay::default() };
+        Ok(Block { round_trip: samples.iter().map(|sample| sample.seen.into()).collect(), one_way, ..block })
     }
 
     fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
-        let plan = job.plan(n, requests);
+        let plan = job.plan(n, requests, self.ticks_per_second);
         let (before, waits) = (DiskCounts::of(&disk), self.waits());
         let (samples, block) = self.counted(plan)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);
@@ -90,7 +91,7 @@ impl Bench<'_> {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
             disk: disk_counts,
             waits,
-            halves: if alone { halves(&mut self.session, &disk, plan)? } else { Halves::default() },
+            one_way: if alone { one_way(&mut self.session, &disk, plan)? } else { OneWay::default() },
             ..block
         })
     }

@@ -8,11 +8,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::super::probe_abi::{FLOOR_WORD, Plan, flag, kind, poke, vector};
+use super::super::probe_abi::{FLOOR_WORD, GuestJob, flag, kind, poke, vector};
 use super::session::{Session, SessionError};
-use crate::dataplane::pin_to_cpu;
+use crate::host::pin_to_cpu;
 use crate::kvm::{
-    Gsi, IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Match, MsiMessage, Vector, VectorState, Vm,
+    Gsi, IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Match, MsiMessage, Vector, VectorState, VmIoctls,
 };
 use crate::machine::Ram;
 use crate::machine::bus::BusDevice;
@@ -71,9 +71,9 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What rings back, shared by the floor's thread and the exit doorbell.
+/// What interrupts the guest, shared by the floor's thread and the exit doorbell.
 struct Bell {
-    vm: Arc<dyn Vm>,
+    vm: Arc<dyn VmIoctls>,
     vector: Vector,
     message: MsiMessage,
 }
@@ -173,7 +173,7 @@ impl Floor {
     }
 
     /// One block of `rounds` round trips; answers the guest's plan for it and, when the block is over, the stamps.
-    pub fn begin(&self, style: Style, answer: Answer, rounds: u32) -> Plan {
+    pub fn begin(&self, style: Style, answer: Answer, rounds: u32) -> GuestJob {
         let address = if style == Style::Exit { EXIT_DOORBELL } else { DOORBELL };
         if style != Style::Exit
             && let Some(jobs) = &self.jobs
@@ -186,7 +186,7 @@ impl Floor {
         }
         let flags = if style == Style::MemoryPoll { flag::NO_STORE } else { 0 };
         let (vector, requests) = (FLOOR_VECTOR, rounds);
-        Plan { kind: kind::FLOOR, address, vector, requests, width: 2, flags, ..Plan::default() }
+        GuestJob { kind: kind::FLOOR, address, vector, requests, width: 2, flags, ..GuestJob::default() }
     }
 
     /// The host's stamps of the block begun last.
@@ -263,14 +263,14 @@ fn route_pin(session: &mut Session) -> Result<(), SessionError> {
     let low = 0x10 + 2 * FLOOR_PIN;
     for (register, value) in [(low + 1, 0), (low, FLOOR_VECTOR)] {
         for (address, value) in [(SELECT, register), (WINDOW, value)] {
-            let store = Plan {
+            let store = GuestJob {
                 kind: kind::POKE,
                 op: poke::STORE,
                 width: 4,
                 address,
                 value: value.into(),
                 requests: 1,
-                ..Plan::default()
+                ..GuestJob::default()
             };
             session.run(store)?;
         }

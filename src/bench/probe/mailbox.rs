@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::super::probe_abi::{
-    CONTROL, CPU_AREA, CPU_STRIDE, Control, DEVICE_TABLE, DeviceInfo, OUTCOME_OFFSET, Outcome, Plan,
+    CONTROL, CPU_AREA, CPU_STRIDE, Control, DEVICE_TABLE, DeviceInfo, GuestJob, OUTCOME_OFFSET, Outcome,
     SAMPLE_STRIDE, SAMPLES, Sample, TRAP, Trap, state, status,
 };
 use super::session::SessionError;
@@ -47,7 +47,7 @@ impl Mailbox {
     }
 
     /// Hands each CPU its plan; answers the number to wait for.
-    pub fn give(&mut self, plans: &[(usize, Plan)]) -> u32 {
+    pub fn give(&mut self, plans: &[(usize, GuestJob)]) -> u32 {
         self.seq += 1;
         for &(cpu, plan) in plans {
             let at = CPU_AREA + cpu as u64 * CPU_STRIDE;
@@ -127,7 +127,7 @@ fn outcome_at(cpu: usize) -> u64 {
 ///
 /// # Errors
 /// [`SessionError::Block`].
-pub(super) fn completed(outcome: Outcome, plan: &Plan) -> Result<Outcome, SessionError> {
+pub(super) fn completed(outcome: Outcome, plan: &GuestJob) -> Result<Outcome, SessionError> {
     if outcome.status == status::OK {
         return Ok(outcome);
     }

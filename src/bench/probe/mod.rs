@@ -7,30 +7,30 @@
 //! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `no_irqchip` | the same ping-pong in a VM without interrupt controllers: KVM_INTERRUPT |
-//! | `halves` | round trips of a disk taken apart by the dataplane's stamps |
-//! | `subjects` | our disks that are compared, and the jobs |
+//! | `one_way` | round trips of a disk taken apart by the dataplane's stamps |
+//! | `variants` | our disks that are compared, and the jobs |
 //! | `peer`, `qemu` | the same guest in QEMU, in the same run |
 //! | `run` | which blocks, in which order |
 //! | `blocks` | one block of each kind, with what was counted meanwhile |
 //! | `rows` | what the blocks become in the report |
-//! | `offer` | what of that this host has |
+//! | `support` | what of that this host has |
 //! | `startup` | how long a machine takes to its guest's first instruction, and how much memory |
-//! | `tally` | what the rounds of one row add up to |
+//! | `row_stats` | what the rounds of one row add up to |
 
 mod blocks;
 mod floor;
-mod halves;
+mod host_support;
 mod mailbox;
 mod no_irqchip;
-mod offer;
+mod one_way;
 mod peer;
 mod qemu;
+mod row_stats;
 mod rows;
 mod run;
 mod session;
 mod startup;
-mod subjects;
-mod tally;
+mod variants;
 
 pub use mailbox::Mailbox;
 pub use run::{PeerVmm, ProbeConfig, ProbeError, run};

@@ -9,14 +9,14 @@ use vmm_sys_util::ioctl_iow_nr;
 
 use super::super::PROBE_ELF;
 use super::super::Row;
-use super::super::probe_abi::{Control, MAGIC, Plan, VERSION, idle, kind, mode, state, vector};
+use super::super::probe_abi::{Control, GuestJob, MAGIC, VERSION, idle, kind, mode, state, vector};
 use super::floor::Style;
 use super::mailbox::{Mailbox, completed};
+use super::row_stats::Block;
 use super::run::FLOOR_JOB;
 use super::session::SessionError;
-use super::tally::Block;
-use crate::dataplane::pin_to_cpu;
-use crate::kvm::{KvmVm, MemoryRange, Vm};
+use crate::host::pin_to_cpu;
+use crate::kvm::{KvmVm, MemoryRange, VmIoctls};
 use crate::machine::{Kernel, Ram, boot, cpu_state, cpuid, create_vm, layout, open_kvm};
 use crate::virtio::NotifyPath;
 
@@ -86,13 +86,13 @@ impl NoIrqchip {
     /// # Errors
     /// KVM or the guest gave up.
     pub fn block(&mut self, rounds: u32) -> Result<Block, SessionError> {
-        let plan = Plan {
+        let plan = GuestJob {
             kind: kind::FLOOR,
             address: DOORBELL,
             vector: VECTOR,
             requests: rounds,
             width: 2,
-            ..Plan::default()
+            ..GuestJob::default()
         };
         let seq = self.mailbox.give(&[(0, plan)]);
         let pin = self.pin;

@@ -7,13 +7,13 @@ use vm_memory::{FileOffset, GuestAddress};
 use super::super::PROBE_ELF;
 use super::super::memfile::MemFile;
 use super::super::probe_abi::{
-    Control, MAGIC, Outcome, Plan, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
+    Control, GuestJob, MAGIC, Outcome, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
 };
 use super::mailbox::{Mailbox, completed};
 use super::qemu::{self, Files, IO_URING, PeerSubject, Process, SUBJECTS};
+use super::row_stats::Block;
 use super::session::SessionError;
-use super::subjects::DISK_BYTES;
-use super::tally::Block;
+use super::variants::DISK_BYTES;
 use crate::machine::Ram;
 
 /// The same guest in QEMU, driven through memory that we share with it. It stands still but for its blocks.
@@ -23,7 +23,7 @@ pub(super) struct Peer {
     /// What it is.
     pub version: String,
     /// Its devices, in the guest's order.
-    pub subjects: Vec<&'static PeerSubject>,
+    pub variants: Vec<&'static PeerSubject>,
     /// Devices that it has not here, and why.
     pub absent: Vec<(&'static PeerSubject, String)>,
 }
@@ -33,7 +33,7 @@ const START: Duration = Duration::from_secs(10);
 const BLOCK_SECONDS: u64 = 60;
 
 impl Peer {
-    /// Starts QEMU with a device for each subject; the file backends read `disk`, if there is one. `pin`: host CPUs of
+    /// Starts QEMU with a device for each variant; the file backends read `disk`, if there is one. `pin`: host CPUs of
     /// its vCPU and of everything else.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Peer {
         let version = qemu::version()?;
         let deadline = Instant::now() + START;
         let kernel = MemFile::of(PROBE_ELF).map_err(|e| e.to_string())?;
-        let needs_file = |subject: &&PeerSubject| subject.backend != "null";
+        let needs_file = |variant: &&PeerSubject| variant.backend != "null";
         let no_file = |why: &String| SUBJECTS.iter().filter(needs_file).map(|s| (s, why.clone())).collect();
         let without_file: Vec<_> = disk.err().map_or_else(Vec::new, no_file);
         let mut failure = String::new();
@@ -50,14 +50,14 @@ impl Peer {
         for firmware in ["qboot.rom", ""] {
             let mut absent = without_file.clone();
             for io_uring in [true, false] {
-                let here = |subject: &&PeerSubject| !absent.iter().any(|(lacks, _)| lacks == subject);
-                let subjects: Vec<_> = SUBJECTS.iter().filter(here).collect();
-                match Peer::attempt(&kernel, disk.unwrap_or(Path::new("")), firmware, &subjects, deadline) {
+                let here = |variant: &&PeerSubject| !absent.iter().any(|(lacks, _)| lacks == variant);
+                let variants: Vec<_> = SUBJECTS.iter().filter(here).collect();
+                match Peer::attempt(&kernel, disk.unwrap_or(Path::new("")), firmware, &variants, deadline) {
                     Ok((process, mailbox)) => {
                         if let Some((vcpu, rest)) = pin {
                             process.pin(vcpu, rest);
                         }
-                        let mut peer = Peer { process, mailbox, version, subjects, absent };
+                        let mut peer = Peer { process, mailbox, version, variants, absent };
                         peer.set_up().map_err(|e| e.to_string())?;
                         return Ok(peer);
                     }
@@ -78,7 +78,7 @@ impl Peer {
         kernel: &MemFile,
         disk: &Path,
         firmware: &str,
-        subjects: &[&'static PeerSubject],
+        variants: &[&'static PeerSubject],
         deadline: Instant,
     ) -> Result<(Process, Mailbox), String> {
         // Fresh and so zero: what an earlier attempt left in it would be taken for this one's.
@@ -97,7 +97,7 @@ impl Peer {
             ..Control::default()
         };
         mailbox.write_control(&control);
-        let arguments = qemu::arguments(&files, RAM_SIZE, DISK_BYTES, firmware, subjects.iter().copied());
+        let arguments = qemu::arguments(&files, RAM_SIZE, DISK_BYTES, firmware, variants.iter().copied());
         let mut process = Process::start(arguments)?;
         while mailbox.control().state != state::READY {
             if let Some(why) = process.ended() {
@@ -113,20 +113,20 @@ impl Peer {
         }
         process.set_running(false);
         match mailbox.devices().len() {
-            found if found == subjects.len() => Ok((process, mailbox)),
-            found => Err(format!("its guest found {found} of {} disks", subjects.len())),
+            found if found == variants.len() => Ok((process, mailbox)),
+            found => Err(format!("its guest found {found} of {} disks", variants.len())),
         }
     }
 
     fn set_up(&mut self) -> Result<(), SessionError> {
-        for device in 0..self.subjects.len() as u32 {
+        for device in 0..self.variants.len() as u32 {
             let vector = vector::PLAIN + 2 * device;
-            self.run(Plan { kind: kind::SETUP, device, queues: 1, vector, ..Plan::default() })?;
+            self.run(GuestJob { kind: kind::SETUP, device, queues: 1, vector, ..GuestJob::default() })?;
         }
         Ok(())
     }
 
-    fn run(&mut self, plan: Plan) -> Result<Outcome, SessionError> {
+    fn run(&mut self, plan: GuestJob) -> Result<Outcome, SessionError> {
         self.process.set_running(true);
         let seq = self.mailbox.give(&[(0, plan)]);
         let (process, done) = (&mut self.process, |mailbox: &Mailbox| mailbox.is_done(0, seq));
@@ -140,7 +140,7 @@ impl Peer {
     ///
     /// # Errors
     /// QEMU ended, or the block did not complete.
-    pub fn block(&mut self, plan: Plan) -> Result<Block, SessionError> {
+    pub fn block(&mut self, plan: GuestJob) -> Result<Block, SessionError> {
         let outcome = self.run(plan)?;
         let samples = self.mailbox.samples(0, &outcome);
         Ok(Block {

@@ -3,7 +3,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use super::super::Row;
-use super::subjects::Job;
+use super::variants::Job;
 
 /// One device of the peer, and how it works as far as that is known.
 #[derive(Debug, PartialEq, Eq)]
@@ -115,13 +115,13 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 /// The command line: q35 with `firmware` ("": QEMU's own choice), the probe in `ram_size` bytes of shared memory, and
-/// one device for each of `subjects`, in this order on the bus.
+/// one device for each of `variants`, in this order on the bus.
 pub(super) fn arguments<'a>(
     files: &Files,
     ram_size: u64,
     disk_size: u64,
     firmware: &str,
-    subjects: impl Iterator<Item = &'a PeerSubject>,
+    variants: impl Iterator<Item = &'a PeerSubject>,
 ) -> Vec<String> {
     // A comma ends a value unless it is doubled.
     let quoted = |path: &str| path.replace(',', ",,");
@@ -142,8 +142,8 @@ pub(super) fn arguments<'a>(
     if !firmware.is_empty() {
         add("-bios", firmware.into());
     }
-    for (n, subject) in subjects.enumerate() {
-        let node = match subject.backend {
+    for (n, variant) in variants.enumerate() {
+        let node = match variant.backend {
             "null" => format!("driver=null-co,size={disk_size},read-zeroes=off"),
             // Ours has the same file open, locked; nobody writes to it.
             aio => {
@@ -152,8 +152,8 @@ pub(super) fn arguments<'a>(
             }
         };
         add("-blockdev", format!("{node},node-name=n{n}"));
-        let mut device = format!("virtio-blk-pci,drive=n{n},num-queues=1,queue-size=256{}", subject.device);
-        if let Some(options) = subject.iothread {
+        let mut device = format!("virtio-blk-pci,drive=n{n},num-queues=1,queue-size=256{}", variant.device);
+        if let Some(options) = variant.iothread {
             add("-object", format!("iothread,id=io{n}{options}"));
             device += &format!(",iothread=io{n}");
         }

@@ -2,15 +2,15 @@ use super::super::report::Row;
 use super::floor::Style;
 use super::no_irqchip;
 use super::qemu::PEER;
+use super::row_stats::RowStats;
 use super::run::{Bench, FLOOR_JOB, Work};
-use super::subjects::{JOBS, Job};
-use super::tally::Tally;
+use super::variants::{JOBS, Job};
 use crate::virtio::NotifyPath;
 
 impl Bench<'_> {
-    pub(super) fn row(&self, work: Work, tally: &Tally) -> Row {
+    pub(super) fn row(&self, work: Work, row_stats: &RowStats) -> Row {
         let text = |value: &dyn std::fmt::Display| Some(value.to_string());
-        let tallied = tally.row(self.ticks_per_second, matches!(work, Work::Disk(..)));
+        let tallied = row_stats.row(self.ticks_per_second, matches!(work, Work::Disk(..)));
         let common = Row { guest: "probe".into(), queues: Some(1), ..tallied };
         match work {
             Work::Floor(style, answer) => Row {
@@ -23,7 +23,7 @@ impl Bench<'_> {
                 ..common
             },
             Work::KvmInterrupt => no_irqchip::row(common),
-            Work::Disk(job, n) => self.subjects[n].row(job, common),
+            Work::Disk(job, n) => self.variants[n].row(job, common),
             Work::Peer(job, n) => self.peer_subject(n).row(job, common),
         }
     }
@@ -37,12 +37,13 @@ impl Bench<'_> {
             not_here: Some(why.clone()),
             ..Row::default()
         };
-        let ours = self.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
-        let mut rows: Vec<_> = ours.map(|(subject, why)| subject.row(job, row(why))).collect();
+        let ours =
+            self.absent.iter().filter(|(variant, _)| variant.does(job) && variant.name(job).contains(filter));
+        let mut rows: Vec<_> = ours.map(|(variant, why)| variant.row(job, row(why))).collect();
         match &self.peer {
             Some(Ok(peer)) => {
-                let theirs = peer.absent.iter().filter(|(subject, _)| subject.name(job).contains(filter));
-                rows.extend(theirs.map(|(subject, why)| subject.row(job, row(why))));
+                let theirs = peer.absent.iter().filter(|(variant, _)| variant.name(job).contains(filter));
+                rows.extend(theirs.map(|(variant, why)| variant.row(job, row(why))));
             }
             // One row for all, under the first job.
             Some(Err(why)) if job == JOBS[0] => {

@@ -1,21 +1,21 @@
 use std::fmt;
 
-use super::super::probe_abi::{Plan, flag, idle, kind, vector};
+use super::super::Schedule;
+use super::super::probe_abi::{GuestJob, flag, idle, kind, vector};
 use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
-use super::super::{HostFacts, Plan as Order};
 use super::floor::{Answer, Floor, FloorError, Style, counters_agree, tsc};
+use super::host_support::HostSupport;
 use super::no_irqchip::{self, NoIrqchip};
-use super::offer::Offer;
 use super::peer::Peer;
 use super::qemu::{PeerSubject, SUBJECTS};
+use super::row_stats::RowStats;
 use super::rows::stand_on_floors;
 use super::session::{Session, SessionConfig, SessionError};
 use super::startup::Startup;
-use super::subjects::{DISK_BYTES, JOBS, Job, Subject, disk, subjects};
-use super::tally::Tally;
-use crate::assembly::ThreadConfig;
+use super::variants::{DISK_BYTES, JOBS, Job, Variant, disk, variants};
+use crate::host::{HostFacts, ProcInterrupts};
 use crate::machine::layout;
-use crate::observe::Interrupts;
+use crate::vm::ThreadConfig;
 
 /// How the probe bench is to run.
 #[derive(Clone, Debug)]
@@ -90,17 +90,17 @@ pub enum ProbeError {
 pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Report, ProbeError> {
     let begun = std::time::Instant::now();
     let started_unix = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let interrupts = Interrupts::now().unwrap_or_default();
+    let interrupts = ProcInterrupts::now().unwrap_or_default();
     let ticks_per_second = ticks_per_second();
     let startup = Startup::measure(ticks_per_second)?;
-    let offer = Offer::of_this_host();
-    let (subjects, absent): (Vec<_>, Vec<_>) =
-        subjects(config, &offer).into_iter().partition(|(_, why)| why.is_none());
-    let subjects: Vec<_> = subjects.into_iter().map(|(subject, _)| subject).collect();
+    let support = HostSupport::of_this_host();
+    let (variants, absent): (Vec<_>, Vec<_>) =
+        variants(config, &support).into_iter().partition(|(_, why)| why.is_none());
+    let variants: Vec<_> = variants.into_iter().map(|(variant, _)| variant).collect();
     let io_cpu = config.pin.map(|(_, io)| io);
     let thread = |poll_us: u32| ThreadConfig { poll_max_ns: u64::from(poll_us) * 1000, cpu: io_cpu };
     let mut session = Session::start(SessionConfig {
-        disks: subjects.iter().map(|subject| disk(subject, &offer)).collect(),
+        disks: variants.iter().map(|variant| disk(variant, &support)).collect(),
         threads: vec![thread(0), thread(config.poll_us), thread(0)],
         cpus: 1,
         vcpu_pins: config.pin.map(|(vcpu, _)| vcpu).into_iter().collect(),
@@ -111,11 +111,11 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         agree: counters_agree(&mut session)?,
         session,
         config,
-        subjects,
-        absent: absent.into_iter().filter_map(|(subject, why)| Some((subject, why?))).collect(),
+        variants,
+        absent: absent.into_iter().filter_map(|(variant, why)| Some((variant, why?))).collect(),
         no_irqchip: NoIrqchip::new(config.pin.map(|(vcpu, _)| vcpu)),
         peer: config.peer.map(|PeerVmm::Qemu| {
-            Peer::start(offer.scratch.as_ref().map(|scratch| scratch.0.as_path()), config.pin)
+            Peer::start(support.scratch.as_ref().map(|scratch| scratch.0.as_path()), config.pin)
         }),
     };
     bench.set_up()?;
@@ -134,7 +134,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         resident_bytes: startup.resident_bytes,
         ..RunFacts::default()
     }
-    .with_interrupts(&Interrupts::now().unwrap_or_default().since(&interrupts));
+    .with_interrupts(&ProcInterrupts::now().unwrap_or_default().since(&interrupts));
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }
 
@@ -142,14 +142,14 @@ pub(super) struct Bench<'a> {
     pub floor: Floor,
     pub session: Session,
     pub config: &'a ProbeConfig,
-    pub subjects: Vec<Subject>,
-    pub absent: Vec<(Subject, String)>,
+    pub variants: Vec<Variant>,
+    pub absent: Vec<(Variant, String)>,
     /// Or why this host has none.
     pub no_irqchip: Result<NoIrqchip, String>,
     /// If one was asked for; or why it is not here.
     pub peer: Option<Result<Peer, String>>,
     pub ticks_per_second: f64,
-    /// Whether the guest's counter is ours, so that the two halves can be told apart.
+    /// Whether the guest's counter is ours, so that the two one_way can be told apart.
     pub agree: bool,
 }
 
@@ -164,16 +164,16 @@ pub(super) enum Work {
 
 impl Bench<'_> {
     fn set_up(&mut self) -> Result<(), SessionError> {
-        for n in 0..self.subjects.len() {
-            let level = self.subjects[n].path.complete.is_level();
-            let setup = Plan {
+        for n in 0..self.variants.len() {
+            let level = self.variants[n].path.complete.is_level();
+            let setup = GuestJob {
                 kind: kind::SETUP,
                 device: n as u32,
                 queues: 1,
                 // One plain vector each; a stamped one would cost the handler instructions that the floor has not.
                 vector: if level { vector::INTX + n as u32 } else { vector::PLAIN + 2 * n as u32 },
                 flags: if level { flag::INTX } else { 0 },
-                ..Plan::default()
+                ..GuestJob::default()
             };
             self.session.run(setup)?;
         }
@@ -187,9 +187,10 @@ impl Bench<'_> {
     fn works(&self) -> Vec<Vec<Work>> {
         let mut floor: Vec<_> = FLOORS.iter().map(|&(style, answer)| Work::Floor(style, answer)).collect();
         floor.extend(self.no_irqchip.iter().map(|_| Work::KvmInterrupt));
-        let peers = self.peer.iter().flatten().next().map_or(0, |peer| peer.subjects.len());
+        let peers = self.peer.iter().flatten().next().map_or(0, |peer| peer.variants.len());
         let disks = JOBS.map(|job| {
-            let ours = (0..self.subjects.len()).map(|n| Work::Disk(job, n));
+            let ours =
+                (0..self.variants.len()).filter(|&n| self.variants[n].does(job)).map(|n| Work::Disk(job, n));
             ours.chain((0..peers).map(|n| Work::Peer(job, n))).collect()
         });
         std::iter::once(floor).chain(disks).collect()
@@ -207,8 +208,8 @@ impl Bench<'_> {
                 return Err(ProbeError::Filter(filter.clone()));
             }
         }
-        let mut tallies: Vec<Vec<Tally>> =
-            works.iter().map(|works| works.iter().map(|_| Tally::new()).collect()).collect();
+        let mut tallies: Vec<Vec<RowStats>> =
+            works.iter().map(|works| works.iter().map(|_| RowStats::new()).collect()).collect();
         let everything: Vec<_> = works
             .iter()
             .enumerate()
@@ -219,7 +220,7 @@ impl Bench<'_> {
             .map(|&(group, n)| self.warm_up(works[group][n]))
             .collect::<Result<Vec<_>, _>>()?;
         // The floors and all jobs in every round: a drift of the machine hits a row and its floor alike.
-        let order = Order { jobs: vec![()], paths: everything, rounds: self.config.rounds };
+        let order = Schedule { jobs: vec![()], paths: everything, rounds: self.config.rounds };
         let steps = order.steps();
         for (done, step) in steps.iter().enumerate() {
             let (group, n) = order.paths[step.path];
@@ -231,7 +232,7 @@ impl Bench<'_> {
         let mut rows = Vec::new();
         let jobs = std::iter::once(None).chain(JOBS.map(Some));
         for ((works, tallies), job) in works.iter().zip(&tallies).zip(jobs) {
-            rows.extend(works.iter().zip(tallies).map(|(&work, tally)| self.row(work, tally)));
+            rows.extend(works.iter().zip(tallies).map(|(&work, row_stats)| self.row(work, row_stats)));
             rows.extend(match job {
                 Some(job) => self.absent_rows(job),
                 None => self
@@ -251,14 +252,14 @@ impl Bench<'_> {
         match work {
             Work::Floor(style, answer) => format!("{FLOOR_JOB} {style} {answer}"),
             Work::KvmInterrupt => format!("{FLOOR_JOB} exit kvm-interrupt"),
-            Work::Disk(job, n) => self.subjects[n].name(job),
+            Work::Disk(job, n) => self.variants[n].name(job),
             Work::Peer(job, n) => self.peer_subject(n).name(job),
         }
     }
 
     /// The peer's device `n`; asked for only if there is one.
     pub(super) fn peer_subject(&self, n: usize) -> &'static PeerSubject {
-        self.peer.iter().flatten().find_map(|peer| peer.subjects.get(n).copied()).unwrap_or(&SUBJECTS[0])
+        self.peer.iter().flatten().find_map(|peer| peer.variants.get(n).copied()).unwrap_or(&SUBJECTS[0])
     }
 }
 

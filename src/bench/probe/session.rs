@@ -5,24 +5,24 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::super::PROBE_ELF;
 use super::super::probe_abi::{
-    Control, DeviceInfo, MAGIC, Outcome, Plan, Sample, VERSION, idle, kind, mode, state, vector,
+    Control, DeviceInfo, GuestJob, MAGIC, Outcome, Sample, VERSION, idle, kind, mode, state, vector,
 };
 use super::mailbox::{Mailbox, completed};
-use crate::assembly::{Assembly, AssemblyConfig, AssemblyError, ThreadConfig};
-use crate::cli::disk::DiskConfig;
 use crate::dataplane::LoopHandle;
-use crate::kvm::{MsiMessage, Routes, Vm};
+use crate::kvm::{MsiMessage, Routes, VmIoctls};
 use crate::machine::bus::Bus;
 use crate::machine::vcpu::ExitCounters;
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
 use crate::virtio::VirtioBlk;
+use crate::vm::DiskConfig;
+use crate::vm::{ThreadConfig, Vm, VmConfig, VmError};
 
 /// Why a probe could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The machine could not be made.
     #[error(transparent)]
-    Assembly(#[from] AssemblyError),
+    Vm(#[from] VmError),
     /// No thread to be had.
     #[error("no thread for the probe's machine: {0}")]
     Thread(#[source] std::io::Error),
@@ -79,7 +79,7 @@ pub struct Parts {
     /// Guest RAM.
     pub memory: Arc<Ram>,
     /// The VM-wide ioctls.
-    pub vm: Arc<dyn Vm>,
+    pub vm: Arc<dyn VmIoctls>,
     /// The GSI table.
     pub routes: Arc<Routes>,
     /// The MMIO bus.
@@ -102,7 +102,7 @@ impl Session {
     /// See [`SessionError`].
     pub fn start(config: SessionConfig) -> Result<Session, SessionError> {
         let cpus = config.cpus;
-        let assembly = AssemblyConfig {
+        let assembly = VmConfig {
             machine: MachineConfig {
                 kernel: Kernel::Image(PROBE_ELF.into()),
                 initrd: None,
@@ -118,7 +118,7 @@ impl Session {
         };
         let (sender, started) = bounded(1);
         let (ending, ended) = bounded(1);
-        let body = move || match Assembly::new(assembly) {
+        let body = move || match Vm::new(assembly) {
             Err(error) => _ = sender.send(Err(error)),
             Ok(mut assembly) => {
                 let (parts, exit) = (Parts::of(&assembly), assembly.machine().exit_latch());
@@ -169,7 +169,7 @@ impl Session {
     ///
     /// # Errors
     /// The guest died, fell silent, or did not complete the block.
-    pub fn run(&mut self, plan: Plan) -> Result<Outcome, SessionError> {
+    pub fn run(&mut self, plan: GuestJob) -> Result<Outcome, SessionError> {
         self.run_on(&[(0, plan)]).map(|mut outcomes| outcomes.remove(0))
     }
 
@@ -177,7 +177,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn run_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
+    pub fn run_on(&mut self, plans: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
         let outcomes = self.try_on(plans)?;
         outcomes.into_iter().zip(plans).map(|(outcome, (_, plan))| completed(outcome, plan)).collect()
     }
@@ -186,7 +186,7 @@ impl Session {
     ///
     /// # Errors
     /// The guest died or fell silent.
-    pub fn try_on(&mut self, plans: &[(usize, Plan)]) -> Result<Vec<Outcome>, SessionError> {
+    pub fn try_on(&mut self, plans: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
         let seq = self.mailbox.give(plans);
         if self.control().idle == idle::HALT {
             for &(cpu, _) in plans {
@@ -222,8 +222,8 @@ impl Session {
     }
 
     /// A block that does nothing, to take the time.
-    pub fn nop() -> Plan {
-        Plan { kind: kind::NOP, ..Plan::default() }
+    pub fn nop() -> GuestJob {
+        GuestJob { kind: kind::NOP, ..GuestJob::default() }
     }
 }
 
@@ -234,7 +234,7 @@ impl Drop for Session {
 }
 
 impl Parts {
-    fn of(assembly: &Assembly) -> Parts {
+    fn of(assembly: &Vm) -> Parts {
         let machine = assembly.machine();
         Parts {
             memory: machine.memory(),

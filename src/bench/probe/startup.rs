@@ -5,8 +5,10 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::floor::{counters_agree, tsc};
 use super::session::{Session, SessionConfig, SessionError};
-use crate::assembly::ThreadConfig;
+use super::variants::DISK_BYTES;
+use crate::backend::{BackendKind, DiskOptions};
 use crate::machine::Ram;
+use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig};
 
 /// What a machine with one disk and one I/O thread costs before it does anything.
 pub(super) struct Startup {
@@ -22,7 +24,14 @@ impl Startup {
     /// # Errors
     /// There is no machine to be had.
     pub fn measure(ticks_per_second: f64) -> Result<Startup, SessionError> {
-        let disk = "backend=null,size=16M,iothread=0".parse().expect("every part is one that --disk knows");
+        let options = DiskOptions {
+            path: None,
+            readonly: false,
+            kind: BackendKind::Null,
+            size: Some(DISK_BYTES),
+            direct: false,
+        };
+        let disk = DiskConfig { iothread: IoThreadChoice::Index(0), ..DiskConfig::new(options) };
         let begun = tsc();
         let config = SessionConfig {
             disks: vec![disk],

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use clap::Parser;
 
 use super::super::Failure;
-use super::super::disk::parse_size;
+use super::super::disk_arg::parse_size;
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, Job, LinuxBench, Subject};
-use crate::bench::{self, PathName, Plan};
+use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
+use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::CompletePath;
 use crate::machine::layout::{RAM_MAX, RAM_MIN};
 use crate::vfio::VfioSpec;
@@ -46,11 +46,11 @@ pub(super) struct LinuxArgs {
     /// Jobs for fio, separated by commas: rand or seq, read or write or rw, depth
     /// [default: rand-read-1,rand-read-32,rand-write-1,rand-write-32]
     #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
-    jobs: Vec<Job>,
+    jobs: Vec<FioJob>,
     /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; a disk each, the first is what the
     /// others' ratios are to
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
-    paths: Vec<PathName>,
+    paths: Vec<PathPairName>,
     /// A device of the host with a disk behind it, for a row beside the others; as with `doorbell run`, and may be given
     /// several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
@@ -92,7 +92,7 @@ impl LinuxArgs {
     pub(super) fn bench(self, common: &Common) -> Result<LinuxBench, Failure> {
         let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
         let paths = self.paths.iter().map(|name| {
-            Subject::Disk(bench::Path {
+            Variant::Disk(bench::PathPair {
                 notify: name.notify.unwrap_or(self.notify),
                 complete: name.complete.unwrap_or(CompletePath::Irqfd),
             })
@@ -104,7 +104,7 @@ impl LinuxArgs {
                 self.vfio[0].bdf
             )));
         }
-        let plan = Plan {
+        let plan = Schedule {
             jobs: if self.jobs.is_empty() {
                 let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
                 jobs.retain(|job| job.reads() || !only_read);
@@ -112,7 +112,7 @@ impl LinuxArgs {
             } else {
                 self.jobs
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Subject::Passed)).collect(),
+            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
             rounds: common.rounds.map_or(rounds, usize::from),
         };
         if let Some(twice) = twice(&plan.jobs) {
@@ -168,7 +168,7 @@ const MAX_STEPS: usize = 60_000;
 /// A disk and an I/O thread each.
 const MAX_PATHS: usize = 16;
 
-fn jobs(names: &str) -> Vec<Job> {
+fn jobs(names: &str) -> Vec<FioJob> {
     // The names are ours and a test reads them.
     names.split(',').filter_map(|name| name.parse().ok()).collect()
 }
@@ -201,7 +201,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Failure {
         match error {
-            BenchError::Assembly(error) => error.into(),
+            BenchError::Vm(error) => error.into(),
             BenchError::Machine(error) => error.into(),
             BenchError::File { .. } => Failure { code: 4, message: error.to_string() },
             BenchError::Guest(message) => Failure { code: 1, message },

@@ -52,7 +52,7 @@ fn a_passed_through_disk_is_compared_last_and_only_read_unless_told_otherwise() 
     let bench_of = |line: &str| {
         let bench = bench(line).unwrap();
         let last = bench.plan.paths.last().unwrap().to_string();
-        (last, bench.plan.jobs.len(), bench.plan.jobs.iter().all(Job::reads))
+        (last, bench.plan.jobs.len(), bench.plan.jobs.iter().all(FioJob::reads))
     };
     assert_eq!(bench_of("--vfio 01:00.0"), ("vfio 0000:01:00.0 irq=kernel".into(), 2, true));
     assert_eq!(

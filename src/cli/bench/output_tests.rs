@@ -1,8 +1,13 @@
 use super::*;
-use crate::bench::{HostFacts, RunFacts, SCHEMA};
+use crate::bench::{RunFacts, SCHEMA};
 
 fn report() -> Report {
-    Report { schema: SCHEMA.into(), host: HostFacts::here(), run: RunFacts::default(), rows: vec![] }
+    Report {
+        schema: SCHEMA.into(),
+        host: crate::host::HostFacts::here(),
+        run: RunFacts::default(),
+        rows: vec![],
+    }
 }
 
 fn json(path: PathBuf) -> Result<Output, Failure> {

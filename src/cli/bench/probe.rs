@@ -109,7 +109,7 @@ fn allowed_cpus() -> Vec<usize> {
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Failure {
         let code = match error {
-            ProbeError::Session(SessionError::Assembly(error)) => return error.into(),
+            ProbeError::Session(SessionError::Vm(error)) => return error.into(),
             ProbeError::Session(SessionError::Thread(_)) | ProbeError::Floor(_) => 3,
             ProbeError::Session(_) | ProbeError::Block(..) => 1,
             ProbeError::Filter(_) => 2,

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::Item;
-use crate::backend::io_uring_available;
+use crate::host::io_uring_available;
 use crate::vfio::{Host, Posting};
 
 pub(super) fn items() -> Vec<Item> {

@@ -5,7 +5,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::Item;
 use super::host::{has_cpu_flag, read, release};
-use crate::bench::HostFacts;
+use crate::host::HostFacts;
 use crate::machine::{Console, Kernel, Machine, MachineConfig, layout, open_kvm};
 
 const API: i32 = 12;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::observe::trace::{Recording, Tracer};
-use crate::observe::{Subjects, VmView};
-use crate::virtio::rig::Rig;
+use crate::observe::{VmParts, VmView};
+use crate::virtio::testing::Rig;
 
 struct Vm {
     rig: Rig,
@@ -28,8 +28,8 @@ fn vm() -> Vm {
 
 fn serve(rig: &Rig, path: &std::path::Path) -> Result<ControlServer, ServeError> {
     let disks = vec![rig.device.clone()];
-    let subjects = Subjects { disks: disks.clone(), routes: Some(rig.routes.clone()), ..Subjects::default() };
-    ControlServer::start(path, Arc::new(subjects), Tracer::new(disks))
+    let parts = VmParts { disks: disks.clone(), routes: Some(rig.routes.clone()), ..VmParts::default() };
+    ControlServer::start(path, Arc::new(parts), Tracer::new(disks))
 }
 
 fn look(client: &mut Client) -> Result<VmView, ControlError> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
 use crate::observe::trace::{Tracer, Tracing};
-use crate::observe::{Subjects, inspect};
+use crate::observe::{VmParts, inspect};
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 8;
@@ -67,15 +67,11 @@ struct Client {
 }
 
 impl ControlServer {
-    /// Serves `subjects` at `path`; a socket that a dead VM left there is replaced.
+    /// Serves `parts` at `path`; a socket that a dead VM left there is replaced.
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub fn start(
-        path: &Path,
-        subjects: Arc<Subjects>,
-        tracer: Arc<Tracer>,
-    ) -> Result<ControlServer, ServeError> {
+    pub fn start(path: &Path, parts: Arc<VmParts>, tracer: Arc<Tracer>) -> Result<ControlServer, ServeError> {
         let fail = |source| ServeError::Io { path: path.into(), source };
         make_room(path)?;
         let listener = bind(path).map_err(fail)?;
@@ -84,7 +80,7 @@ impl ControlServer {
         let all = clients.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || accept(&accepting, &all, &subjects, &tracer))
+            .spawn(move || accept(&accepting, &all, &parts, &tracer))
             .map_err(fail)?;
         Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread) })
     }
@@ -143,13 +139,13 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-fn accept(listener: &UnixListener, clients: &Arc<Clients>, subjects: &Arc<Subjects>, tracer: &Arc<Tracer>) {
+fn accept(listener: &UnixListener, clients: &Arc<Clients>, parts: &Arc<VmParts>, tracer: &Arc<Tracer>) {
     let mut number = 0;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 number += 1;
-                clients.admit(number, stream, subjects, tracer);
+                clients.admit(number, stream, parts, tracer);
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) => {}
             // No descriptors just now: the client waits with us.
@@ -165,13 +161,7 @@ fn accept(listener: &UnixListener, clients: &Arc<Clients>, subjects: &Arc<Subjec
 }
 
 impl Clients {
-    fn admit(
-        self: &Arc<Self>,
-        number: u64,
-        stream: UnixStream,
-        subjects: &Arc<Subjects>,
-        tracer: &Arc<Tracer>,
-    ) {
+    fn admit(self: &Arc<Self>, number: u64, stream: UnixStream, parts: &Arc<VmParts>, tracer: &Arc<Tracer>) {
         let times = stream
             .set_write_timeout(Some(ANSWER_TIME))
             .and_then(|()| stream.set_read_timeout(Some(REQUEST_TIME)));
@@ -183,9 +173,9 @@ impl Clients {
             let _ = send::<()>(&stream, Err(full));
             return;
         }
-        let (all, subjects, tracer) = (self.clone(), subjects.clone(), tracer.clone());
+        let (all, parts, tracer) = (self.clone(), parts.clone(), tracer.clone());
         let serve = move || {
-            serve(&stream, &subjects, &tracer);
+            serve(&stream, &parts, &tracer);
             let _ = stream.shutdown(Shutdown::Both);
             // Not there any more if the server is ending: it joins this thread.
             all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
@@ -198,12 +188,12 @@ impl Clients {
 }
 
 /// Answers one client's requests until it leaves, breaks a limit, or the VM ends.
-fn serve(stream: &UnixStream, subjects: &Subjects, tracer: &Arc<Tracer>) {
+fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
     // Ended with the connection, whatever the reason.
     let mut tracing = None;
     while let Some(line) = read_line(stream) {
         let sent = match understand(&line) {
-            Ok(request) => answer(stream, request, subjects, tracer, &mut tracing),
+            Ok(request) => answer(stream, request, parts, tracer, &mut tracing),
             Err(refusal) => send::<()>(stream, Err(refusal)),
         };
         if sent.is_err() {
@@ -256,20 +246,20 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
 fn answer(
     stream: &UnixStream,
     request: Request,
-    subjects: &Subjects,
+    parts: &VmParts,
     tracer: &Arc<Tracer>,
     tracing: &mut Option<Tracing>,
 ) -> io::Result<()> {
     match request {
         Request::Inspect { section } => send(
             stream,
-            subjects.look(&section).ok_or_else(|| {
+            parts.look(&section).ok_or_else(|| {
                 let sections = inspect::SECTIONS.join(", ");
                 Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
             }),
         ),
         Request::Switch { disk, notify, complete } => {
-            send(stream, switch(subjects, &disk, notify.as_deref(), complete.as_deref()))
+            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref()))
         }
         Request::TraceStart { capacity } => {
             let started = tracer.start(capacity).map(|new| *tracing = Some(new));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 use crate::dataplane::CompletePath;
-use crate::observe::Subjects;
+use crate::observe::VmParts;
 use crate::virtio::{NotifyPath, VirtioBlk};
 
 /// The paths of a disk after a switch.
@@ -20,12 +20,12 @@ pub struct InForce {
 
 /// Switches a live disk. Both words are understood before either is acted on.
 pub(super) fn switch(
-    subjects: &Subjects,
+    parts: &VmParts,
     name: &str,
     notify: Option<&str>,
     complete: Option<&str>,
 ) -> Result<InForce, Refusal> {
-    let disk = find(subjects, name)?;
+    let disk = find(parts, name)?;
     let notify = notify.map(|text| word::<NotifyPath>("notify", text, &NotifyPath::NAMES)).transpose()?;
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
@@ -42,10 +42,10 @@ pub(super) fn switch(
     })
 }
 
-fn find<'a>(subjects: &'a Subjects, name: &str) -> Result<&'a VirtioBlk, Refusal> {
-    let found = subjects.disks.iter().find(|disk| disk.config().name == name);
+fn find<'a>(parts: &'a VmParts, name: &str) -> Result<&'a VirtioBlk, Refusal> {
+    let found = parts.disks.iter().find(|disk| disk.config().name == name);
     found.map(|disk| &**disk).ok_or_else(|| {
-        let names: Vec<_> = subjects.disks.iter().map(|disk| disk.config().name.as_str()).collect();
+        let names: Vec<_> = parts.disks.iter().map(|disk| disk.config().name.as_str()).collect();
         let there =
             if names.is_empty() { "it has no disk".into() } else { format!("it has {}", names.join(", ")) };
         Refusal::new("usage", format!("the VM has no disk called {name:?}; {there}"))

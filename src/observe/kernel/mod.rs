@@ -46,7 +46,7 @@ pub const EVIDENCE: &[&str] = &[
     "kvm:kvm_pi_irte_update",
 ];
 
-/// The functions whose callers are worth seeing: the kick's end, and the two ways of ringing back.
+/// The functions whose callers are worth seeing: the kick's end, and the two ways of interrupting the guest.
 pub const STACKS: &[&str] = &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi"];
 
 /// Why there is no evidence.

@@ -20,7 +20,7 @@ const STACKS_PER_FUNCTION: u32 = 256;
 const BUFFER_KIB: u32 = 256;
 
 /// What is left to do if we are killed; see [`remove`].
-const UNDERTAKER: &str = r#"
+const CLEANUP: &str = r#"
 cat >/dev/null
 [ -d "$1" ] || exit 0
 rmdir "$1"
@@ -37,7 +37,7 @@ pub(super) struct Session {
     /// Name of the instance and of the group of our kprobe events.
     name: String,
     events: Vec<Event>,
-    undertaker: Option<Child>,
+    cleanup: Option<Child>,
 }
 
 #[derive(Debug)]
@@ -82,8 +82,8 @@ impl Session {
             _ => failed(&instance, source),
         })?;
         // From here on drop takes it away.
-        let mut session = Session { root: root.into(), name, events: Vec::new(), undertaker: None };
-        session.undertaker = session.hire_undertaker().ok();
+        let mut session = Session { root: root.into(), name, events: Vec::new(), cleanup: None };
+        session.cleanup = session.start_cleanup().ok();
         append(&session.instance().join("buffer_size_kb"), &BUFFER_KIB.to_string())?;
         Ok(session)
     }
@@ -94,9 +94,9 @@ impl Session {
 
     /// A child that outlives us, whatever ends us (`kill -9` too), and takes away what we could not. It waits for the
     /// end of its standard input, which nobody else holds open.
-    fn hire_undertaker(&self) -> io::Result<Child> {
+    fn start_cleanup(&self) -> io::Result<Child> {
         Command::new("/bin/sh")
-            .args(["-c", UNDERTAKER, "doorbell-undertaker"])
+            .args(["-c", CLEANUP, "doorbell-cleanup"])
             .args([self.instance(), self.root.join("kprobe_events")])
             .arg(&self.name)
             .stdin(Stdio::piped())
@@ -162,9 +162,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         remove(&self.root, &self.name);
-        if let Some(mut undertaker) = self.undertaker.take() {
+        if let Some(mut cleanup) = self.cleanup.take() {
             // Closes its standard input, and it finds nothing left to do.
-            let _ = undertaker.wait();
+            let _ = cleanup.wait();
         }
     }
 }

@@ -45,19 +45,18 @@ fn what_a_killed_doorbell_left_is_taken_away_and_nothing_else() {
 }
 
 #[test]
-fn the_undertaker_of_a_killed_process_leaves_nothing() {
+fn the_cleanup_of_a_killed_process_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let name = "doorbell_1_0".to_string();
     let instance = dir.path().join("instances").join(&name);
     fs::create_dir_all(&instance).unwrap();
     let list = format!("p:{name}/irqfd_wakeup irqfd_wakeup\np:kprobes/mine vfs_read\n");
     fs::write(dir.path().join("kprobe_events"), &list).unwrap();
-    let session =
-        Session { root: dir.path().into(), name: name.clone(), events: Vec::new(), undertaker: None };
-    let mut undertaker = session.hire_undertaker().unwrap();
+    let session = Session { root: dir.path().into(), name: name.clone(), events: Vec::new(), cleanup: None };
+    let mut cleanup = session.start_cleanup().unwrap();
     // Killed: nothing of ours runs, and the pipe is closed.
     std::mem::forget(session);
-    undertaker.wait().unwrap();
+    cleanup.wait().unwrap();
     assert!(!instance.exists());
     let asked = fs::read_to_string(dir.path().join("kprobe_events")).unwrap();
     assert_eq!(asked, format!("{list}-:{name}/irqfd_wakeup\n"));

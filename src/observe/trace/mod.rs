@@ -1,8 +1,8 @@
 //! Traces: where each request spent its time.
 //!
-//! What lives here: switching the dataplane's stamps on for a whole VM, and what becomes of them: a timeline for the
+//! What lives here: switching the dataplane's timestamps on for a whole VM, and what becomes of them: a timeline for the
 //! Perfetto viewer ([`timeline`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
-//! request is under way; the stamps are taken in [`crate::dataplane`].
+//! request is under way; the timestamps are taken in [`crate::dataplane`].
 
 mod summary;
 mod timeline;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{Asked, Stamps};
+use crate::dataplane::{RequestKind, RequestTimestamps};
 use crate::virtio::VirtioBlk;
 
 pub use summary::{Stage, Summary};
@@ -114,33 +114,33 @@ pub struct QueueRecording {
     pub requests: Vec<Row>,
 }
 
-/// [`Stamps`] as a row of numbers: there are many of them.
+/// [`RequestTimestamps`] as a row of numbers: there are many of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row(pub [u64; FIELDS]);
 
-/// Defines both ways between [`Stamps`] and [`Row`] from one list of its fields.
+/// Defines both ways between [`RequestTimestamps`] and [`Row`] from one list of its fields.
 macro_rules! rows {
     ($($field:ident),+) => {
         const FIELDS: usize = [$(stringify!($field)),+].len();
 
-        impl From<&Stamps> for Row {
-            fn from(stamps: &Stamps) -> Row {
+        impl From<&RequestTimestamps> for Row {
+            fn from(stamps: &RequestTimestamps) -> Row {
                 Row([$(stamps.$field.number()),+])
             }
         }
 
         impl Row {
             /// Back to names.
-            pub fn stamps(&self) -> Stamps {
+            pub fn stamps(&self) -> RequestTimestamps {
                 let [$($field),+] = self.0;
-                Stamps { $($field: Number::of($field)),+ }
+                RequestTimestamps { $($field: Number::of($field)),+ }
             }
         }
     };
 }
 
 rows!(
-    id, asked, len, seen, taken, parsed, submitted, completed, ending, published, rung, thread, deferred,
+    id, kind, len, seen, taken, parsed, submitted, completed, ending, published, signalled, thread, deferred,
     queued
 );
 
@@ -180,14 +180,20 @@ impl Number for bool {
     }
 }
 
-impl Number for Asked {
+impl Number for RequestKind {
     fn number(self) -> u64 {
         self as u64
     }
 
-    fn of(number: u64) -> Asked {
-        let known = [Asked::Read, Asked::Write, Asked::Flush, Asked::Discard, Asked::WriteZeroes];
-        known.into_iter().find(|&asked| asked as u64 == number).unwrap_or(Asked::Answer)
+    fn of(number: u64) -> RequestKind {
+        let known = [
+            RequestKind::Read,
+            RequestKind::Write,
+            RequestKind::Flush,
+            RequestKind::Discard,
+            RequestKind::WriteZeroes,
+        ];
+        known.into_iter().find(|&asked| asked as u64 == number).unwrap_or(RequestKind::Answer)
     }
 }
 

@@ -2,7 +2,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{QueueRecording, Recording};
-use crate::dataplane::Stamps;
+use crate::dataplane::RequestTimestamps;
 use crate::observe::text;
 
 /// How long requests spent where, nanoseconds.
@@ -37,17 +37,17 @@ pub struct Stage {
     pub max_ns: u64,
 }
 
-type Span = fn(&Stamps) -> (u64, u64);
+type Span = fn(&RequestTimestamps) -> (u64, u64);
 
-/// The stages, and last the whole way. A stage that ends at 0 is none: the driver wanted no ring-back, or it went the
+/// The stages, and last the whole way. A stage that ends at 0 is none: the driver wanted no interrupt, or it went the
 /// other way.
 const STAGES: [(&str, Span); 7] = [
     ("kick seen > parsed", |s| (s.seen, s.parsed)),
     ("parsed > submitted", |s| (s.parsed, s.submitted)),
     ("submitted > completed", |s| (s.submitted, s.completed)),
     ("completed > published", |s| (s.completed, s.published)),
-    ("published > rung back", |s| (s.published, if s.queued { 0 } else { s.rung })),
-    ("published > ring-back queued", |s| (s.published, if s.queued { s.rung } else { 0 })),
+    ("published > signalled back", |s| (s.published, if s.queued { 0 } else { s.signalled })),
+    ("published > interrupt queued", |s| (s.published, if s.queued { s.signalled } else { 0 })),
     ("kick seen > published", |s| (s.seen, s.published)),
 ];
 

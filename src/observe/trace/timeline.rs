@@ -3,12 +3,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{QueueRecording, Recording};
-use crate::dataplane::{Asked, Stamps};
+use crate::dataplane::{RequestKind, RequestTimestamps};
 
 /// A recording in the Chrome trace event format, which the Perfetto viewer opens.
 ///
 /// The VMM is one process with a track per thread: a slice for each time a thread took requests from a ring and for
-/// each batch it ended, with the ring-back inside. Every queue is a process of its own with a lane per request, cut
+/// each batch it ended, with the interrupt inside. Every queue is a process of its own with a lane per request, cut
 /// into its stages. An arrow leads from where a request was taken to where it was published.
 pub fn timeline(recording: &Recording) -> Value {
     let mut events = vec![process_name(recording.pid, &format!("doorbell (process {})", recording.pid))];
@@ -55,23 +55,23 @@ impl Tracks<'_> {
         let requests: Vec<_> = self.queue.requests.iter().map(|row| row.stamps()).collect();
         // Requests taken in one pass, and published in one batch, by the stamp that they share.
         let (mut passes, mut batches) =
-            (BTreeMap::<_, Vec<&Stamps>>::new(), BTreeMap::<_, Vec<&Stamps>>::new());
+            (BTreeMap::<_, Vec<&RequestTimestamps>>::new(), BTreeMap::<_, Vec<&RequestTimestamps>>::new());
         for request in &requests {
             passes.entry(request.taken).or_default().push(request);
             batches.entry(request.ending).or_default().push(request);
         }
         for (taken, requests) in passes {
             // A backend that works on the spot works within the pass.
-            let done = |r: &&Stamps| if r.deferred { r.submitted } else { r.completed };
+            let done = |r: &&RequestTimestamps| if r.deferred { r.submitted } else { r.completed };
             let end = requests.iter().map(done).max().unwrap_or(taken);
             self.slice(requests[0].thread, &format!("take {}: {name}", requests.len()), taken, end);
         }
         for (ending, requests) in batches {
-            let Stamps { published, rung, thread, queued, .. } = *requests[0];
-            let end = published.max(rung);
+            let RequestTimestamps { published, signalled, thread, queued, .. } = *requests[0];
+            let end = published.max(signalled);
             self.slice(thread, &format!("publish {}: {name}", requests.len()), ending, end);
-            if rung != 0 {
-                self.slice(thread, ring_back(queued), published, rung);
+            if signalled != 0 {
+                self.slice(thread, interrupt_slice(queued), published, signalled);
             }
         }
         for request in &requests {
@@ -86,13 +86,15 @@ impl Tracks<'_> {
     }
 
     /// The request as nested asynchronous slices: the whole, and its stages.
-    fn lane(&mut self, request: &Stamps) {
-        let Stamps { id, seen, parsed, submitted, completed, published, rung, queued, .. } = *request;
+    fn lane(&mut self, request: &RequestTimestamps) {
+        let RequestTimestamps {
+            id, seen, parsed, submitted, completed, published, signalled, queued, ..
+        } = *request;
         // The viewer makes a track of all lanes whose outermost slice has one name.
         let name = "request";
-        let work = match request.asked {
-            Asked::Answer => "answer".to_string(),
-            Asked::Flush => "flush".to_string(),
+        let work = match request.kind {
+            RequestKind::Answer => "answer".to_string(),
+            RequestKind::Flush => "flush".to_string(),
             other => format!("{} {}", word(other), request.len),
         };
         let args = json!({"id": id, "bytes": request.len, "batch_thread": request.thread});
@@ -109,16 +111,16 @@ impl Tracks<'_> {
         nested("b", name, seen, Some(&args));
         let mut stages = vec![("parse", seen, parsed), ("submit", parsed, submitted)];
         stages.extend([(work.as_str(), submitted, completed), ("publish", completed, published)]);
-        stages.extend((rung != 0).then_some((ring_back(queued), published, rung)));
+        stages.extend((signalled != 0).then_some((interrupt_slice(queued), published, signalled)));
         for (stage, from, to) in stages {
             nested("b", stage, from, None);
             nested("e", stage, to, None);
         }
-        nested("e", name, published.max(rung), None);
+        nested("e", name, published.max(signalled), None);
     }
 
     /// From the slice that took it to the one that published it.
-    fn arrow(&mut self, request: &Stamps) {
+    fn arrow(&mut self, request: &RequestTimestamps) {
         // Flows of all queues share one space of IDs.
         let id = u64::from(self.lanes - QUEUE_PIDS) << 40 | request.id;
         let (tid, pid) = (request.thread, self.pid);
@@ -129,18 +131,18 @@ impl Tracks<'_> {
     }
 }
 
-/// On an io_uring the ring-back goes with the next wait, whose end does not tell when the kernel made it.
-fn ring_back(queued: bool) -> &'static str {
-    if queued { "queue ring-back" } else { "ring back" }
+/// On an io_uring the interrupt goes with the next wait, whose end does not tell when the kernel made it.
+fn interrupt_slice(queued: bool) -> &'static str {
+    if queued { "queue interrupt" } else { "interrupt" }
 }
 
-fn word(asked: Asked) -> &'static str {
-    match asked {
-        Asked::Read => "read",
-        Asked::Write => "write",
-        Asked::Flush => "flush",
-        Asked::Discard => "discard",
-        Asked::WriteZeroes => "write zeroes",
-        Asked::Answer => "answer",
+fn word(kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Read => "read",
+        RequestKind::Write => "write",
+        RequestKind::Flush => "flush",
+        RequestKind::Discard => "discard",
+        RequestKind::WriteZeroes => "write zeroes",
+        RequestKind::Answer => "answer",
     }
 }

@@ -2,11 +2,11 @@ use std::collections::HashMap;
 
 use super::*;
 
-/// Two requests of one batch that came with one kick, and a third without a ring-back.
+/// Two requests of one batch that came with one kick, and a third without a interrupt.
 fn recording() -> Recording {
-    let stamps = |id, base: u64, rung| Stamps {
+    let stamps = |id, base: u64, signalled| RequestTimestamps {
         id,
-        asked: Asked::Read,
+        kind: RequestKind::Read,
         len: 4096,
         seen: base,
         taken: base + 100,
@@ -15,10 +15,10 @@ fn recording() -> Recording {
         completed: base + 5000 + 10 * id,
         ending: base + 6000,
         published: base + 6500,
-        rung,
+        signalled,
         thread: 42,
         deferred: true,
-        queued: rung == 0,
+        queued: signalled == 0,
     };
     let requests = [stamps(1, 1000, 8500), stamps(2, 1000, 8500), stamps(3, 20_000, 0)];
     let queue = QueueRecording {
@@ -37,7 +37,10 @@ fn rows_carry_every_stamp_there_and_back() {
     assert_eq!(serde_json::from_str::<Recording>(&text).unwrap(), recording);
     let row = recording.queues[0].requests[1];
     assert_eq!(Row::from(&row.stamps()), row);
-    assert_eq!((row.stamps().asked, row.stamps().thread, row.stamps().deferred), (Asked::Read, 42, true));
+    assert_eq!(
+        (row.stamps().kind, row.stamps().thread, row.stamps().deferred),
+        (RequestKind::Read, 42, true)
+    );
 }
 
 #[test]
@@ -45,15 +48,18 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     let summary = Summary::of(&recording());
     assert_eq!((summary.requests, summary.dropped), (3, 5));
     let stage = |name: &str| summary.stages.iter().find(|stage| stage.stage == name).unwrap();
-    assert_eq!(stage("published > rung back").requests, 2, "one batch had no ring-back");
+    assert_eq!(stage("published > signalled back").requests, 2, "one batch had no interrupt");
     assert_eq!((stage("parsed > submitted").min_ns, stage("parsed > submitted").max_ns), (100, 100));
     let mut queued = recording();
-    let stamps = Stamps { rung: 26_600, ..queued.queues[0].requests[2].stamps() };
+    let stamps = RequestTimestamps { signalled: 26_600, ..queued.queues[0].requests[2].stamps() };
     queued.queues[0].requests[2] = Row::from(&stamps);
     let summary = Summary::of(&queued);
     let count =
         |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
-    assert_eq!((count("published > rung back"), count("published > ring-back queued")), (Some(2), Some(1)));
+    assert_eq!(
+        (count("published > signalled back"), count("published > interrupt queued")),
+        (Some(2), Some(1))
+    );
     let table = summary.table();
     assert!(table.contains("disk0 queue 0") && table.contains("5 more"), "{table}");
 }

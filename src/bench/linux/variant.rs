@@ -1,0 +1,93 @@
+//! What is compared: disks of ours, each on a path of its own, and disks of the host that are passed through.
+
+use std::fmt;
+
+use crate::bench::{PathPair, Row};
+use crate::dataplane::CompletePath;
+use crate::vfio::{IrqPath, VfioSpec};
+
+/// What a row of passed-through disk has for its backend.
+pub const VFIO: &str = "vfio";
+
+/// One of the disks that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A virtio disk of ours.
+    Disk(PathPair),
+    /// A device of the host with a disk behind it, and the guest's own driver.
+    Passed(VfioSpec),
+}
+
+impl Variant {
+    /// The path of a disk of ours.
+    pub fn path(&self) -> Option<PathPair> {
+        match self {
+            Variant::Disk(path) => Some(*path),
+            Variant::Passed(_) => None,
+        }
+    }
+
+    /// The device that is passed through.
+    pub fn passed(&self) -> Option<VfioSpec> {
+        match self {
+            Variant::Disk(_) => None,
+            Variant::Passed(spec) => Some(*spec),
+        }
+    }
+
+    /// A row's name, upon `disk` with what all disks of ours have in common. A passed-through device has no notify path of
+    /// ours, and its queues are its driver's choice: `None`.
+    pub fn name(&self, disk: &Row) -> Row {
+        match self {
+            Variant::Disk(path) => Row {
+                notify: Some(path.notify.to_string()),
+                complete: Some(path.complete.to_string()),
+                ..disk.clone()
+            },
+            Variant::Passed(spec) => Row {
+                guest: disk.guest.clone(),
+                complete: Some(complete(spec.irq).to_string()),
+                backend: Some(VFIO.into()),
+                device: Some(spec.bdf.to_string()),
+                ..Row::default()
+            },
+        }
+    }
+}
+
+/// The last step of a device's interrupt, in the words of a disk's.
+fn complete(irq: IrqPath) -> CompletePath {
+    match irq {
+        IrqPath::Kernel => CompletePath::Irqfd,
+        IrqPath::User => CompletePath::SignalMsi,
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Variant::Disk(path) => path.fmt(f),
+            Variant::Passed(spec) => write!(f, "vfio {} irq={}", spec.bdf, spec.irq),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passed_through_disk_has_nothing_of_ours_but_the_last_step_of_its_interrupt() {
+        let disk = Row { guest: "linux".into(), queues: Some(1), poll_us: Some(0), ..Row::default() };
+        for (text, complete) in [("01:00.0", "irqfd"), ("01:00.0,irq=user", "signal-msi")] {
+            let variant = Variant::Passed(text.parse().unwrap());
+            let row = variant.name(&disk);
+            assert_eq!((row.backend.as_deref(), row.complete.as_deref()), (Some(VFIO), Some(complete)));
+            assert_eq!(row.device.as_deref(), Some("0000:01:00.0"));
+            assert_eq!(
+                (row.guest.as_str(), row.notify, row.queues, row.poll_us),
+                ("linux", None, None, None)
+            );
+        }
+    }
+}

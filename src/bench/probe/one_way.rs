@@ -1,0 +1,111 @@
+use super::super::probe_abi::{GuestJob, Sample};
+use super::floor::tsc;
+use super::session::{Session, SessionError};
+use crate::dataplane::RequestTimestamps;
+use crate::host::monotonic_ns;
+use crate::virtio::VirtioBlk;
+
+/// Most requests of a block that is taken apart.
+const REQUESTS: u32 = 200;
+
+/// The two one_way of round trips, in ticks.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct OneWay {
+    /// From before the guest's store to the thread that saw it.
+    pub kick: Vec<u64>,
+    /// From the moment before each interrupt until the guest saw its handler's mark.
+    pub interrupt: Vec<u64>,
+}
+
+impl OneWay {
+    /// Of the guest's samples and the host's counter at each: when the thread saw it, and before it rang back. None if they
+    /// are not as many: one that is missing would shift all that follow.
+    pub fn of(samples: &[Sample], host: &[(u64, u64)]) -> OneWay {
+        let mut one_way = OneWay::default();
+        if samples.len() == host.len() {
+            for (sample, &(seen, interrupting)) in samples.iter().zip(host) {
+                one_way.kick.push(seen.saturating_sub(sample.start));
+                one_way.interrupt.push((sample.start + u64::from(sample.seen)).saturating_sub(interrupting));
+            }
+        }
+        one_way
+    }
+}
+
+/// Runs a block like `plan` with the stamps of the queue on and takes its round trips apart; apart from the measured
+/// blocks, which run without. Needs one request at a time, and a guest whose counter is ours.
+pub(super) fn one_way(
+    session: &mut Session,
+    disk: &VirtioBlk,
+    plan: GuestJob,
+) -> Result<OneWay, SessionError> {
+    let Some(queue) = disk.counters().first() else { return Ok(OneWay::default()) };
+    let requests = plan.requests.min(REQUESTS);
+    queue.trace.start(requests as usize);
+    let before = Moment::now();
+    let outcome = session.run(GuestJob { requests, ..plan });
+    let clock = Clock { before, after: Moment::now() };
+    let stamps = queue.trace.stop().map(|recorded| recorded.requests).unwrap_or_default();
+    Ok(split(&session.samples(0, &outcome?), &stamps, &clock))
+}
+
+/// Both counters at one moment.
+#[derive(Clone, Copy)]
+struct Moment {
+    tsc: u64,
+    ns: u64,
+}
+
+impl Moment {
+    /// The closest of some readings: the thread may be put aside between the two clocks.
+    fn now() -> Moment {
+        let read = || {
+            let (first, ns, last) = (tsc(), monotonic_ns(), tsc());
+            (last - first, Moment { tsc: first + (last - first) / 2, ns })
+        };
+        let (_, moment) = (0..8).map(|_| read()).min_by_key(|(apart, _)| *apart).unwrap_or_else(read);
+        moment
+    }
+}
+
+/// CLOCK_MONOTONIC in ticks, by what both read before and after.
+struct Clock {
+    before: Moment,
+    after: Moment,
+}
+
+impl Clock {
+    fn ticks(&self, ns: u64) -> u64 {
+        let rate = (self.after.tsc - self.before.tsc) as f64 / (self.after.ns - self.before.ns).max(1) as f64;
+        self.before.tsc.saturating_add_signed(((ns as f64 - self.before.ns as f64) * rate) as i64)
+    }
+}
+
+fn split(samples: &[Sample], stamps: &[RequestTimestamps], clock: &Clock) -> OneWay {
+    let host: Vec<_> =
+        stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
+    // The first one's kick came before the queue's owner knew of the trace.
+    OneWay::of(samples.get(1..).unwrap_or_default(), host.get(1..).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_falls_apart_at_the_hosts_stamps() {
+        // 2 ticks a nanosecond; the clocks began at different times.
+        let clock = Clock {
+            before: Moment { tsc: 1_000_000, ns: 50_000 },
+            after: Moment { tsc: 3_000_000, ns: 1_050_000 },
+        };
+        let sample = |start, seen| Sample { start, seen, ..Sample::default() };
+        let stamp = |seen, published| RequestTimestamps { seen, published, ..RequestTimestamps::default() };
+        let samples = [sample(1_000_000, 9), sample(1_200_000, 80_000)];
+        let stamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
+        // The second: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, told at 1,280,000.
+        let expected = OneWay { kick: vec![20_000], interrupt: vec![40_000] };
+        assert_eq!(split(&samples, &stamps, &clock), expected);
+        assert_eq!(split(&samples, &stamps[1..], &clock), OneWay::default());
+    }
+}

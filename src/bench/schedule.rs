@@ -1,0 +1,93 @@
+//! What is compared, and in which order.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::dataplane::CompletePath;
+use crate::virtio::NotifyPath;
+
+/// A notify path and a complete path; each pair has a disk of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathPair {
+    /// Guest to host.
+    pub notify: NotifyPath,
+    /// Host to guest.
+    pub complete: CompletePath,
+}
+
+impl fmt::Display for PathPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.notify, self.complete)
+    }
+}
+
+/// A path as it is named on a command line: what is left out comes from the defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathPairName {
+    /// Guest to host.
+    pub notify: Option<NotifyPath>,
+    /// Host to guest.
+    pub complete: Option<CompletePath>,
+}
+
+impl FromStr for PathPairName {
+    type Err = String;
+
+    /// `NOTIFY+COMPLETE`, or only one of them: no name belongs to both.
+    fn from_str(text: &str) -> Result<PathPairName, String> {
+        let mut path = PathPairName { notify: None, complete: None };
+        for name in text.split('+') {
+            match (name.parse::<NotifyPath>(), name.parse::<CompletePath>()) {
+                (Ok(notify), _) if path.notify.is_none() => path.notify = Some(notify),
+                (_, Ok(complete)) if path.complete.is_none() => path.complete = Some(complete),
+                _ => {
+                    let notify = NotifyPath::NAMES.map(|(name, _)| name).join(", ");
+                    let complete = CompletePath::NAMES.map(|(name, _)| name).join(", ");
+                    return Err(format!(
+                        "a path is NOTIFY+COMPLETE or one of them, with NOTIFY of {notify} and COMPLETE of {complete}"
+                    ));
+                }
+            }
+        }
+        Ok(path)
+    }
+}
+
+/// Jobs x paths x rounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule<J, P = PathPair> {
+    /// What is done on each path.
+    pub jobs: Vec<J>,
+    /// What is compared. The first is what the others are measured against.
+    pub paths: Vec<P>,
+    /// How often everything is done.
+    pub rounds: usize,
+}
+
+/// One measurement: indices into the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Round, from 0.
+    pub round: usize,
+    /// Index in [`Schedule::jobs`].
+    pub job: usize,
+    /// Index in [`Schedule::paths`].
+    pub path: usize,
+}
+
+impl<J, P> Schedule<J, P> {
+    /// Every measurement in its order: job by job, the paths right after each other, in every second round the other
+    /// way round (ABBA). A drift of the machine so hits all paths, and being first is no advantage.
+    pub fn steps(&self) -> Vec<Step> {
+        let paths = self.paths.len();
+        let order = |round: usize, n: usize| if round.is_multiple_of(2) { n } else { paths - 1 - n };
+        (0..self.rounds)
+            .flat_map(|round| (0..self.jobs.len()).map(move |job| (round, job)))
+            .flat_map(|(round, job)| (0..paths).map(move |n| Step { round, job, path: order(round, n) }))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

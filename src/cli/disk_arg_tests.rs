@@ -1,0 +1,164 @@
+use super::*;
+
+fn parse(text: &str) -> DiskConfig {
+    text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+#[track_caller]
+fn says(text: &str, sentence: &str) {
+    let error = text.parse::<DiskConfig>().expect_err("not refused").to_string();
+    assert_eq!(error, sentence);
+}
+
+const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
+                    complete, event-idx, serial";
+
+#[test]
+fn a_path_is_enough() {
+    let disk = parse("path=/srv/disk.img");
+    assert_eq!(
+        disk,
+        DiskConfig {
+            options: DiskOptions {
+                path: Some("/srv/disk.img".into()),
+                readonly: false,
+                kind: BackendKind::IoUring,
+                size: None,
+                direct: false,
+            },
+            queues: 1,
+            queue_size: 256,
+            iothread: IoThreadChoice::Auto,
+            notify: NotifyPath::FastMmio,
+            complete: CompletePath::Auto,
+            event_idx: true,
+            moderation: crate::dataplane::Moderation::Auto,
+            serial: None,
+        }
+    );
+}
+
+#[test]
+fn every_key_in_any_order() {
+    let disk = parse(
+        "serial=lab 1,event-idx=off,complete=signal-msi,notify=pio,iothread=3,queue-size=1024,queues=16,direct,\
+         size=4G,backend=sync,readonly,path=a=b",
+    );
+    assert_eq!(disk.options.path, Some("a=b".into()));
+    assert!(disk.options.readonly && disk.options.direct && !disk.event_idx);
+    assert_eq!((disk.options.kind, disk.options.size), (BackendKind::Sync, Some(4 << 30)));
+    assert_eq!((disk.queues, disk.queue_size), (16, 1024));
+    assert_eq!(disk.iothread, IoThreadChoice::Index(3));
+    assert_eq!((disk.notify, disk.complete), (NotifyPath::Pio, CompletePath::SignalMsi));
+    assert_eq!(disk.serial.as_deref(), Some("lab 1"));
+}
+
+#[test]
+fn every_name_is_taken() {
+    for (name, kind) in BackendKind::NAMES {
+        assert_eq!(parse(&format!("path=f,backend={name}")).options.kind, kind);
+        assert_eq!(kind.to_string(), name);
+    }
+    for (name, path) in NotifyPath::NAMES {
+        assert_eq!(parse(&format!("path=f,notify={name}")).notify, path);
+    }
+    for (name, path) in CompletePath::NAMES {
+        assert_eq!(parse(&format!("path=f,complete={name}")).complete, path);
+    }
+    assert_eq!(parse("path=f,iothread=none").iothread, IoThreadChoice::None);
+    assert_eq!(parse("path=f,iothread=auto").iothread, IoThreadChoice::Auto);
+    assert!(!parse("path=f,readonly=off").options.readonly);
+    assert!(parse("path=f,readonly=on,event-idx=on").event_idx);
+}
+
+#[test]
+fn commas_in_a_path_are_doubled() {
+    let path = |text| parse(text).options.path.unwrap();
+    assert_eq!(path("path=a,,b"), PathBuf::from("a,b"));
+    assert_eq!(path("path=a,,,readonly"), PathBuf::from("a,"));
+    assert_eq!(path("readonly,path=,,,,"), PathBuf::from(",,"));
+}
+
+#[test]
+fn sizes() {
+    let size = |text: &str| parse(&format!("backend=null,size={text}")).options.size.unwrap();
+    assert_eq!(size("512"), 512);
+    assert_eq!(size("64k"), 64 << 10);
+    assert_eq!(size("512M"), 512 << 20);
+    assert_eq!(size("4GiB"), 4 << 30);
+    assert_eq!(size("1T"), 1 << 40);
+    let allowed = "size is bytes, or a number with K, M, G or T";
+    for bad in ["", "G", "-1", "1.5G", "1X", "0", "0M", "99999999999999T", "18446744073709551616", "１G"] {
+        says(&format!("path=f,size={bad}"), &format!("--disk: size={bad} is not possible; {allowed}"));
+    }
+}
+
+#[test]
+fn unknown_keys_name_the_known_ones() {
+    says("path=f,reedonly", &format!("--disk has no key \"reedonly\" (did you mean readonly?); {LIST}"));
+    says("file=f", &format!("--disk has no key \"file\" (did you mean path?); {LIST}"));
+    says(
+        "path=f,queue_size=4",
+        &format!("--disk has no key \"queue_size\" (did you mean queue-size?); {LIST}"),
+    );
+    says("disk.img", &format!("--disk has no key \"disk.img\" (did you mean path=disk.img?); {LIST}"));
+    says("path=f,", &format!("--disk has no key \"\"; {LIST}"));
+    says("path=f,Direct", &format!("--disk has no key \"Direct\" (did you mean direct?); {LIST}"));
+}
+
+#[test]
+fn unknown_values_name_the_known_ones() {
+    says(
+        "path=f,backend=iouring",
+        "--disk: backend=iouring is not possible (did you mean io_uring?); backend is one of io_uring, sync, null, mem",
+    );
+    says(
+        "path=f,notify=fast_mmio",
+        "--disk: notify=fast_mmio is not possible (did you mean fast-mmio?); notify is one of fast-mmio, mmio, pio, exit",
+    );
+    says(
+        "path=f,complete=msi",
+        "--disk: complete=msi is not possible; complete is one of auto, irqfd, signal-msi, irq-line, resample",
+    );
+    says("path=f,event-idx=yes", "--disk: event-idx=yes is not possible; event-idx is one of on, off");
+    says(
+        "path=f,iothread=-1",
+        "--disk: iothread=-1 is not possible; iothread is the number of an I/O thread (from 0), auto or none",
+    );
+}
+
+#[test]
+fn numbers_out_of_range_name_the_range() {
+    for bad in ["0", "17", "+1", "many", "65537"] {
+        says(
+            &format!("path=f,queues={bad}"),
+            &format!("--disk: queues={bad} is not possible; queues is a number from 1 to 16"),
+        );
+    }
+    for bad in ["1", "3", "2048", "1000"] {
+        says(
+            &format!("path=f,queue-size={bad}"),
+            &format!("--disk: queue-size={bad} is not possible; queue-size is a power of two from 2 to 1024"),
+        );
+    }
+    for bad in ["", "abcdefghijklmnopqrstu", "ä", "a\tb"] {
+        says(
+            &format!("path=f,serial={bad}"),
+            &format!("--disk: serial={bad} is not possible; serial is 1 to 20 printable ASCII characters"),
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_is_said() {
+    says("readonly", "--disk: backend=io_uring needs a file: give path=FILE");
+    says("backend=mem", "--disk: backend=mem without a path needs a size: give size=, for example size=1G");
+    says(
+        "backend=null,size=1G,direct",
+        "--disk: direct means nothing to backend=null, which reads no file: leave it out",
+    );
+    says("path=f,path=g", "--disk has path twice: leave one out");
+    says("path", "--disk: path needs a value: a file or a block device");
+    says("path=", "--disk: path= is not possible; path is a file or a block device");
+    says("path=f,backend", "--disk: backend needs a value: one of io_uring, sync, null, mem");
+}

@@ -1,0 +1,78 @@
+use super::super::testing::{Driver, Instant, TwoSteps};
+use super::super::waiter::Waiter;
+use super::super::{CompletePath, IoThread, LoopConfig};
+use super::*;
+
+fn spawn(uring: bool) -> IoThread {
+    IoThread::spawn(LoopConfig { name: "test".into(), uring, ..LoopConfig::default() }).unwrap()
+}
+
+/// Runs `rounds` reads and one get-id, each alone, through a real I/O thread.
+fn run(driver: &Driver, rounds: u16) {
+    for round in 0..=rounds {
+        driver.offer(round % 5, if round == rounds { 8 } else { 0 }, 0);
+        driver.kick();
+        driver.interrupts();
+    }
+}
+
+fn in_order(stamps: &RequestTimestamps) -> bool {
+    let RequestTimestamps { seen, taken, parsed, submitted, completed, ending, published, signalled, .. } =
+        *stamps;
+    [seen, taken, parsed, submitted, completed, ending, published, signalled].is_sorted() && seen > 0
+}
+
+#[test]
+fn every_request_passes_every_stage_in_order() {
+    for uring in [false, true] {
+        if uring && Waiter::uring().is_err() {
+            eprintln!("skipped: this host offers no io_uring");
+            continue;
+        }
+        let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(uring));
+        driver.counters.trace.start(1000);
+        let attached = match uring {
+            true => thread.handle().attach(driver.setup(TwoSteps::default())).unwrap(),
+            false => thread.handle().attach(driver.setup(Instant)).unwrap(),
+        };
+        run(&driver, 20);
+        attached.detach();
+        let recorded = driver.counters.trace.stop().unwrap();
+        assert_eq!((recorded.requests.len(), recorded.dropped), (21, 0));
+        assert!(recorded.requests.iter().all(in_order), "{recorded:?}");
+        let ids: Vec<_> = recorded.requests.iter().map(|stamps| stamps.id).collect();
+        assert_eq!(ids, (1..=21).collect::<Vec<_>>());
+        let last = recorded.requests.last().unwrap();
+        assert_eq!(
+            (last.kind, recorded.requests[0].kind, recorded.requests[0].len),
+            (RequestKind::Answer, RequestKind::Read, 512)
+        );
+    }
+}
+
+#[test]
+fn a_full_buffer_drops_and_counts() {
+    let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(false));
+    driver.counters.trace.start(5);
+    let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+    run(&driver, 7);
+    attached.detach();
+    let recorded = driver.counters.trace.stop().unwrap();
+    assert_eq!((recorded.requests.len(), recorded.dropped), (5, 3));
+}
+
+#[test]
+fn it_can_be_switched_on_and_off_on_a_live_queue() {
+    let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(false));
+    let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
+    run(&driver, 3);
+    assert!(driver.counters.trace.stop().is_none(), "it was never on");
+    driver.counters.trace.start(100);
+    run(&driver, 3);
+    driver.counters.trace.start(100);
+    run(&driver, 1);
+    attached.detach();
+    // Of the batch before, only the last one may have come after the second start, which begins anew.
+    assert!((2..=3).contains(&driver.counters.trace.stop().unwrap().requests.len()));
+    assert_eq!(driver.counters.position().used, 10);
+}

@@ -1,0 +1,238 @@
+//! Who takes the timestamps. Off, it costs a predicted branch; on, some clock reads per request (`benches/timestamps.rs`).
+
+use super::timestamps::{QueueTrace, RequestTimestamps};
+use crate::backend::Op;
+use crate::host::monotonic_ns;
+
+/// Where a worker leaves its timestamps. A type, so that `benches/timestamps.rs` can compare a worker that timestamps with one that
+/// was compiled without: see [`NoTracer`].
+pub trait Tracer: Default {
+    /// A kick woke the thread.
+    fn woken(&mut self);
+    /// The worker begins to take requests: the place where tracing is switched.
+    fn taking(&mut self, trace: &QueueTrace, slots: usize);
+    /// A chain was understood.
+    fn parsed(&mut self);
+    /// The request that was parsed last goes to the backend now, under `slot`.
+    fn submitting(&mut self, slot: u32, op: Op, len: u64);
+    /// The backend took it and works on.
+    fn queued(&mut self, slot: u32);
+    /// The request that was parsed last needs no backend.
+    fn answered(&mut self);
+    /// The backend is done with the request under `slot`.
+    fn completed(&mut self, slot: u32);
+    /// The batch begins to end.
+    fn ending(&mut self);
+    /// The used index was stored.
+    fn published(&mut self);
+    /// The interrupt returned, or was queued.
+    fn interrupted(&mut self, queued: bool);
+    /// The batch is over.
+    fn flush(&mut self, trace: &QueueTrace);
+}
+
+/// No timestamps, not even the question whether they are wanted: what a worker with a [`RequestTracer`] is measured against.
+#[derive(Debug, Default)]
+pub struct NoTracer;
+
+impl Tracer for NoTracer {
+    fn woken(&mut self) {}
+    fn taking(&mut self, _: &QueueTrace, _: usize) {}
+    fn parsed(&mut self) {}
+    fn submitting(&mut self, _: u32, _: Op, _: u64) {}
+    fn queued(&mut self, _: u32) {}
+    fn answered(&mut self) {}
+    fn completed(&mut self, _: u32) {}
+    fn ending(&mut self) {}
+    fn published(&mut self) {}
+    fn interrupted(&mut self, _: bool) {}
+    fn flush(&mut self, _: &QueueTrace) {}
+}
+
+/// The timestamps of the requests that a worker has under way. Every method is one branch as long as tracing is off.
+#[derive(Debug, Default)]
+pub struct RequestTracer(Option<Box<Recording>>);
+
+#[derive(Debug)]
+struct Recording {
+    next: u64,
+    seen: Option<u64>,
+    /// The request that is being started.
+    current: RequestTimestamps,
+    /// By slot; `id` 0: begun before tracing was on.
+    in_flight: Vec<RequestTimestamps>,
+    /// Completed and not published.
+    batch: Vec<RequestTimestamps>,
+}
+
+/// Each asks one question here and does its work elsewhere: what is compiled into the hot path is a compare and a jump.
+impl Tracer for RequestTracer {
+    #[inline]
+    fn woken(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.seen = Some(monotonic_ns());
+        }
+    }
+
+    #[inline]
+    fn taking(&mut self, trace: &QueueTrace, slots: usize) {
+        if trace.on() != self.0.is_some() {
+            self.switch(trace, slots);
+        }
+        if let Some(recording) = &mut self.0 {
+            recording.taking();
+        }
+    }
+
+    #[inline]
+    fn parsed(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.parsed();
+        }
+    }
+
+    #[inline]
+    fn submitting(&mut self, slot: u32, op: Op, len: u64) {
+        if let Some(recording) = &mut self.0 {
+            recording.submitting(slot, op, len);
+        }
+    }
+
+    #[inline]
+    fn queued(&mut self, slot: u32) {
+        if let Some(recording) = &mut self.0 {
+            recording.queued(slot);
+        }
+    }
+
+    #[inline]
+    fn answered(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.answered();
+        }
+    }
+
+    #[inline]
+    fn completed(&mut self, slot: u32) {
+        if let Some(recording) = &mut self.0 {
+            recording.completed(slot);
+        }
+    }
+
+    #[inline]
+    fn ending(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.stamp_batch(|stamps, at| stamps.ending = at);
+        }
+    }
+
+    #[inline]
+    fn published(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.stamp_batch(|stamps, at| stamps.published = at);
+        }
+    }
+
+    #[inline]
+    fn interrupted(&mut self, queued: bool) {
+        if let Some(recording) = &mut self.0 {
+            recording.stamp_batch(|stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self, trace: &QueueTrace) {
+        if let Some(recording) = &mut self.0 {
+            recording.flush(trace);
+        }
+    }
+}
+
+impl RequestTracer {
+    #[cold]
+    fn switch(&mut self, trace: &QueueTrace, slots: usize) {
+        self.0 = trace.on().then(|| Recording::new(slots));
+    }
+}
+
+impl Recording {
+    fn new(slots: usize) -> Box<Recording> {
+        Box::new(Recording {
+            next: 0,
+            seen: None,
+            current: RequestTimestamps::default(),
+            in_flight: vec![RequestTimestamps::default(); slots],
+            batch: Vec::with_capacity(slots),
+        })
+    }
+
+    #[cold]
+    fn taking(&mut self) {
+        self.current.taken = monotonic_ns();
+        // Only the first pass after a kick belongs to it.
+        self.current.seen = self.seen.take().unwrap_or(self.current.taken);
+    }
+
+    #[cold]
+    fn parsed(&mut self) {
+        self.next += 1;
+        let RequestTimestamps { seen, taken, .. } = self.current;
+        self.current = RequestTimestamps {
+            id: self.next,
+            seen,
+            taken,
+            parsed: monotonic_ns(),
+            ..RequestTimestamps::default()
+        };
+    }
+
+    #[cold]
+    fn submitting(&mut self, slot: u32, op: Op, len: u64) {
+        if let Some(place) = self.in_flight.get_mut(slot as usize) {
+            *place = RequestTimestamps { kind: op.into(), len, submitted: monotonic_ns(), ..self.current };
+        }
+    }
+
+    #[cold]
+    fn queued(&mut self, slot: u32) {
+        if let Some(stamps) = self.in_flight.get_mut(slot as usize) {
+            (stamps.submitted, stamps.deferred) = (monotonic_ns(), true);
+        }
+    }
+
+    #[cold]
+    fn answered(&mut self) {
+        let at = self.current.parsed;
+        self.batch.push(RequestTimestamps { submitted: at, completed: at, ..self.current });
+    }
+
+    #[cold]
+    fn completed(&mut self, slot: u32) {
+        if let Some(stamps) = self.in_flight.get_mut(slot as usize).map(std::mem::take)
+            && stamps.id != 0
+        {
+            self.batch.push(RequestTimestamps { completed: monotonic_ns(), ..stamps });
+        }
+    }
+
+    #[cold]
+    fn stamp_batch(&mut self, set: impl Fn(&mut RequestTimestamps, u64)) {
+        let at = monotonic_ns();
+        self.batch.iter_mut().for_each(|stamps| set(stamps, at));
+    }
+
+    #[cold]
+    fn flush(&mut self, trace: &QueueTrace) {
+        let thread = thread_id();
+        self.batch.iter_mut().for_each(|stamps| stamps.thread = thread);
+        trace.append(&mut self.batch);
+    }
+}
+
+fn thread_id() -> u32 {
+    thread_local! {
+        // SAFETY: takes nothing and cannot fail.
+        static ID: u32 = unsafe { libc::gettid() } as u32;
+    }
+    ID.with(|id| *id)
+}

@@ -1,0 +1,23 @@
+/// Keeps the calling thread on `cpu`. If the CPU does not exist or may not be used, the thread stays where it is, and a
+/// message says so.
+pub fn pin_to_cpu(cpu: usize) {
+    // SAFETY: a zeroed cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return eprintln!("doorbell: there is no CPU {cpu}");
+    }
+    // SAFETY: in range, by the check above.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: a valid set of the size said.
+    if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } != 0 {
+        eprintln!("doorbell: cannot pin to CPU {cpu}: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds; read through the vDSO, without a system call.
+pub fn monotonic_ns() -> u64 {
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the result; the clock exists everywhere.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
+    at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
+}

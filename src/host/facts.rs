@@ -1,0 +1,112 @@
+//! What must be known of a host to read figures that were measured on it.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// The host's facts. What cannot be told is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostFacts {
+    /// CPU model name.
+    pub cpu: Option<String>,
+    /// CPUs that this process may use.
+    pub cpus: u64,
+    /// Kernel release.
+    pub kernel: Option<String>,
+    /// "kvm_intel", "kvm_amd", "kvm_pvm"; `None`: no /dev/kvm, or a KVM that is built into the kernel.
+    pub kvm_module: Option<String>,
+    /// Whether the CPU itself runs the guest (VMX or SVM). In the lab an emulator does: `false`.
+    pub hardware_virtualization: bool,
+    /// Whether this host is itself a virtual machine.
+    pub virtual_machine: bool,
+    /// Whether this is doorbell's lab: every instruction is emulated, only counts and ratios mean anything.
+    pub lab: bool,
+    /// Whether KVM posts interrupts of devices to running vCPUs without an exit (APICv with VT-d posting, or AVIC).
+    pub posted_interrupts: Option<bool>,
+    /// Version of doorbell.
+    pub doorbell: String,
+}
+
+/// Set by scripts/lab.
+const LAB_VARIABLE: &str = "DOORBELL_LAB";
+/// On the lab's kernel command line.
+const LAB_WORD: &str = "doorbell.lab";
+
+impl HostFacts {
+    /// Those of the machine that we run on.
+    pub fn here() -> HostFacts {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let lab = std::env::var_os(LAB_VARIABLE).is_some_and(|value| value == "1")
+            || cmdline.split_whitespace().any(|word| word.split('=').next() == Some(LAB_WORD));
+        let module = ["kvm_intel", "kvm_amd", "kvm_pvm"]
+            .into_iter()
+            .find(|name| std::path::Path::new("/sys/module").join(name).exists());
+        HostFacts {
+            cpu: cpu_model(&cpuinfo),
+            cpus: std::thread::available_parallelism().map_or(0, |n| n.get() as u64),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            kvm_module: module.map(String::from),
+            hardware_virtualization: !lab
+                && matches!(module, Some("kvm_intel" | "kvm_amd"))
+                && (has_flag(&cpuinfo, "vmx") || has_flag(&cpuinfo, "svm")),
+            virtual_machine: has_flag(&cpuinfo, "hypervisor"),
+            lab,
+            posted_interrupts: posted_interrupts(module),
+            doorbell: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// One line for people.
+    pub fn sentence(&self) -> String {
+        let unknown = || "unknown".to_string();
+        let ground = match (self.lab, self.hardware_virtualization) {
+            (true, _) => "the lab: emulated, so compare counts and ratios, not times",
+            (_, true) => "hardware virtualization",
+            (_, false) => "software virtualization",
+        };
+        format!(
+            "{} ({} CPUs), Linux {}, {} ({ground})",
+            self.cpu.clone().unwrap_or_else(unknown),
+            self.cpus,
+            self.kernel.clone().unwrap_or_else(unknown),
+            self.kvm_module.clone().unwrap_or_else(|| "KVM".into()),
+        )
+    }
+}
+
+fn line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim().to_string()).filter(|text| !text.is_empty())
+}
+
+fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    cpuinfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    field(cpuinfo, "model name").filter(|model| !model.is_empty()).map(String::from)
+}
+
+fn has_flag(cpuinfo: &str, flag: &str) -> bool {
+    field(cpuinfo, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
+}
+
+/// From KVM's module parameters: `enable_apicv` of kvm_intel, `avic` of kvm_amd. That the IOMMU can post is not looked at.
+fn posted_interrupts(module: Option<&str>) -> Option<bool> {
+    let parameter = match module? {
+        "kvm_intel" => "/sys/module/kvm_intel/parameters/enable_apicv",
+        "kvm_amd" => "/sys/module/kvm_amd/parameters/avic",
+        // Software KVM has nothing to post with.
+        _ => return Some(false),
+    };
+    line(parameter).map(|value| matches!(value.as_str(), "Y" | "1"))
+}
+
+#[cfg(test)]
+#[path = "facts_tests.rs"]
+mod tests;

@@ -1,0 +1,15 @@
+//! The host that doorbell runs on: the ground floor.
+//!
+//! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
+//! clock ([`pin_to_cpu`], [`monotonic_ns`]), and whether io_uring can be used ([`io_uring_available`]). What may not:
+//! anything that knows KVM's ioctls, a guest, or another room of doorbell.
+
+mod cpu;
+mod facts;
+mod io_uring;
+mod proc_interrupts;
+
+pub use cpu::{monotonic_ns, pin_to_cpu};
+pub use facts::HostFacts;
+pub use io_uring::io_uring_available;
+pub use proc_interrupts::{InterruptLine, ProcInterrupts};

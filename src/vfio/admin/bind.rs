@@ -1,0 +1,147 @@
+//! Giving a device to vfio-pci, and back to the driver that it had.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::vfio::admin::host::VFIO_PCI;
+use crate::vfio::admin::in_use;
+use crate::vfio::{Bdf, Host, VfioError};
+
+/// What [`bind`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The driver that it had; [`unbind`] gives it back.
+    pub before: Option<String>,
+    /// False: it was with vfio-pci already.
+    pub changed: bool,
+}
+
+/// Gives `bdf` to vfio-pci through its driver_override, so that no other device of the same kind follows. The driver that
+/// it had is noted under /run/doorbell, for [`unbind`]. On an error the device is with the driver it had.
+///
+/// # Errors
+/// No such device, no IOMMU, no vfio-pci, in use, no permission, or the driver did not take it.
+pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
+    let device = host.device(bdf)?;
+    if device.driver.as_deref() == Some(VFIO_PCI) {
+        return Ok(Bound { before: noted(host, bdf).flatten(), changed: false });
+    }
+    if device.group.is_none() {
+        return Err(VfioError::NoIommu(bdf));
+    }
+    if !host.driver_dir(VFIO_PCI).exists() {
+        return Err(VfioError::NoVfioPci);
+    }
+    in_use::check(host, bdf)?;
+    let dir = host.device_dir(bdf);
+    host.write(&dir.join("driver_override"), VFIO_PCI)?;
+    note(host, bdf, device.driver.as_deref());
+    if device.driver.is_some()
+        && let Err(error) = host.write(&dir.join("driver/unbind"), &bdf.to_string())
+    {
+        let _ = host.write(&dir.join("driver_override"), "\n");
+        forget(host, bdf);
+        return Err(error);
+    }
+    let probed = host.write(&host.path("sys/bus/pci/drivers_probe"), &bdf.to_string());
+    if host.driver(bdf).as_deref() == Some(VFIO_PCI) {
+        return Ok(Bound { before: device.driver, changed: true });
+    }
+    // Back to how it was.
+    let _ = rebind_driver(host, bdf, Some(device.driver.as_deref()));
+    forget(host, bdf);
+    let left = match host.driver(bdf) {
+        Some(driver) => format!("it is with {driver} again"),
+        None => "it has no driver now".into(),
+    };
+    Err(VfioError::Refused { bdf, driver: VFIO_PCI.into(), source: io_of(probed.err()), left })
+}
+
+/// Takes `bdf` from vfio-pci and gives it to the driver that it had before [`bind`]; without a note of that, to the one
+/// that the kernel chooses. Answers the driver.
+///
+/// # Errors
+/// No such device, not with vfio-pci, in use by a VMM, or the driver did not take it.
+pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
+    let device = host.device(bdf)?;
+    if device.driver.as_deref() != Some(VFIO_PCI) {
+        return Err(VfioError::NotOurs { bdf, driver: device.driver });
+    }
+    if opened(host, bdf, device.group.as_ref().map(|g| g.id.as_str())) {
+        // The kernel would wait, without end, until that process lets go.
+        return Err(VfioError::Busy { bdf });
+    }
+    let before = noted(host, bdf);
+    host.write(&host.device_dir(bdf).join("driver/unbind"), &bdf.to_string())?;
+    let source = io_of(rebind_driver(host, bdf, before.as_ref().map(Option::as_deref)).err());
+    forget(host, bdf);
+    let driver = host.driver(bdf);
+    match before.flatten() {
+        Some(name) if driver.as_deref() != Some(&name) => {
+            let left = driver.map_or("it has no driver now".into(), |d| format!("it is with {d} now"));
+            Err(VfioError::Refused { bdf, driver: name, source, left })
+        }
+        _ => Ok(driver),
+    }
+}
+
+/// Clears the override and gives the device to the driver that it had (`Some(None)`: to none); without a note, to the
+/// kernel's choice. By name only if the choice is none: the kernel usually finds the same one.
+fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<(), VfioError> {
+    host.write(&host.device_dir(bdf).join("driver_override"), "\n")?;
+    if before == Some(None) {
+        return Ok(());
+    }
+    let probed = host.write(&host.path("sys/bus/pci/drivers_probe"), &bdf.to_string());
+    match before.flatten() {
+        Some(name) if host.driver(bdf).is_none() => {
+            host.write(&host.driver_dir(name).join("bind"), &bdf.to_string())
+        }
+        _ => probed,
+    }
+}
+
+/// Whether some process has the device's group or its character device open (of those that we may look at).
+fn opened(host: &Host, bdf: Bdf, group: Option<&str>) -> bool {
+    let group = group.map(|id| PathBuf::from(format!("/dev/vfio/{id}")));
+    let cdev = host.cdev(bdf).map(|name| PathBuf::from(format!("/dev/vfio/devices/{name}")));
+    let Ok(processes) = fs::read_dir(host.path("proc")) else { return false };
+    processes.flatten().filter_map(|p| fs::read_dir(p.path().join("fd")).ok()).any(|descriptors| {
+        let mut targets = descriptors.flatten().filter_map(|d| fs::read_link(d.path()).ok());
+        targets.any(|target| Some(&target) == group.as_ref() || Some(&target) == cdev.as_ref())
+    })
+}
+
+fn io_of(error: Option<VfioError>) -> Option<std::io::Error> {
+    match error? {
+        VfioError::File { source, .. } => Some(source),
+        _ => None,
+    }
+}
+
+fn note_path(host: &Host, bdf: Bdf) -> PathBuf {
+    host.path("run/doorbell/vfio").join(bdf.to_string())
+}
+
+fn note(host: &Host, bdf: Bdf, driver: Option<&str>) {
+    let path = note_path(host, bdf);
+    // Unwritable /run: the kernel's own choice will have to do.
+    if let Some(dir) = path.parent()
+        && fs::create_dir_all(dir).is_ok()
+    {
+        let _ = fs::write(path, driver.unwrap_or_default());
+    }
+}
+
+/// `Some(None)`: it had no driver.
+fn noted(host: &Host, bdf: Bdf) -> Option<Option<String>> {
+    fs::read_to_string(note_path(host, bdf)).ok().map(|name| Some(name).filter(|name| !name.is_empty()))
+}
+
+fn forget(host: &Host, bdf: Bdf) {
+    let _ = fs::remove_file(note_path(host, bdf));
+}
+
+#[cfg(test)]
+#[path = "bind_tests.rs"]
+mod tests;

@@ -1,0 +1,55 @@
+//! The smallest VFIO program: an eventfd on one vector, and no VM.
+
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
+use crate::vfio::{Bdf, Dma, Host, VfioError};
+
+/// What was tried.
+#[derive(Clone, Debug)]
+pub struct IrqTest {
+    /// The kind of interrupt.
+    pub index: IrqIndex,
+    /// Its vectors.
+    pub count: u32,
+    /// The vector that was tried.
+    pub vector: u32,
+    /// What the eventfd's counter held after the trigger.
+    pub signalled: u64,
+    /// From the trigger to the eventfd being read.
+    pub took: Duration,
+}
+
+/// Opens `bdf`, binds an eventfd to `vector`, lets the kernel signal it as if the device had, and reads it. It shows the
+/// way from VFIO to user space; the device itself does nothing, for only its driver could make it.
+///
+/// # Errors
+/// It cannot be opened, has no such vector, or an ioctl failed.
+pub fn irq_test(host: &Host, bdf: Bdf, vector: u32) -> Result<IrqTest, VfioError> {
+    let dma = Dma::new(host.clone(), None);
+    let fd = dma.open(bdf)?;
+    // The richest kind that it has.
+    let kinds = [IrqIndex::Msix, IrqIndex::Msi, IrqIndex::Intx];
+    let Some(index) = kinds.into_iter().find(|&index| fd.irq_info(index).count > 0) else {
+        return Err(VfioError::Device { bdf, what: "has no interrupts".into() });
+    };
+    let count = fd.irq_info(index).count;
+    if vector >= count {
+        let what = format!("has no vector {vector}: its {} has {count}, from 0 on", index.name());
+        return Err(VfioError::Device { bdf, what });
+    }
+    let fail =
+        |what: &'static str| move |source| VfioError::Ioctl { ioctl: what, what: bdf.to_string(), source };
+    let event = EventFd::new(0).map_err(fail("eventfd"))?;
+    fd.set_eventfds(index, vector, &[event.as_raw_fd()]).map_err(fail("VFIO_DEVICE_SET_IRQS (bind)"))?;
+    let start = Instant::now();
+    fd.trigger(index, vector).map_err(fail("VFIO_DEVICE_SET_IRQS (trigger)"))?;
+    // The trigger has signalled it before it returned, so this does not wait.
+    let signalled = event.read().map_err(fail("read of the eventfd"))?;
+    let took = start.elapsed();
+    fd.disable(index).map_err(fail("VFIO_DEVICE_SET_IRQS (disable)"))?;
+    Ok(IrqTest { index, count, vector, signalled, took })
+}

@@ -1,0 +1,10 @@
+//! Administration of the host: find a device, bind it to vfio-pci, inspect it.
+//!
+//! What lives here: what `/sys` says of devices, groups, drivers and posting. What may not: a guest.
+
+pub mod bind;
+pub mod host;
+pub mod in_use;
+pub mod inspect;
+pub mod irq_test;
+pub mod posting;

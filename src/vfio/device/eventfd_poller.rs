@@ -1,0 +1,144 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::kvm::KvmError;
+
+type Action = Arc<dyn Fn() + Send + Sync>;
+
+/// Reads the eventfds that the VMM itself listens to: those of masked vectors, all of them with `irq=user`, and the host's
+/// wish to have the device back.
+///
+/// One thread for each device, so that an interrupt by way of the VMM waits for nothing else. [`EventfdPoller::turn`] without a
+/// thread is for tests.
+#[derive(Debug)]
+pub struct EventfdPoller {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    epoll: Epoll,
+    stop: EventFd,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    all: BTreeMap<u64, (Arc<EventFd>, Action)>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} eventfds", self.lock().all.len())
+    }
+}
+
+/// An eventfd being watched, until it is dropped. Its action may be in the middle of its last call even then.
+#[derive(Debug)]
+pub struct PolledEventfd {
+    inner: Arc<Inner>,
+    seat: u64,
+    event: Arc<EventFd>,
+}
+
+/// The token of the eventfd that ends the thread.
+const STOP: u64 = u64::MAX;
+
+impl EventfdPoller {
+    /// A poller without a thread.
+    ///
+    /// # Errors
+    /// No more file descriptors.
+    pub fn new() -> io::Result<EventfdPoller> {
+        let (epoll, stop) = (Epoll::new()?, EventFd::new(EFD_NONBLOCK)?);
+        epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;
+        Ok(EventfdPoller { inner: Arc::new(Inner { epoll, stop, seats: Mutex::default() }), thread: None })
+    }
+
+    /// Lets a thread of this name (15 characters are shown) do the watching.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn start(&mut self, name: &str) -> io::Result<()> {
+        let inner = self.inner.clone();
+        let body = move || while inner.turn(-1) {};
+        self.thread = Some(std::thread::Builder::new().name(name.into()).spawn(body)?);
+        Ok(())
+    }
+
+    /// Calls `action` whenever `event` has been signalled; it has been read by then.
+    ///
+    /// # Errors
+    /// The kernel's limit on watches (`fs.epoll.max_user_watches`).
+    pub fn watch(
+        &self,
+        event: Arc<EventFd>,
+        action: impl Fn() + Send + Sync + 'static,
+    ) -> Result<PolledEventfd, KvmError> {
+        let mut seats = self.inner.lock();
+        let seat = seats.next;
+        let interest = EpollEvent::new(EventSet::IN, seat);
+        let added = self.inner.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), interest);
+        added.map_err(KvmError::EventFd)?;
+        seats.next += 1;
+        seats.all.insert(seat, (event.clone(), Arc::new(action)));
+        Ok(PolledEventfd { inner: self.inner.clone(), seat, event })
+    }
+
+    /// Serves what has been signalled by now.
+    #[cfg(test)]
+    pub fn turn(&self) {
+        self.inner.turn(0);
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits and serves; `false` when it is to end.
+    fn turn(&self, timeout: i32) -> bool {
+        let mut events = [EpollEvent::default(); 32];
+        let count = match self.epoll.wait(timeout, &mut events) {
+            Ok(count) => count,
+            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+        };
+        for event in &events[..count] {
+            if event.data() == STOP {
+                return false;
+            }
+            // Called without the lock: an action may end a watch.
+            let seat = self.lock().all.get(&event.data()).cloned();
+            if let Some((event, action)) = seat
+                && event.read().is_ok()
+            {
+                action();
+            }
+        }
+        true
+    }
+}
+
+impl Drop for PolledEventfd {
+    fn drop(&mut self) {
+        let _ = self.inner.epoll.ctl(ControlOperation::Delete, self.event.as_raw_fd(), EpollEvent::default());
+        self.inner.lock().all.remove(&self.seat);
+    }
+}
+
+impl Drop for EventfdPoller {
+    fn drop(&mut self) {
+        let _ = self.inner.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The one place that arms and disarms a device's interrupts.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vfio_bindings::bindings::vfio::VFIO_IRQ_INFO_NORESIZE;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls};
+use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
+use crate::vfio::device::intx::Intx;
+use crate::vfio::device::irq_history::IrqHistory;
+use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
+use crate::vfio::{Bdf, IrqPath};
+
+/// What the guest wants now, apart from the state of single vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// No interrupt: all kinds are off.
+    Nothing,
+    /// The level line.
+    Intx,
+    /// MSI with this many vectors.
+    Msi(usize),
+    /// MSI-X with a table of this many.
+    Msix(usize),
+}
+
+/// Which eventfd of a vector the device signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// None: the guest never unmasked it.
+    Off,
+    /// The one that is bound to the irqfd: the VMM is not involved.
+    Kernel,
+    /// The one that the VMM reads: while masked, and always with `irq=user`.
+    Vmm,
+}
+
+/// One vector for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorReport {
+    /// Its number.
+    pub vector: usize,
+    /// INTx, MSI or MSI-X.
+    pub index: IrqIndex,
+    /// Whether it is armed now; if not, the rest is how it was.
+    pub armed: bool,
+    /// Where the device's signal goes.
+    pub signals: Signals,
+    /// Whether it goes to the irqfd when it is not masked.
+    pub direct: bool,
+    /// Whether it is masked.
+    pub masked: bool,
+    /// Its GSI.
+    pub gsi: Option<Gsi>,
+    /// How often the VMM has read its eventfd.
+    pub through_vmm: u64,
+    /// How often the host has handled it, by /proc/interrupts.
+    pub host: u64,
+}
+
+/// An MSI or MSI-X vector: two eventfds.
+///
+/// The first is [`Vector::event`]: bound to the irqfd while unmasked, and its counter is the pending bit while masked. The
+/// second is read by the poller thread, which passes it on to the first one's [`Vector`]: there it becomes pending, or, if
+/// the vector has been unmasked meanwhile (or always, with `irq=user`), is delivered. So nothing is lost in whatever order
+/// the device fires, the guest masks, and VFIO is told.
+#[derive(Debug)]
+struct ArmedVector {
+    vector: Arc<Vector>,
+    second: Arc<EventFd>,
+    bound: Signals,
+    through_vmm: Arc<AtomicU64>,
+    _polled: PolledEventfd,
+}
+
+#[derive(Debug)]
+struct ArmedVectors {
+    index: IrqIndex,
+    /// VFIO has switched the index on.
+    enabled: bool,
+    /// By vector; made at the first unmask.
+    all: Vec<Option<ArmedVector>>,
+}
+
+#[derive(Debug)]
+enum Armed {
+    Nothing,
+    Intx(Intx),
+    Vectors(ArmedVectors),
+}
+
+impl Armed {
+    fn is(&self, wanted: Wanted) -> bool {
+        match (self, wanted) {
+            (Armed::Nothing, Wanted::Nothing) | (Armed::Intx(_), Wanted::Intx) => true,
+            (Armed::Vectors(lines), Wanted::Msi(count)) => {
+                lines.index == IrqIndex::Msi && lines.all.len() == count
+            }
+            (Armed::Vectors(lines), Wanted::Msix(_)) => lines.index == IrqIndex::Msix,
+            _ => false,
+        }
+    }
+}
+
+/// The interrupts of one device: what is armed, and [`VectorTable::reconcile`], which makes it what the guest wants.
+#[derive(Debug)]
+pub struct VectorTable {
+    bdf: Bdf,
+    fd: Arc<dyn DeviceFd>,
+    vm: Arc<dyn VmIoctls>,
+    routes: Arc<Routes>,
+    path: IrqPath,
+    /// The GSI of its INTx pin.
+    intx: Gsi,
+    // Before the poller: what is armed holds watches.
+    armed: Mutex<Armed>,
+    history: Mutex<IrqHistory>,
+    poller: EventfdPoller,
+    warned: AtomicBool,
+}
+
+impl VectorTable {
+    /// All off.
+    pub fn new(
+        bdf: Bdf,
+        fd: Arc<dyn DeviceFd>,
+        (vm, routes): (Arc<dyn VmIoctls>, Arc<Routes>),
+        path: IrqPath,
+        intx: Gsi,
+        poller: EventfdPoller,
+    ) -> VectorTable {
+        let (armed, warned) = (Mutex::new(Armed::Nothing), AtomicBool::new(false));
+        let history = Mutex::new(IrqHistory::new(bdf));
+        VectorTable { bdf, fd, vm, routes, path, intx, armed, history, poller, warned }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Armed> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread that reads for the VMM.
+    pub fn poller(&self) -> &EventfdPoller {
+        &self.poller
+    }
+
+    /// Compares what the guest wants with what is armed and makes the difference: another kind of interrupt, and the
+    /// vectors in `changes`. One routing commit at most, and one `VFIO_DEVICE_SET_IRQS` for each run of neighbours.
+    pub fn reconcile(&self, wanted: Wanted, changes: &[(usize, VectorState)]) {
+        let mut armed = self.lock();
+        if !armed.is(wanted) {
+            self.disarm(&mut armed);
+            match wanted {
+                Wanted::Nothing => {}
+                Wanted::Intx => {
+                    let intx = Intx::arm(&*self.fd, self.vm.clone(), self.intx, self.path, &self.poller);
+                    match intx {
+                        Ok(intx) => *armed = Armed::Intx(intx),
+                        Err(error) => self.warn(&format!("INTx cannot be had: {error}")),
+                    }
+                }
+                Wanted::Msi(count) => *armed = Armed::Vectors(ArmedVectors::new(IrqIndex::Msi, count)),
+                Wanted::Msix(count) => *armed = Armed::Vectors(ArmedVectors::new(IrqIndex::Msix, count)),
+            }
+            self.history().armed();
+        }
+        if let Armed::Vectors(lines) = &mut *armed {
+            self.change(lines, changes);
+        }
+    }
+
+    /// The pending bit of a vector.
+    pub fn pending(&self, n: usize) -> bool {
+        match &*self.lock() {
+            Armed::Vectors(lines) => lines.all.get(n).and_then(Option::as_ref).is_some_and(|line| {
+                line.vector.pending() || line.vector.state().masked && readable(&line.second)
+            }),
+            _ => false,
+        }
+    }
+
+    /// The vectors that are or have been armed, and what they came to.
+    pub fn report(&self) -> Vec<VectorReport> {
+        let armed = self.lock();
+        let now = self.report_armed(&armed);
+        self.history().report(now)
+    }
+
+    fn history(&self) -> MutexGuard<'_, IrqHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report_armed(&self, armed: &Armed) -> Vec<VectorReport> {
+        match armed {
+            Armed::Nothing => Vec::new(),
+            Armed::Intx(intx) => vec![VectorReport {
+                vector: 0,
+                index: IrqIndex::Intx,
+                armed: true,
+                signals: if self.path == IrqPath::Kernel { Signals::Kernel } else { Signals::Vmm },
+                direct: self.path == IrqPath::Kernel,
+                masked: false,
+                gsi: Some(self.intx),
+                through_vmm: intx.through_vmm(),
+                host: 0,
+            }],
+            Armed::Vectors(lines) => {
+                let report = |(vector, line): (usize, &Option<ArmedVector>)| {
+                    let line = line.as_ref()?;
+                    Some(VectorReport {
+                        vector,
+                        index: lines.index,
+                        armed: true,
+                        signals: line.bound,
+                        direct: self.path == IrqPath::Kernel && line.vector.via_irqfd(),
+                        masked: line.vector.state().masked,
+                        gsi: line.vector.gsi().map(|(gsi, _)| gsi),
+                        through_vmm: line.through_vmm.load(Ordering::Relaxed),
+                        host: 0,
+                    })
+                };
+                lines.all.iter().enumerate().filter_map(report).collect()
+            }
+        }
+    }
+
+    fn disarm(&self, armed: &mut Armed) {
+        let index = match armed {
+            Armed::Nothing => return,
+            Armed::Intx(_) => IrqIndex::Intx,
+            Armed::Vectors(lines) => lines.index,
+        };
+        let report = self.report_armed(armed);
+        self.history().disarming(report);
+        // The source first; then irqfds and GSIs go with the value.
+        if let Err(error) = self.fd.disable(index) {
+            self.warn(&format!("{} cannot be switched off: {error}", index.name()));
+        }
+        *armed = Armed::Nothing;
+    }
+
+    fn change(&self, lines: &mut ArmedVectors, changes: &[(usize, VectorState)]) {
+        for &(n, state) in changes {
+            if let Some(place @ None) = lines.all.get_mut(n)
+                && (!state.masked || lines.index == IrqIndex::Msi)
+            {
+                match self.line() {
+                    Ok(line) => *place = Some(line),
+                    Err(error) => self.warn(&error.to_string()),
+                }
+            }
+        }
+        let batch: Vec<(&Vector, VectorState)> = changes
+            .iter()
+            .filter_map(|&(n, state)| Some((&*lines.all.get(n)?.as_ref()?.vector, state)))
+            .collect();
+        for (n, _) in changes {
+            if let Some(Some(line)) = lines.all.get(*n) {
+                line.gather();
+            }
+        }
+        // Irqfds off, routes, irqfds on. A vector that gets no irqfd goes through the VMM.
+        if let Err(error) = Vector::apply(&batch) {
+            self.warn(&error.to_string());
+        }
+        let mut dirty = Vec::new();
+        for &(n, state) in changes {
+            let Some(Some(line)) = lines.all.get_mut(n) else { continue };
+            let direct = !state.masked && self.path == IrqPath::Kernel && line.vector.via_irqfd();
+            let bound = if direct { Signals::Kernel } else { Signals::Vmm };
+            if line.bound != bound {
+                line.bound = bound;
+                dirty.push(n);
+            }
+        }
+        self.bind(lines, dirty);
+    }
+
+    /// Tells VFIO which eventfds the vectors in `dirty` have now.
+    fn bind(&self, lines: &mut ArmedVectors, mut dirty: Vec<usize>) {
+        if !lines.enabled {
+            // Switches the index on. Where no vectors can be added later, all are asked for now, those without a line as
+            // holes; else at least the first, since the kernel switches nothing on for no vector.
+            let fixed = self.fd.irq_info(lines.index).flags & VFIO_IRQ_INFO_NORESIZE != 0;
+            let first = if fixed { lines.all.len() } else { 1 };
+            dirty.retain(|&n| n >= first);
+            lines.enabled = self.set(lines, 0, first);
+            if !lines.enabled {
+                return;
+            }
+        }
+        dirty.sort_unstable();
+        for run in dirty.chunk_by(|a, b| a + 1 == *b) {
+            self.set(lines, run[0], run.len());
+        }
+    }
+
+    fn set(&self, lines: &ArmedVectors, start: usize, count: usize) -> bool {
+        let fds: Vec<_> = lines
+            .all
+            .iter()
+            .skip(start)
+            .take(count)
+            .map(|l| l.as_ref().map_or(-1, ArmedVector::fd))
+            .collect();
+        let set = self.fd.set_eventfds(lines.index, start as u32, &fds);
+        if let Err(error) = &set {
+            let name = lines.index.name();
+            self.warn(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"));
+        }
+        set.is_ok()
+    }
+
+    fn line(&self) -> Result<ArmedVector, KvmError> {
+        let direct = self.path == IrqPath::Kernel;
+        let vector = Arc::new(Vector::new(self.vm.clone(), self.routes.clone(), direct)?);
+        let second = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?);
+        let through_vmm = Arc::new(AtomicU64::new(0));
+        let (to, count) = (vector.clone(), through_vmm.clone());
+        let watch = self.poller.watch(second.clone(), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            if to.via_irqfd() {
+                to.signal_irqfd();
+            } else {
+                to.signal_msi();
+            }
+        })?;
+        Ok(ArmedVector { vector, second, bound: Signals::Off, through_vmm, _polled: watch })
+    }
+
+    /// Says what went wrong, once: a guest could make it happen again and again.
+    fn warn(&self, what: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            eprintln!("doorbell: {}: {what}; interrupts of this device may be missing", self.bdf);
+        }
+    }
+}
+
+impl Drop for VectorTable {
+    fn drop(&mut self) {
+        let mut armed = self.lock();
+        self.disarm(&mut armed);
+    }
+}
+
+impl ArmedVectors {
+    fn new(index: IrqIndex, count: usize) -> ArmedVectors {
+        ArmedVectors { index, enabled: false, all: (0..count).map(|_| None).collect() }
+    }
+}
+
+impl ArmedVector {
+    /// What came while masked and has not been read by the thread yet joins what is pending, so that unmasking delivers
+    /// all of it once.
+    fn gather(&self) {
+        if self.vector.state().masked && self.second.read().is_ok() {
+            self.through_vmm.fetch_add(1, Ordering::Relaxed);
+            let _ = self.vector.event().write(1);
+        }
+    }
+
+    fn fd(&self) -> i32 {
+        match self.bound {
+            Signals::Off => -1,
+            Signals::Kernel => self.vector.event().as_raw_fd(),
+            Signals::Vmm => self.second.as_raw_fd(),
+        }
+    }
+}
+
+fn readable(event: &EventFd) -> bool {
+    let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd, no waiting.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
+
+#[cfg(test)]
+#[path = "interrupts_tests.rs"]
+mod tests;

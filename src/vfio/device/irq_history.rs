@@ -1,0 +1,134 @@
+//! What a device's interrupts came to: how each vector was armed, and how often it fired, as seen by the host and by the VMM.
+
+use std::collections::BTreeMap;
+
+use crate::host::ProcInterrupts;
+use crate::vfio::Bdf;
+use crate::vfio::device::interrupts::VectorReport;
+use crate::vfio::kernel::device_fd::IrqIndex;
+use crate::vfio::kernel::region;
+
+/// Counts of the host's handlers by kind and vector. With posted interrupts they stand still while the guest's run: the host
+/// does not see those interrupts.
+type HostCounts = BTreeMap<(IrqIndex, usize), u64>;
+
+/// Remembers what vectors came to before they were switched off.
+#[derive(Debug)]
+pub struct IrqHistory {
+    bdf: Bdf,
+    /// The host's counts when what is armed now was armed.
+    base: HostCounts,
+    past: BTreeMap<(IrqIndex, usize), VectorReport>,
+}
+
+/// The lines `vfio-msix[3](0000:01:00.0)`, `vfio-msi[0](..)` and `vfio-intx(..)` of /proc/interrupts.
+fn host_counts(interrupts: &ProcInterrupts, bdf: Bdf) -> HostCounts {
+    let device = format!("({bdf})");
+    let of = |what: &str| {
+        let action = what.split(' ').find(|word| word.starts_with("vfio-") && word.contains(&device))?;
+        let number = || action.split_once('[')?.1.split_once(']')?.0.parse().ok();
+        match action.split(['[', '(']).next()? {
+            "vfio-msix" => Some((IrqIndex::Msix, number()?)),
+            "vfio-msi" => Some((IrqIndex::Msi, number()?)),
+            "vfio-intx" => Some((IrqIndex::Intx, 0)),
+            _ => None,
+        }
+    };
+    interrupts.lines().iter().filter_map(|line| Some((of(&line.what)?, line.count))).collect()
+}
+
+impl IrqHistory {
+    /// Nothing has happened yet.
+    pub fn new(bdf: Bdf) -> IrqHistory {
+        IrqHistory { bdf, base: HostCounts::new(), past: BTreeMap::new() }
+    }
+
+    fn now(&self) -> HostCounts {
+        ProcInterrupts::now().map(|all| host_counts(&all, self.bdf)).unwrap_or_default()
+    }
+
+    /// Something has just been armed.
+    pub fn armed(&mut self) {
+        self.base = self.now();
+    }
+
+    /// What is armed now, with the host's counts and with what it came to before.
+    pub fn report(&self, armed: Vec<VectorReport>) -> Vec<VectorReport> {
+        let now = self.now();
+        let mut all = self.past.clone();
+        for mut report in armed {
+            let key = (report.index, report.vector);
+            let count = |counts: &HostCounts| counts.get(&key).copied().unwrap_or(0);
+            report.host = count(&now).saturating_sub(count(&self.base));
+            if let Some(past) = all.get(&key) {
+                report.host += past.host;
+                report.through_vmm += past.through_vmm;
+            }
+            all.insert(key, report);
+        }
+        all.into_values().collect()
+    }
+
+    /// What is armed now is about to be switched off: the host's counts go with it.
+    pub fn disarming(&mut self, armed: Vec<VectorReport>) {
+        let ended = self.report(armed).into_iter().map(|report| VectorReport { armed: false, ..report });
+        self.past = ended.map(|report| ((report.index, report.vector), report)).collect();
+    }
+}
+
+impl VectorReport {
+    /// As people write it: `MSI-X 3`, `INTx`.
+    pub fn name(&self) -> String {
+        match self.index {
+            IrqIndex::Intx => region::irq_name(0).into(),
+            index => format!("{} {}", index.name(), self.vector),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfio::device::interrupts::Signals;
+
+    #[test]
+    fn the_host_s_lines_are_told_apart_by_kind_vector_and_device() {
+        let text = "           CPU0       CPU1
+  24:          5          7  PCI-MSI 65536-edge      vfio-msix[0](0000:00:01.0)
+  25:          0          9  PCI-MSI 65537-edge      vfio-msix[12](0000:00:01.0)
+  26:          4          0  PCI-MSI 65538-edge      vfio-msix[0](0000:00:02.0)
+  27:          1          0  PCI-MSI 65539-edge      vfio-msi[0](0000:00:01.0)
+  16:          3          3  IO-APIC 16-fasteoi   vfio-intx(0000:00:01.0)
+  28:         99          0  PCI-MSI 65539-edge      nvme0q0
+";
+        let counts = host_counts(&ProcInterrupts::parse(text), "00:01.0".parse().unwrap());
+        let expected = [
+            ((IrqIndex::Intx, 0), 6),
+            ((IrqIndex::Msi, 0), 1),
+            ((IrqIndex::Msix, 0), 12),
+            ((IrqIndex::Msix, 12), 9),
+        ];
+        assert_eq!(counts, HostCounts::from(expected));
+    }
+
+    #[test]
+    fn what_was_switched_off_is_remembered_and_added_to() {
+        let report = |through_vmm| VectorReport {
+            vector: 1,
+            index: IrqIndex::Msix,
+            armed: true,
+            signals: Signals::Vmm,
+            direct: false,
+            masked: false,
+            gsi: None,
+            through_vmm,
+            host: 0,
+        };
+        let mut history = IrqHistory::new("00:01.0".parse().unwrap());
+        history.armed();
+        history.disarming(vec![report(3)]);
+        assert_eq!(history.report(vec![]), [VectorReport { armed: false, ..report(3) }]);
+        history.armed();
+        assert_eq!(history.report(vec![report(4)]), [report(7)]);
+    }
+}

@@ -1,0 +1,328 @@
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, VmIoctls};
+use crate::pci::{Bars, Msix, PciDevice, VectorChanges, Window};
+use crate::vfio::device::bars::{self, MappedBars, Trapped};
+use crate::vfio::device::config::PassthroughConfig;
+use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
+use crate::vfio::device::interrupts::{VectorReport, VectorTable, Wanted};
+use crate::vfio::device::msi::Msi;
+use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
+use crate::vfio::kernel::region::Area;
+use crate::vfio::{Bdf, Dma, IrqPath, VfioError};
+
+/// What a passed-through device stands on.
+#[derive(Clone, Debug)]
+pub struct VmResources {
+    /// The VM.
+    pub vm: Arc<dyn VmIoctls>,
+    /// Its GSI routes.
+    pub routes: Arc<Routes>,
+    /// Its memory slots.
+    pub slots: Arc<MemorySlots>,
+    /// GSI of the INTx pin of the slot that the device will have.
+    pub intx: Gsi,
+}
+
+/// A device of the host on the guest's PCI bus.
+///
+/// # Locks
+/// `state` first, then those of [`VectorTable`] and of `kvm`. Loads and stores to BARs take none of them unless they hit the
+/// MSI-X table or the pending bits; most of them do not even come here, because the pages are mapped into the guest.
+pub struct VfioPci {
+    bdf: Bdf,
+    path: IrqPath,
+    // In the order of dropping: interrupts off, BARs out of the guest, then the device, then its address space.
+    state: Mutex<State>,
+    request: Mutex<Option<PolledEventfd>>,
+    interrupts: VectorTable,
+    bars: MappedBars,
+    trapped: Option<Trapped>,
+    fd: Arc<dyn DeviceFd>,
+    _dma: Option<Arc<Dma>>,
+}
+
+struct State {
+    config: PassthroughConfig,
+    bars: Bars,
+    msix: Option<Msix>,
+    msi: Option<Msi>,
+    /// MSI as of the last look.
+    msi_states: Vec<VectorState>,
+}
+
+impl VfioPci {
+    /// Puts the open device `fd` into the guest's hands: resets it, maps its BARs, and makes its config space.
+    ///
+    /// # Errors
+    /// A BAR cannot be mapped, or file descriptors ran out.
+    pub fn new(
+        bdf: Bdf,
+        fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
+        resources: VmResources,
+        dma: Option<Arc<Dma>>,
+    ) -> Result<Arc<VfioPci>, VfioError> {
+        let mut poller = EventfdPoller::new().map_err(|e| host_lacks(bdf, e))?;
+        let name = bdf.to_string();
+        poller.start(&format!("vfio {}", &name[name.len() - 7..])).map_err(|e| host_lacks(bdf, e))?;
+        VfioPci::with_poller(bdf, fd, path, resources, dma, poller)
+    }
+
+    pub(super) fn with_poller(
+        bdf: Bdf,
+        fd: Arc<dyn DeviceFd>,
+        path: IrqPath,
+        resources: VmResources,
+        dma: Option<Arc<Dma>>,
+        poller: EventfdPoller,
+    ) -> Result<Arc<VfioPci>, VfioError> {
+        if fd.can_reset()
+            && let Err(error) = fd.reset()
+        {
+            eprintln!("doorbell: {bdf} cannot be reset ({error}); the guest gets it as it is");
+        }
+        let mut config = PassthroughConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
+        let laid = bars::lay_out(&*fd, &mut config.own);
+        let msix = config.places.msix.filter(|_| fd.irq_info(IrqIndex::Msix).count > 0);
+        let trapped = msix.map(|(_, vectors, table, pba)| Trapped { table, pba, vectors });
+        let mapped = MappedBars::new(&*fd, trapped, resources.slots).map_err(|(bar, error)| VfioError::Device {
+            bdf,
+            what: format!("has a BAR {bar} that cannot be mapped ({error}): another program may have it mapped; see dmesg"),
+        })?;
+        let msi_count = fd.irq_info(IrqIndex::Msi).count;
+        let msi =
+            config.places.msi.filter(|_| msi_count > 0).map(|(at, control)| Msi::new(at, control, msi_count));
+        config.push_command(&*fd);
+        let kvm = (resources.vm, resources.routes);
+        let interrupts = VectorTable::new(bdf, fd.clone(), kvm, path, resources.intx, poller);
+        let msix = msix.map(|(_, vectors, ..)| Msix::new(vectors));
+        let state = State { config, bars: laid, msix, msi, msi_states: Vec::new() };
+        let this = VfioPci {
+            bdf,
+            path,
+            state: Mutex::new(state),
+            interrupts,
+            request: Mutex::default(),
+            bars: mapped,
+            trapped,
+            fd,
+            _dma: dma,
+        };
+        this.reconcile(&mut this.lock(), Vec::new());
+        Ok(Arc::new(this))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its address on the host.
+    pub fn bdf(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// How its interrupts travel.
+    pub fn path(&self) -> IrqPath {
+        self.path
+    }
+
+    /// Calls `action` when the host wants the device back (its driver is being unbound): the kernel waits until it is let go.
+    pub fn on_request(&self, action: impl Fn() + Send + Sync + 'static) {
+        if self.fd.irq_info(IrqIndex::Request).count == 0 {
+            return;
+        }
+        let Ok(event) = EventFd::new(EFD_NONBLOCK).map(Arc::new) else { return };
+        if let Ok(watch) = self.interrupts.poller().watch(event.clone(), action)
+            && self.fd.set_eventfds(IrqIndex::Request, 0, &[event.as_raw_fd()]).is_ok()
+        {
+            *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        }
+    }
+
+    /// What the guest reaches without the VMM now: BAR, guest-physical address, length.
+    pub fn direct(&self) -> Vec<(u8, u64, u64)> {
+        self.bars.shown().into_iter().map(|(bar, range)| (bar, range.guest, range.len)).collect()
+    }
+
+    /// How each vector is or was armed, and what it came to.
+    pub fn report(&self) -> Vec<VectorReport> {
+        self.interrupts.report()
+    }
+
+    /// Which interrupts the guest wants, by its config space.
+    fn wanted(&self, state: &State) -> Wanted {
+        if let Some(msix) = state.msix.as_ref().filter(|msix| msix.enabled()) {
+            return Wanted::Msix(msix.vectors());
+        }
+        if let Some(states) = state.msi.and_then(|msi| msi.states(&state.config.own)) {
+            return Wanted::Msi(states.len());
+        }
+        let has_line = self.fd.irq_info(IrqIndex::Intx).count > 0;
+        if has_line && !state.config.intx_disabled() { Wanted::Intx } else { Wanted::Nothing }
+    }
+
+    /// Makes what is armed match what the guest configured; `changes` are those of the MSI-X table.
+    fn reconcile(&self, state: &mut State, changes: Vec<(usize, VectorState)>) {
+        let wanted = self.wanted(state);
+        let changes = match wanted {
+            Wanted::Msi(_) => VfioPci::msi_changes(state),
+            Wanted::Msix(_) | Wanted::Intx | Wanted::Nothing => {
+                state.msi_states.clear();
+                changes
+            }
+        };
+        self.interrupts.reconcile(wanted, &changes);
+    }
+
+    /// The MSI vectors that changed since the last look; all of them when MSI came on.
+    fn msi_changes(state: &mut State) -> Vec<(usize, VectorState)> {
+        let now = state.msi.and_then(|msi| msi.states(&state.config.own)).unwrap_or_default();
+        let before = std::mem::replace(&mut state.msi_states, now);
+        let same_count = before.len() == state.msi_states.len();
+        let now = state.msi_states.iter().copied().enumerate();
+        now.filter(|&(n, new)| !same_count || before.get(n) != Some(&new)).collect()
+    }
+
+    /// Lets the MSI-X state machine do `work`, then applies the changes that it returns.
+    fn with_msix(&self, work: impl FnOnce(&mut Msix) -> VectorChanges) {
+        let mut state = self.lock();
+        let changes = state.msix.as_mut().map(work).unwrap_or_default();
+        if !changes.is_empty() {
+            self.reconcile(&mut state, changes);
+        }
+    }
+
+    /// The guest resets the function: everything that is kept here starts again, and nothing is armed while the device
+    /// is being reset.
+    fn function_reset(&self, state: &mut State, offset: u16, data: &[u8]) {
+        if let Some(msix) = &mut state.msix {
+            // All interrupts are switched off below: there is nothing to apply one by one.
+            let _ = msix.reset();
+        }
+        state.config.reset();
+        state.msi_states.clear();
+        self.interrupts.reconcile(Wanted::Nothing, &[]);
+        state.config.push_command(&*self.fd);
+        // VFIO sees the bit and resets the function, with its config space saved and restored around it.
+        state.config.write(&*self.fd, offset, data);
+        self.reconcile(state, Vec::new());
+    }
+
+    fn places(&self, bar: u8) -> (Option<Area>, Option<Area>) {
+        let trapped = self.trapped.as_ref();
+        (trapped.and_then(|t| t.table_in(bar)), trapped.and_then(|t| t.pba_in(bar)))
+    }
+}
+
+fn host_lacks(bdf: Bdf, error: std::io::Error) -> VfioError {
+    VfioError::Device {
+        bdf,
+        what: format!("cannot be watched: {error}; raise the limit on open files (ulimit -n)"),
+    }
+}
+
+/// The place of `offset` within `area`.
+fn within(area: Option<Area>, offset: u64) -> Option<u64> {
+    area.filter(|area| (area.offset..area.end()).contains(&offset)).map(|area| offset - area.offset)
+}
+
+impl PciDevice for VfioPci {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        let state = self.lock();
+        state.config.read(&*self.fd, offset, data);
+        // MSI's pending bits: one dword, of which a guest may read a part.
+        if let Some(at) = state.msi.and_then(|msi| msi.pending_at()) {
+            for (n, byte) in (usize::from(offset)..).zip(data) {
+                if (at..at + 4).contains(&n) {
+                    let first = 8 * (n - at);
+                    *byte = (0..8)
+                        .fold(0, |bits, bit| bits | u8::from(self.interrupts.pending(first + bit)) << bit);
+                }
+            }
+        }
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        let mut state = self.lock();
+        if state.config.starts_reset(offset, data) {
+            self.function_reset(&mut state, offset, data);
+            return;
+        }
+        let before = state.config.own.command();
+        state.config.write(&*self.fd, offset, data);
+        if state.config.own.command() != before {
+            state.config.push_command(&*self.fd);
+        }
+        let place = state.config.places.msix;
+        let changes = match (place, &mut *state) {
+            (Some((at, ..)), State { msix: Some(msix), config, .. }) => {
+                msix.set_control(config.own.u16(at + 2))
+            }
+            _ => VectorChanges::new(),
+        };
+        self.reconcile(&mut state, changes);
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        let state = self.lock();
+        state.bars.windows(&state.config.own)
+    }
+
+    fn bar_mapped(&self, window: Window) {
+        if let Err(error) = self.bars.show(window) {
+            eprintln!("doorbell: {}: BAR {} is slow: {error}", self.bdf, window.bar);
+        }
+    }
+
+    fn bar_unmapped(&self, window: Window) {
+        self.bars.hide(window.bar);
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
+        let (table, pba) = self.places(bar);
+        if let Some(at) = within(table, offset) {
+            if let Some(msix) = &self.lock().msix {
+                msix.table_read(at, data);
+            }
+            return;
+        }
+        if let Some(at) = within(pba, offset) {
+            if let Some(msix) = &self.lock().msix {
+                msix.pba_read(at, data, |n| self.interrupts.pending(n));
+            }
+            return;
+        }
+        if self.fd.read(bar.into(), offset, data).is_err() {
+            data.fill(0xff);
+        }
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, data: &[u8]) {
+        let (table, pba) = self.places(bar);
+        if let Some(at) = within(table, offset) {
+            return self.with_msix(|msix| msix.table_write(at, data));
+        }
+        if within(pba, offset).is_none() {
+            // A device that refuses a store behaves like one that ignores it.
+            let _ = self.fd.write(bar.into(), offset, data);
+        }
+    }
+}
+
+impl Drop for VfioPci {
+    fn drop(&mut self) {
+        self.interrupts.reconcile(Wanted::Nothing, &[]);
+        if self.fd.can_reset() {
+            // The kernel does so too when the last descriptor closes; now, no DMA is in flight when RAM is unmapped.
+            let _ = self.fd.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "passthrough_tests.rs"]
+mod tests;

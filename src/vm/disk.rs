@@ -1,0 +1,55 @@
+use crate::backend::DiskOptions;
+use crate::dataplane::{CompletePath, Moderation};
+use crate::virtio::NotifyPath;
+
+/// Which thread works on a disk's queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoThreadChoice {
+    /// The queues are spread over all I/O threads.
+    #[default]
+    Auto,
+    /// All of them on this I/O thread, counted from 0.
+    Index(usize),
+    /// On the VMM's main loop.
+    None,
+}
+
+/// One disk, as plain data. The command line reads it from the text of `--disk`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// `path`, `readonly`, `backend` (io_uring), `size`, `direct`: what is opened, and how.
+    pub options: DiskOptions,
+    /// Request queues, 1 to 16 (1).
+    pub queues: u16,
+    /// Entries of each queue, a power of two from 2 to 1024 (256).
+    pub queue_size: u16,
+    /// Who works on them (auto).
+    pub iothread: IoThreadChoice,
+    /// How the guest's kicks come in (fast-mmio).
+    pub notify: NotifyPath,
+    /// How completions interrupt the guest (auto).
+    pub complete: CompletePath,
+    /// Whether VIRTIO_F_EVENT_IDX is offered (on).
+    pub event_idx: bool,
+    /// How interrupts are held (auto).
+    pub moderation: Moderation,
+    /// What get-id answers, at most 20 bytes of printable ASCII; none: made up by the machine.
+    pub serial: Option<String>,
+}
+
+impl DiskConfig {
+    /// One queue of 256 entries, EVENT_IDX offered, each path the default of its kind.
+    pub fn new(options: DiskOptions) -> DiskConfig {
+        DiskConfig {
+            options,
+            queues: 1,
+            queue_size: 256,
+            iothread: IoThreadChoice::Auto,
+            notify: NotifyPath::FastMmio,
+            complete: CompletePath::Auto,
+            event_idx: true,
+            moderation: Moderation::Auto,
+            serial: None,
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A virtual machine with its disks, I/O threads and passed-through devices.
+//!
+//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which puts the rooms
+//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measuring.
+
+mod disk;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+pub use disk::{DiskConfig, IoThreadChoice};
+
+use crate::backend::{BackendKind, Disk, DiskError};
+use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
+use crate::kvm::MemorySlots;
+use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
+use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
+use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
+
+/// What to put together.
+#[derive(Clone, Debug)]
+pub struct VmConfig {
+    /// The machine.
+    pub machine: MachineConfig,
+    /// Its disks; the first one is disk0 (vda).
+    pub disks: Vec<DiskConfig>,
+    /// I/O threads. Those that no disk uses are not started.
+    pub threads: Vec<ThreadConfig>,
+}
+
+/// How an I/O thread is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadConfig {
+    /// Longest busy-poll before it sleeps, in nanoseconds.
+    pub poll_max_ns: u64,
+    /// Host CPU to stay on.
+    pub cpu: Option<usize>,
+}
+
+/// Why it cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A disk's file.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A disk's device.
+    #[error(transparent)]
+    Virtio(#[from] VirtioError),
+    /// A loop.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// A passed-through device.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
+    /// A disk asks for a thread that there is not.
+    #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
+        0 => "is none".to_string(),
+        1 => "is only thread 0".to_string(),
+        n => format!("are only threads 0 to {}", n - 1),
+    })]
+    NoThread {
+        /// Its number.
+        disk: usize,
+        /// The thread asked for.
+        index: usize,
+        /// The threads there are.
+        threads: usize,
+    },
+}
+
+/// A machine with its disks, ready to run. Dropped in this order: no vCPU, then no device, then no thread.
+pub struct Vm {
+    machine: Machine,
+    disks: Vec<Arc<VirtioBlk>>,
+    vfio: Vec<Arc<VfioPci>>,
+    /// The address space of the passed-through devices, and memory slots for their BARs; made with the first one.
+    passthrough: Option<(Arc<Dma>, Arc<MemorySlots>)>,
+    main: Option<EventLoop>,
+    threads: Vec<Option<IoThread>>,
+}
+
+impl Vm {
+    /// Opens the disks, starts the I/O threads, makes the machine and plugs the disks in.
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn new(config: VmConfig) -> Result<Vm, VmError> {
+        // Files first: most mistakes are there, and nothing has been started yet.
+        let disks = config
+            .disks
+            .into_iter()
+            .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
+            .collect::<Result<Vec<_>, DiskError>>()?;
+        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let plan = plan(&choices, config.threads.len())?;
+        let machine = Machine::new(config.machine)?;
+        let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
+        let main = EventLoop::new(&main)?;
+        let threads = plan.threads.iter().zip(&config.threads).enumerate().map(|(n, (need, thread))| {
+            let loop_config = |uring| LoopConfig {
+                name: format!("iothread{n}"),
+                uring,
+                poll_max_ns: thread.poll_max_ns,
+                cpu: thread.cpu,
+            };
+            need.map(|uring| IoThread::spawn(loop_config(uring))).transpose()
+        });
+        let threads = threads.collect::<Result<Vec<_>, _>>()?;
+        let mut this =
+            Vm { machine, disks: Vec::new(), vfio: Vec::new(), passthrough: None, main: Some(main), threads };
+        let mut turn = 0;
+        for (disk, config) in disks {
+            let loops = this.loops(config.iothread, turn);
+            turn += usize::from(config.queues);
+            this.plug(disk, config, loops)?;
+        }
+        Ok(this)
+    }
+
+    /// The loops for a disk's queues. Disks that take any thread begin with different ones.
+    fn loops(&self, choice: IoThreadChoice, turn: usize) -> Vec<Arc<dyn QueueLoop>> {
+        let of = |thread: &IoThread| Arc::new(thread.handle().clone()) as Arc<dyn QueueLoop>;
+        let main = || self.main.iter().map(|main| Arc::new(main.handle()) as Arc<dyn QueueLoop>).collect();
+        match choice {
+            IoThreadChoice::None => main(),
+            IoThreadChoice::Index(index) => self.threads.get(index).into_iter().flatten().map(of).collect(),
+            IoThreadChoice::Auto => {
+                let mut all: Vec<_> = self.threads.iter().flatten().map(of).collect();
+                let len = all.len().max(1);
+                all.rotate_left(turn % len);
+                all
+            }
+        }
+    }
+
+    fn plug(
+        &mut self,
+        disk: Arc<Disk>,
+        config: DiskConfig,
+        loops: Vec<Arc<dyn QueueLoop>>,
+    ) -> Result<(), VmError> {
+        let name = format!("disk{}", self.disks.len());
+        let blk = BlkConfig {
+            serial: config.serial.unwrap_or_else(|| name.clone()),
+            name,
+            capacity: disk.capacity_sectors(),
+            readonly: disk.readonly(),
+            discard: disk.supports_discard(),
+            geometry: disk.geometry(),
+            queues: config.queues,
+            queue_size: config.queue_size,
+            notify: config.notify,
+            complete: config.complete,
+            event_idx: config.event_idx,
+            moderation: config.moderation,
+        };
+        let backends = Box::new(move |_| disk.queue_backend());
+        let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
+        let (_, line) = self.machine.next_slot()?;
+        let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends, Some(line))?;
+        if config.complete == CompletePath::Resample {
+            self.watch_resample(&device)?;
+        }
+        self.machine.add_pci_device(device.clone())?;
+        self.disks.push(device);
+        Ok(())
+    }
+
+    /// Gives a device of the host to the guest. Before the machine runs.
+    ///
+    /// # Errors
+    /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
+    pub fn add_vfio(&mut self, spec: VfioSpec) -> Result<(), VmError> {
+        let (vm, memory) = (self.machine.vm(), self.machine.memory());
+        let (dma, slots) = self.passthrough.get_or_insert_with(|| {
+            let guest = Guest { vm: vm.clone(), memory };
+            (Dma::new(Host::real(), Some(guest)), MemorySlots::new(vm.clone()))
+        });
+        let (dma, slots) = (dma.clone(), slots.clone());
+        let fd = Arc::new(dma.open(spec.bdf)?);
+        let (_, line) = self.machine.next_slot()?;
+        let ground = VmResources { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
+        let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma))?;
+        let exit = self.machine.exit_latch();
+        device.on_request(move || {
+            eprintln!("doorbell: the host wants {} back; the run ends", spec.bdf);
+            exit.request(ExitReason::Stopped);
+        });
+        self.machine.add_pci_device(device.clone())?;
+        self.vfio.push(device);
+        Ok(())
+    }
+
+    /// The passed-through devices.
+    pub fn vfio(&self) -> &[Arc<VfioPci>] {
+        &self.vfio
+    }
+
+    /// Lets the main loop hear the guest's EOI of a level interrupt.
+    fn watch_resample(&mut self, device: &VirtioBlk) -> Result<(), VmError> {
+        let lines = device.lines().clone();
+        let (Some(main), Some(intx)) = (&mut self.main, lines.intx()) else { return Ok(()) };
+        let fail = |source| DataplaneError::Loop { name: "main".into(), source };
+        // SAFETY: borrowed for the duplication only; the event is alive in `lines`.
+        let event = unsafe { BorrowedFd::borrow_raw(intx.resample_event().as_raw_fd()) };
+        let event = event.try_clone_to_owned().map_err(fail)?;
+        let heard = move || {
+            if let Some(intx) = lines.intx() {
+                intx.resampled();
+            }
+            Flow::Continue
+        };
+        main.add_source(event, Box::new(heard)).map_err(fail)?;
+        Ok(())
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The disks.
+    pub fn disks(&self) -> &[Arc<VirtioBlk>] {
+        &self.disks
+    }
+
+    /// The I/O threads that run.
+    pub fn io_loops(&self) -> Vec<LoopHandle> {
+        self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
+    }
+
+    /// The main loop, for sources of one's own; `None` once it has run.
+    pub fn main_loop(&mut self) -> Option<&mut EventLoop> {
+        self.main.as_mut()
+    }
+
+    /// Runs the machine to its end, once.
+    ///
+    /// # Errors
+    /// See [`Machine::run`].
+    pub fn run(&mut self) -> Result<ExitReason, MachineError> {
+        match self.main.take() {
+            Some(main) => self.machine.run(main),
+            None => Ok(ExitReason::Stopped),
+        }
+    }
+}
+
+/// Which loops need an io_uring; `None` for threads that nobody uses.
+struct ThreadPlan {
+    main_uring: bool,
+    threads: Vec<Option<bool>>,
+}
+
+fn plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
+    let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
+    for (disk, &(choice, kind)) in disks.iter().enumerate() {
+        let uring = kind == BackendKind::IoUring;
+        let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
+        let used = match choice {
+            IoThreadChoice::None => {
+                plan.main_uring |= uring;
+                continue;
+            }
+            IoThreadChoice::Auto if iothreads == 0 => return Err(missing(0)),
+            IoThreadChoice::Auto => &mut plan.threads[..],
+            IoThreadChoice::Index(index) => {
+                std::slice::from_mut(plan.threads.get_mut(index).ok_or_else(|| missing(index))?)
+            }
+        };
+        for thread in used {
+            *thread = Some(thread.unwrap_or(false) | uring);
+        }
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BackendKind::{IoUring, Null};
+    use IoThreadChoice::{Auto, Index, None as Main};
+
+    #[test]
+    fn only_loops_that_serve_an_io_uring_disk_get_one() {
+        let both = plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
+        assert_eq!(both.threads, [Some(true), Some(false), None]);
+        assert!(!both.main_uring);
+        let spread = plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
+        assert_eq!(spread.threads, [Some(false), Some(true)]);
+        assert!(spread.main_uring);
+    }
+
+    #[test]
+    fn a_thread_that_is_not_there_is_an_error() {
+        let error = plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
+        assert!(error.contains("disk1") && error.contains("0 to 1"), "{error}");
+        assert!(plan(&[(Auto, Null)], 0).is_err());
+    }
+}
