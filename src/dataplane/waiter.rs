@@ -139,7 +139,7 @@ impl Waiter {
         }
     }
 
-    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: a interrupt that ends a
+    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: an interrupt that ends a
     /// batch then costs none of its own. `false`: the caller must write. Not behind other entries, whose work on
     /// submission it would wait for.
     pub fn queue_signal(&mut self, event: RawFd) -> bool {
