@@ -2,12 +2,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::lookahead::Lookahead;
 use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
+use super::seat::{Seat, is_ready, seat_id, seat_of};
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
@@ -22,23 +23,6 @@ pub enum Flow {
     Remove,
     /// End the loop.
     Stop,
-}
-
-struct Seat {
-    worker: Box<Worker>,
-    /// There may be requests in the ring.
-    ready: bool,
-    /// Kicks are on: the thread may sleep.
-    armed: bool,
-    /// Whoever waits for the drained worker.
-    leaving: Option<Sender<Box<Worker>>>,
-    /// Tells this seat from earlier ones of the same place, whose reports may still be under way.
-    generation: u16,
-}
-
-/// Place and generation of a seat, as one word for tags, completions and attachments. 30 bits: see [`Waiter`].
-fn seat_id(place: usize, generation: u16) -> u32 {
-    place as u32 & 0xffff | u32::from(generation & 0x1fff) << 16
 }
 
 struct Source {
@@ -335,17 +319,6 @@ impl EventLoop {
             let _ = reply.send(seat.worker);
         }
     }
-}
-
-fn is_ready(seat: &Option<Seat>) -> bool {
-    seat.as_ref().is_some_and(|seat| seat.ready)
-}
-
-/// The seat with this id; `None` if it has been left, whoever sits there now.
-fn seat_of(seats: &mut [Option<Seat>], id: u32) -> Option<&mut Seat> {
-    let place = (id & 0xffff) as usize;
-    let seat = seats.get_mut(place)?.as_mut()?;
-    (seat_id(place, seat.generation) == id).then_some(seat)
 }
 
 #[cfg(test)]
