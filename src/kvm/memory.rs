@@ -2,23 +2,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{KvmError, VmIoctls};
+use super::{KvmError, MemoryRange, VmIoctls};
 
 /// The first slot number that is not RAM's.
 const FIRST: u32 = 32;
 /// Slots that every KVM has for user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
 const LIMIT: u32 = 509;
-
-/// A range of guest-physical addresses and the memory of this process behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryRange {
-    /// First guest-physical address, page aligned.
-    pub guest: u64,
-    /// Bytes, whole pages; 0 removes a slot.
-    pub len: u64,
-    /// Address in this process, page aligned.
-    pub host: u64,
-}
 
 /// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
 #[derive(Debug)]
