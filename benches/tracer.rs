@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use doorbell::backend::{Backend, Outcome, Request, Submitter};
 use doorbell::dataplane::{
-    BlockParams, CompletePath, DeviceInterrupts, NoTracer, QueueCounters, QueueLayout, QueueSetup,
-    RequestTracer, Tracer, Worker,
+    BlockParams, CompletePath, DeviceInterrupts, Moderation, ModerationSwitch, NoTracer, QueueCounters,
+    QueueLayout, QueueSetup, RequestTracer, Tracer, Worker,
 };
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -95,6 +95,7 @@ impl<S: Tracer> Queue<S> {
             kick: Arc::new(EventFd::new(0).unwrap()),
             backend: Box::new(Instantly),
             interrupt: lines.queue_interrupt(),
+            moderation: ModerationSwitch::new(Moderation::Off),
             block: Arc::new(BlockParams {
                 capacity: 8,
                 readonly: false,

@@ -100,6 +100,8 @@ pub struct Row {
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
+    /// How interrupts are held: "off", "auto", or "N:US". `None`: not a disk of ours.
+    pub moderate: Option<String>,
 
     /// Why this host has no such row; it then has no figures. `None`: it was measured.
     pub not_here: Option<String>,

@@ -63,10 +63,11 @@ const NAMES: &[Name] = &[
     ("device", |r| r.device.clone()),
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),
+    ("moderate", |r| r.moderate.clone()),
 ];
 
 /// Of these, what a passed-through device has not: not to have it is no difference that would need a column.
-const OF_DISKS: [&str; 3] = ["wait", "queues", "poll us"];
+const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
 /// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
 pub fn render(report: &Report) -> String {

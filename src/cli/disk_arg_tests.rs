@@ -32,6 +32,7 @@ fn a_path_is_enough() {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            moderation: crate::dataplane::Moderation::Auto,
             serial: None,
         }
     );

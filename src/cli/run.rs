@@ -46,7 +46,8 @@ pub struct RunArgs {
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi, event-idx=on|off, serial=S; a comma in a value is written twice
+    ///   complete=auto|irqfd|signal-msi, event-idx=on|off,
+    ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
     /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
-use super::poll::PollWindow;
+use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
+use crate::host::monotonic_ns;
 
 /// What a source's callback wants of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,7 @@ impl EventLoop {
         }
         for seat in self.seats.iter_mut().flatten() {
             seat.worker.finish(&mut |_| false);
+            seat.worker.release_held();
         }
         if self.waiter.has_unsubmitted() {
             self.waiter.wait(WaitMode::Look, &mut self.events)?;
@@ -148,7 +150,7 @@ impl EventLoop {
 
     /// Collects events: without a sleep if there is work, after a busy-poll if that is wanted, else by sleeping.
     fn collect_events(&mut self) -> io::Result<()> {
-        let busy = self.has_ready() || self.poll_rings() || !self.arm();
+        let busy = self.has_ready() || self.watch_rings() || !self.arm();
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
         let look =
@@ -171,9 +173,14 @@ impl EventLoop {
         self.seats.iter().flatten().any(|seat| seat.ready)
     }
 
-    /// Watches the rings for as long as the window says; `true` if something came. Kicks are off meanwhile.
-    fn poll_rings(&mut self) -> bool {
-        let Some(mut deadline) = self.poll.start() else { return false };
+    /// Watches the rings with kicks off: while an interrupt is held, and for as long as the busy-poll's window says. `true`
+    /// if something came; then, or when it returns, no interrupt is due and the thread may sleep only if none is held.
+    fn watch_rings(&mut self) -> bool {
+        let mut held = self.seats.iter().flatten().any(|seat| seat.worker.is_held());
+        let mut window = self.poll.start();
+        if !held && window.is_none() {
+            return false;
+        }
         if self.waiter.has_unsubmitted() {
             // First the kernel gets what is queued; it would lie there for as long as the rings are empty.
             return true;
@@ -190,7 +197,13 @@ impl EventLoop {
                 counters.poll_hits.store(counters.poll_hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 return true;
             }
-            if deadline.passed() {
+            if held {
+                let now = monotonic_ns();
+                held = false;
+                for seat in self.seats.iter_mut().flatten() {
+                    held |= seat.worker.is_held() && seat.worker.check_held(now);
+                }
+            } else if window.as_mut().is_none_or(Deadline::passed) {
                 return false;
             }
             std::hint::spin_loop();
@@ -244,6 +257,7 @@ impl EventLoop {
                 }
                 Control::Detach(id, reply) => {
                     if let Some(Some(seat)) = self.seats.get_mut(id as usize) {
+                        seat.worker.release_held();
                         (seat.leaving, seat.ready) = (Some(reply), false);
                     }
                 }

@@ -12,6 +12,7 @@ mod fences;
 mod handle;
 mod interrupt;
 mod io_thread;
+mod moderation;
 mod poll;
 mod request;
 mod ring;
@@ -29,8 +30,11 @@ pub use interrupt::{
     CompletePath, DeviceInterrupts, Interrupt, InterruptCounts, NO_VECTOR, Sent, in_io_thread,
 };
 pub use io_thread::IoThread;
+pub use moderation::{AUTO_MAX_US, Moderation};
 pub use ring::{Chain, Ring, RingError};
-pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
+pub use setup::{
+    BlockParams, ModerationSwitch, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup,
+};
 pub use timestamps::{QueueTrace, Recorded, RequestKind, RequestTimestamps};
 pub use tracer::{NoTracer, RequestTracer, Tracer};
 pub use worker::Worker;

@@ -2,11 +2,13 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::moderation::{Batch, Moderation, Moderator, Verdict};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
-use super::setup::{QueueCounters, QueueSetup};
+use super::setup::{QueueCounters, QueueCounts, QueueSetup};
 use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
+use crate::host::monotonic_ns;
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
 ///
@@ -20,6 +22,9 @@ pub struct Worker<S = RequestTracer> {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
+    moderator: Moderator,
+    /// The counts of earlier activations and settings, to which the moderator's are added.
+    holds_before: QueueCounts,
     tracer: S,
 }
 
@@ -55,7 +60,10 @@ impl<S: Tracer> Worker<S> {
             in_flight: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             broken: false,
-            backend_calls: 0,
+            // The backend goes on counting where an earlier activation left it.
+            backend_calls: setup.backend.system_calls(),
+            moderator: Moderator::new(setup.moderation.get()),
+            holds_before: setup.counters.counts(),
             tracer: S::default(),
             setup,
         })
@@ -103,6 +111,9 @@ impl<S: Tracer> Worker<S> {
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
         self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
+        if self.moderator.wants_arrivals() {
+            self.moderator.arrived(monotonic_ns());
+        }
         let more = self.take(submitter);
         self.show_position();
         more
@@ -199,28 +210,87 @@ impl<S: Tracer> Worker<S> {
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and sends at most one interrupt, if the driver wants it. Runs on the thread
-    /// whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
+    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see [`Moderator`]). Runs on
+    /// the thread whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
         }
         add(&self.counters().batches, 1);
+        let completions = u32::from(self.ring.unpublished());
         self.tracer.ending();
+        // used.idx is never held: a guest that is in its handler, or polls, reaps without an interrupt.
         let wanted = self.ring.publish();
         self.tracer.published();
-        if wanted {
-            let queued = self.setup.interrupt.deliver_by(later);
-            self.tracer.signalled(queued);
-            add(&self.counters().system_calls, u64::from(!queued));
-        } else {
-            add(&self.counters().suppressed, 1);
+        match self.moderate(completions, wanted) {
+            Verdict::Deliver => self.deliver(later),
+            Verdict::Hold => {}
+            Verdict::Quiet => add(&self.counters().suppressed, 1),
         }
         let calls = self.setup.backend.system_calls();
         add(&self.counters().system_calls, calls - self.backend_calls);
         self.backend_calls = calls;
         self.tracer.flush(&self.setup.counters.trace);
         self.show_position();
+    }
+
+    fn moderate(&mut self, completions: u32, wanted: bool) -> Verdict {
+        let setting = self.setup.moderation.get();
+        if setting != self.moderator.setting() {
+            let held = self.moderator.is_held();
+            self.holds_before = self.counters().counts();
+            self.moderator = Moderator::new(setting);
+            if held {
+                return Verdict::Deliver;
+            }
+        }
+        if setting == Moderation::Off {
+            return if wanted { Verdict::Deliver } else { Verdict::Quiet };
+        }
+        let device_behind = self.in_flight() > 0;
+        let now = monotonic_ns();
+        let verdict = self.moderator.published(Batch { now, completions, wanted, device_behind });
+        self.show_holds();
+        verdict
+    }
+
+    fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
+        let queued = self.setup.interrupt.deliver_by(later);
+        self.tracer.interrupted(queued);
+        add(&self.counters().system_calls, u64::from(!queued));
+    }
+
+    /// Whether an interrupt is held: the thread must watch the ring, and must not sleep.
+    pub fn is_held(&self) -> bool {
+        self.moderator.is_held()
+    }
+
+    /// Sends the held interrupt if nothing came in time; `true` if one is still held.
+    pub fn check_held(&mut self, now: u64) -> bool {
+        if self.moderator.is_due(now) {
+            self.show_holds();
+            self.deliver(&mut |_| false);
+        }
+        self.moderator.is_held()
+    }
+
+    /// Sends the held interrupt, if there is one, whatever holding might still bring.
+    pub fn release_held(&mut self) {
+        if self.moderator.is_held() {
+            self.moderator.release(monotonic_ns());
+            self.show_holds();
+            self.deliver(&mut |_| false);
+        }
+    }
+
+    fn show_holds(&self) {
+        let (counts, shown) = (self.moderator.counts, self.counters());
+        let base = self.holds_before;
+        shown.held.store(base.held + counts.held, Ordering::Relaxed);
+        shown.merged.store(base.merged + counts.merged, Ordering::Relaxed);
+        shown.expired.store(base.expired + counts.expired, Ordering::Relaxed);
+        shown.failed.store(base.failed + counts.failed, Ordering::Relaxed);
+        shown.longest_hold_ns.store(base.longest_hold_ns.max(counts.longest_ns), Ordering::Relaxed);
     }
 
     /// For readers of the counters: where the queue stands.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, DeviceInterrupts, Interrupt, QueueCounters};
+use crate::dataplane::{
+    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
+};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
@@ -48,6 +50,7 @@ pub struct VirtioBlk {
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
     pub(super) config_interrupt: Interrupt,
+    pub(super) moderation: Arc<ModerationSwitch>,
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
 }
@@ -160,6 +163,7 @@ impl VirtioBlk {
         };
         Ok(Arc::new(VirtioBlk {
             block: Arc::new(config.params()),
+            moderation: ModerationSwitch::new(config.moderation),
             device_status: Arc::new(DeviceStatus::new(config_interrupt.clone())),
             counters: (0..queues).map(|_| Arc::default()).collect(),
             config,

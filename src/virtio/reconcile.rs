@@ -73,6 +73,7 @@ impl VirtioBlk {
             kick: self.kicks[n].event().clone(),
             backend: backend.or_else(|| (self.backends)(n as u16).ok())?,
             interrupt: queue.interrupt.clone(),
+            moderation: self.moderation.clone(),
             block: self.block.clone(),
             counters: self.counters[n].clone(),
             broken: Arc::new(move || device_status.fail()),

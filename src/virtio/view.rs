@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::dataplane::{DeviceInterrupts, Interrupt, QueueCounters, QueueLayout};
+use crate::dataplane::{DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLayout};
 use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};
@@ -92,6 +92,11 @@ impl VirtioBlk {
     /// The interrupt lines: vectors, path and counts.
     pub fn lines(&self) -> &Arc<DeviceInterrupts> {
         &self.lines
+    }
+
+    /// How interrupts of its queues are held; may be changed at any time.
+    pub fn moderation(&self) -> &ModerationSwitch {
+        &self.moderation
     }
 
     /// The counters of each queue.

@@ -155,6 +155,7 @@ impl Vm {
             notify: config.notify,
             complete: config.complete,
             event_idx: config.event_idx,
+            moderation: config.moderation,
         };
         let backends = Box::new(move |_| disk.queue_backend());
         let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());

@@ -67,6 +67,7 @@ fn sentence(row: &Identity) -> String {
     words.extend(row.wait.clone().filter(|wait| wait != "blocking"));
     words.extend(row.queues.filter(|&n| n != 1).map(|n| format!("{n} queues")));
     words.extend(row.poll_us.filter(|&us| us != 0).map(|us| format!("poll {us} us")));
+    words.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }

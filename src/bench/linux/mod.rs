@@ -257,6 +257,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         notify,
         complete,
         event_idx: true,
+        moderation: crate::dataplane::Moderation::Off,
         serial: Some(serial),
     };
     let mut disks: Vec<DiskConfig> = Vec::new();

@@ -24,6 +24,7 @@ impl Bench<'_> {
     }
 
     pub(super) fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
+        let ticks = self.ticks_per_second;
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
             Work::Disk(workload, n) => self.disk_block(workload, n, requests),
@@ -32,7 +33,7 @@ impl Bench<'_> {
                 Err(why) => Err(SessionError::Ended(why.clone())),
             },
             Work::Peer(workload, n) => match self.peer.iter_mut().flatten().next() {
-                Some(peer) => peer.block(workload.job(n, requests)),
+                Some(peer) => peer.block(workload.job(n, requests, ticks)),
                 None => Err(SessionError::Ended("the reference VMM does not run".into())),
             },
         };
@@ -82,7 +83,7 @@ impl Bench<'_> {
 
     fn disk_block(&mut self, workload: Workload, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
-        let job = workload.job(n, requests);
+        let job = workload.job(n, requests, self.ticks_per_second);
         let (before, waits) = (DiskCounts::of(&disk), self.waits());
         let (samples, block) = self.counted(job)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);

@@ -38,7 +38,8 @@ impl Bench<'_> {
             not_here: Some(why.clone()),
             ..Row::default()
         };
-        let ours = self.absent.iter().filter(|(variant, _)| variant.name(workload).contains(filter));
+        let ours = self.absent.iter().filter(|(variant, _)| variant.runs(workload));
+        let ours = ours.filter(|(variant, _)| variant.name(workload).contains(filter));
         let mut rows: Vec<_> = ours.map(|(variant, why)| variant.row(workload, row(why))).collect();
         match &self.peer {
             Some(Ok(peer)) => {

@@ -110,7 +110,8 @@ impl Bench<'_> {
         floor.extend(self.no_irqchip.iter().map(|_| Work::KvmInterrupt));
         let peers = self.peer.iter().flatten().next().map_or(0, |peer| peer.variants.len());
         let disks = WORKLOADS.map(|workload| {
-            let ours = (0..self.variants.len()).map(|n| Work::Disk(workload, n));
+            let ours = (0..self.variants.len()).filter(|&n| self.variants[n].runs(workload));
+            let ours = ours.map(|n| Work::Disk(workload, n));
             ours.chain((0..peers).map(|n| Work::Peer(workload, n))).collect()
         });
         std::iter::once(floor).chain(disks).collect()

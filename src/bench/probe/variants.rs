@@ -5,7 +5,7 @@ use super::floor::Style;
 use super::host_support::HostSupport;
 use super::work::Workload;
 use crate::backend::{BackendKind, DiskOptions};
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 use crate::vm::{DiskConfig, IoThreadChoice};
 
@@ -16,13 +16,21 @@ pub(super) struct Variant {
     pub backend: BackendKind,
     pub poll_us: u32,
     pub thread: usize,
+    pub moderation: Moderation,
 }
 
 impl Variant {
     /// What `--filter` is matched against.
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
-        format!("{} {} {}{poll}", workload.name, self.path, self.backend)
+        let moderated = if self.moderation == Moderation::Off { "" } else { " moderated" };
+        format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend)
+    }
+
+    /// Whether `workload` is measured on it. One by one, only the path that moderation is measured on is of interest.
+    pub fn runs(&self, workload: Workload) -> bool {
+        !workload.one_by_one
+            || self.path.notify == NotifyPath::FastMmio && self.path.complete == CompletePath::Irqfd
     }
 
     /// Why it cannot be measured on this host; `None` if it can.
@@ -46,6 +54,7 @@ impl Variant {
             wait: Some(wait.to_string()),
             depth: Some(workload.depth.into()),
             poll_us: Some(self.poll_us.into()),
+            moderate: Some(self.moderation.to_string()),
             ..common
         }
     }
@@ -59,7 +68,10 @@ const URING: usize = 2;
 /// Every variant, and why this host does not support it; `None`: it does.
 pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Variant, Option<String>)> {
     let path = |notify, complete| PathPair { notify, complete };
-    let sleeping = |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING };
+    // Paths are compared without moderation: every completion interrupts, and what is compared is the cost of one.
+    let off = Moderation::Off;
+    let sleeping =
+        |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING, moderation: off };
     let completes =
         [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
     let notifies = NotifyPath::NAMES.map(|(_, notify)| notify);
@@ -70,12 +82,15 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     let best = path(NotifyPath::FastMmio, CompletePath::Irqfd);
     let other = path(NotifyPath::FastMmio, CompletePath::SignalMsi);
     if config.poll_us > 0 {
-        let polling =
-            |path| Variant { path, backend: BackendKind::Null, poll_us: config.poll_us, thread: POLLING };
+        let polling = |path| Variant { poll_us: config.poll_us, thread: POLLING, ..sleeping(path) };
         all.extend([polling(best), polling(other)]);
     }
-    all.push(Variant { path: best, backend: BackendKind::Sync, poll_us: 0, thread: SLEEPING });
-    all.push(Variant { path: best, backend: BackendKind::IoUring, poll_us: 0, thread: URING });
+    all.push(Variant { backend: BackendKind::Sync, ..sleeping(best) });
+    all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
+    // And with the default moderation: every variant on the best path once more, with interrupts held where that pays.
+    let moderated = all.iter().filter(|variant| variant.path == best);
+    let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
+    all.extend(moderated.collect::<Vec<_>>());
     let with_reason = |variant: Variant| {
         let reason = variant.unsupported(support);
         (variant, reason)
@@ -97,6 +112,7 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         iothread: IoThreadChoice::Index(variant.thread),
         notify: variant.path.notify,
         complete: variant.path.complete,
+        moderation: variant.moderation,
         ..DiskConfig::new(options)
     }
 }
@@ -116,7 +132,8 @@ mod tests {
         };
         let unsupported = |notify, complete, backend| {
             let path = PathPair { notify, complete };
-            Variant { path, backend, poll_us: 0, thread: 0 }.unsupported(&support)
+            Variant { path, backend, poll_us: 0, thread: 0, moderation: Moderation::Off }
+                .unsupported(&support)
         };
         use {CompletePath::*, NotifyPath::*};
         assert_eq!(unsupported(Mmio, Irqfd, BackendKind::Null), None);
