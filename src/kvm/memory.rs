@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{KvmError, MemoryRange, VmIoctls};
+use crate::host::Locked;
 
 /// The first slot number that is not RAM's.
 const FIRST: u32 = 32;
@@ -35,7 +36,7 @@ impl MemorySlots {
             what: format!("{:#x} bytes at {:#x}", range.len, range.guest),
             source,
         };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.locked();
         let number = (FIRST..LIMIT).find(|n| !taken.contains(n));
         let number = number.ok_or_else(|| fail(io::Error::from_raw_os_error(libc::ENOSPC)))?;
         // SAFETY: the caller's promise, kept by MemorySlot until it is dropped.
@@ -64,7 +65,7 @@ impl Drop for MemorySlot {
     fn drop(&mut self) {
         // SAFETY: length 0 removes; nothing is mapped by it.
         let _ = unsafe { self.slots.vm.set_memory_slot(self.number, MemoryRange { len: 0, ..self.range }) };
-        self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.slots.taken.locked().remove(&self.number);
     }
 }
 

@@ -1,6 +1,6 @@
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::GuestMemoryMmap;
 
@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::dataplane::{
     BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
 };
+use crate::host::Locked;
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
@@ -180,7 +181,7 @@ impl VirtioBlk {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Switches how kicks reach the host, on a live device too: kicks in between come by exit, none is lost.

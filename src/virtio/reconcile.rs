@@ -1,9 +1,10 @@
 //! Starting and stopping queues: one function that compares what the driver asked for with what runs.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::dataplane::QueueSetup;
+use crate::host::Locked;
 
 use super::RunningQueue;
 use super::common::DRIVER_OK;
@@ -21,7 +22,7 @@ impl VirtioBlk {
     /// Makes the queues that run match what the driver asked for. Steps are decided under the state lock and done
     /// without it, because they wait for other threads; then it looks again.
     pub(super) fn reconcile(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.locked();
         loop {
             let step = self.next_step();
             match step {
@@ -128,7 +129,7 @@ impl VirtioBlk {
 impl Drop for VirtioBlk {
     /// Stops the queues. Not on the thread of a loop that runs one of them.
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.unlocked_mut();
         let none = vec![false; state.slots.len()];
         let _ = state.doorbells.set_live(none);
         for slot in &mut state.slots {

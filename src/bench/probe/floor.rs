@@ -1,10 +1,10 @@
-use std::fmt;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use strum::Display;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -28,7 +28,8 @@ pub(super) const FLOOR_VECTOR: u32 = vector::STAMPED - 1;
 const FLOOR_PIN: Gsi = 10;
 
 /// How the host waits for the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Style {
     /// A blocking read of the eventfd.
     Blocking,
@@ -37,39 +38,19 @@ pub(super) enum Style {
     /// Polls a word in guest memory. The guest does not store to the doorbell, like a driver whose device polls.
     MemoryPoll,
     /// The same, but the guest does store and nothing waits for it: the interrupt finds the vCPU in the exit of its kick.
+    #[strum(to_string = "memory-poll+kick")]
     MemoryPollKick,
     /// No eventfd: the vCPU's own thread handles the exit.
     Exit,
 }
 
-impl fmt::Display for Style {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Style::Blocking => "blocking",
-            Style::BusyPoll => "busy-poll",
-            Style::MemoryPoll => "memory-poll",
-            Style::MemoryPollKick => "memory-poll+kick",
-            Style::Exit => "exit",
-        })
-    }
-}
-
 /// How the host interrupts the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Answer {
     Irqfd,
     SignalMsi,
     IrqLine,
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Answer::Irqfd => "irqfd",
-            Answer::SignalMsi => "signal-msi",
-            Answer::IrqLine => "irq-line",
-        })
-    }
 }
 
 /// What interrupts the guest, shared by the floor's thread and the exit doorbell.

@@ -1,8 +1,9 @@
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::Locked;
 use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, VmIoctls};
 use crate::pci::{Bars, Msix, PciDevice, VectorChanges, Window};
 use crate::vfio::device::bars::{self, MappedBars, Trapped};
@@ -118,7 +119,7 @@ impl VfioPci {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Its address on the host.
@@ -140,7 +141,7 @@ impl VfioPci {
         if let Ok(watch) = self.interrupts.poller().watch(event.clone(), action)
             && self.fd.set_eventfds(IrqIndex::Request, 0, &[event.as_raw_fd()]).is_ok()
         {
-            *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+            *self.request.locked() = Some(watch);
         }
     }
 

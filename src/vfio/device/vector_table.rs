@@ -2,11 +2,12 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vfio_bindings::bindings::vfio::VFIO_IRQ_INFO_NORESIZE;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::Locked;
 use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls, readable};
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
 use crate::vfio::device::intx::Intx;
@@ -105,7 +106,7 @@ impl VectorTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, Armed> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.armed.locked()
     }
 
     /// The thread that reads for the VMM.
@@ -156,7 +157,7 @@ impl VectorTable {
     }
 
     fn history(&self) -> MutexGuard<'_, IrqHistory> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.locked()
     }
 
     fn report_armed(&self, armed: &Armed) -> Vec<VectorReport> {
