@@ -167,7 +167,7 @@ fn requests_survive_masks_moves_and_path_switches() {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                disk.lines().set_path(completes[n]).unwrap();
+                disk.device_interrupts().set_path(completes[n]).unwrap();
                 disk.set_notify_path(notifies[n]).unwrap();
                 // Some requests on this pair before the next: counted, not timed.
                 let from = DiskCounts::of(&disk).requests;

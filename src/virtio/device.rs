@@ -46,7 +46,7 @@ pub struct VirtioBlk {
     pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
     pub(super) device_status: Arc<DeviceStatus>,
-    pub(super) lines: Arc<DeviceInterrupts>,
+    pub(super) interrupts: Arc<DeviceInterrupts>,
     pub(super) kicks: Arc<[Kick]>,
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
@@ -116,7 +116,7 @@ impl VirtioBlk {
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = DeviceInterrupts::new(vectors, intx, config.complete);
+        let interrupts = DeviceInterrupts::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -148,8 +148,9 @@ impl VirtioBlk {
             Some(pci.add_capability(&msix.capability(table, pba))?.into())
         };
 
-        let config_interrupt = lines.config_interrupt();
-        let regs = (0..queues).map(|_| QueueRegs::new(config.queue_size, lines.queue_interrupt())).collect();
+        let config_interrupt = interrupts.config_interrupt();
+        let regs =
+            (0..queues).map(|_| QueueRegs::new(config.queue_size, interrupts.queue_interrupt())).collect();
         let state = State {
             pci,
             bars,
@@ -171,7 +172,7 @@ impl VirtioBlk {
             memory,
             loops,
             backends,
-            lines,
+            interrupts,
             kicks,
             notify,
             config_interrupt,
@@ -239,7 +240,7 @@ impl VirtioBlk {
 
     /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
     pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.lines.vectors();
+        let vectors = self.interrupts.vectors();
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {
