@@ -15,6 +15,14 @@ pub struct DiskCounts {
     pub intx: u64,
     /// Batches for which the driver wanted none.
     pub suppressed: u64,
+    /// Interrupts that were held, to merge more completions into them.
+    pub held: u64,
+    /// Completions that needed no interrupt of their own, because one was held.
+    pub merged: u64,
+    /// Held interrupts that were sent because nothing more came in time.
+    pub expired: u64,
+    /// Of these, holds that brought no further completion.
+    pub failed: u64,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
     /// Of these, kicks that an ioeventfd should have caught.
@@ -31,6 +39,10 @@ impl DiskCounts {
             let counts = queue.counts();
             sum.requests += counts.requests;
             sum.suppressed += counts.suppressed;
+            sum.held += counts.held;
+            sum.merged += counts.merged;
+            sum.expired += counts.expired;
+            sum.failed += counts.failed;
             sum.syscalls += counts.system_calls;
         }
         for interrupt in disk.interrupts() {
@@ -68,6 +80,10 @@ impl DiskCounts {
             signal_msi: f(self.signal_msi, other.signal_msi),
             intx: f(self.intx, other.intx),
             suppressed: f(self.suppressed, other.suppressed),
+            held: f(self.held, other.held),
+            merged: f(self.merged, other.merged),
+            expired: f(self.expired, other.expired),
+            failed: f(self.failed, other.failed),
             kicks_exit: f(self.kicks_exit, other.kicks_exit),
             kicks_missed: f(self.kicks_missed, other.kicks_missed),
             syscalls: f(self.syscalls, other.syscalls),

@@ -45,6 +45,8 @@ pub(super) const COUNTS: &[Column] = &[
     column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
     column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
     column("to VMM\n/req", |r| two(per_request(r.exits_to_user, r.requests))),
+    optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
+    optional("failed\nholds", |r| r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
 ];
 

@@ -12,6 +12,7 @@ mod fences;
 mod handle;
 mod interrupt;
 mod io_thread;
+mod lookahead;
 mod moderation;
 mod poll;
 mod request;

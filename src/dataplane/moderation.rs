@@ -102,6 +102,8 @@ pub(super) struct Batch {
     pub completions: u32,
     /// The driver wants an interrupt for it.
     pub wanted: bool,
+    /// The guest has nothing more in the ring: what it submits next it submits after the interrupt.
+    pub ring_empty: bool,
     /// The guest waits for the device: it has more in the ring or at the backend, and that takes longer than the guest
     /// takes to submit. A held interrupt would only take away the overlap of the two.
     pub device_behind: bool,
@@ -135,7 +137,7 @@ const MOST_COMPLETIONS: u32 = 64;
 /// Completions per hold at the beginning.
 const FIRST_COMPLETIONS: u32 = 4;
 /// Shortest wait for the guest's next request: a guest that runs is never quicker than a few microseconds.
-const SHORTEST_WAIT: u64 = 5_000;
+const SHORTEST_WAIT: u64 = 10_000;
 /// After failed tries the next one waits for this many times the time that the failure cost, doubling between the two
 /// bounds. At depth 1 a failed try then costs at most 1.6 % of the time, and soon 0.4 %.
 const PAUSE: (u64, u64) = (64, 256);
@@ -205,9 +207,14 @@ impl Moderator {
         }
     }
 
-    /// Whether it learns from [`Moderator::arrived`]: spares the caller a look at the clock.
-    pub fn wants_arrivals(&self) -> bool {
-        self.delivered.is_some() || self.held.is_some()
+    /// Whether requests that take `service` nanoseconds could keep a held interrupt beyond its bound.
+    pub fn breaks_bound(&self, service: u64) -> bool {
+        4 * service > self.max_ns()
+    }
+
+    /// Whether a device that takes `service` nanoseconds a request is slow beside this guest.
+    pub fn is_slow(&self, service: u64) -> bool {
+        4 * service > self.turnaround
     }
 
     /// The guest's next request was seen in an empty ring.
@@ -227,7 +234,7 @@ impl Moderator {
 
     /// Decides about a batch that was just published.
     pub fn published(&mut self, batch: Batch) -> Verdict {
-        let Batch { now, completions, wanted, device_behind } = batch;
+        let Batch { now, completions, wanted, ring_empty, device_behind } = batch;
         if let Some(held) = &mut self.held {
             held.completions += completions;
             held.last = now;
@@ -238,6 +245,7 @@ impl Moderator {
                     self.grow();
                 }
                 self.end(now);
+                self.delivered = ring_empty.then_some(now);
                 return Verdict::Deliver;
             }
             return Verdict::Hold;
@@ -251,7 +259,7 @@ impl Moderator {
             self.held = Some(Held { since: now, last: now, completions });
             return Verdict::Hold;
         }
-        self.delivered = Some(now);
+        self.delivered = ring_empty.then_some(now);
         Verdict::Deliver
     }
 

@@ -25,8 +25,16 @@ pub struct Worker<S = RequestTracer> {
     moderator: Moderator,
     /// The counts of earlier activations and settings, to which the moderator's are added.
     holds_before: QueueCounts,
+    /// Bytes of the requests that this pass has started.
+    moved: u64,
+    /// When this pass began, and what a request took in it, in nanoseconds; only with moderation.
+    begun: u64,
     tracer: S,
 }
+
+/// A pass that has started so many bytes ends: what it has completed is shown to the driver, which can take it while
+/// the device goes on.
+const PASS_BYTES: u64 = 64 << 10;
 
 /// What must be remembered of a request until it completes.
 #[derive(Debug)]
@@ -64,6 +72,8 @@ impl<S: Tracer> Worker<S> {
             backend_calls: setup.backend.system_calls(),
             moderator: Moderator::new(setup.moderation.get()),
             holds_before: setup.counters.counts(),
+            moved: 0,
+            begun: 0,
             tracer: S::default(),
             setup,
         })
@@ -111,8 +121,9 @@ impl<S: Tracer> Worker<S> {
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
         self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
-        if self.moderator.wants_arrivals() {
-            self.moderator.arrived(monotonic_ns());
+        if self.moderator.setting() != Moderation::Off {
+            self.begun = monotonic_ns();
+            self.moderator.arrived(self.begun);
         }
         let more = self.take(submitter);
         self.show_position();
@@ -120,7 +131,11 @@ impl<S: Tracer> Worker<S> {
     }
 
     fn take(&mut self, submitter: &mut dyn Submitter) -> bool {
+        self.moved = 0;
         for _ in 0..self.ring.size() {
+            if self.moved >= PASS_BYTES {
+                break;
+            }
             // The free list also bounds a driver that offers one descriptor again and again.
             if self.broken || self.free.is_empty() {
                 return false;
@@ -155,6 +170,7 @@ impl<S: Tracer> Worker<S> {
         };
         let Some(slot) = self.free.pop() else { return Ok(()) };
         let (op, len) = (request.op, request.len);
+        self.moved += len;
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
         self.tracer.submitting(slot, op, len);
@@ -247,9 +263,15 @@ impl<S: Tracer> Worker<S> {
         if setting == Moderation::Off {
             return if wanted { Verdict::Deliver } else { Verdict::Quiet };
         }
-        let device_behind = self.in_flight() > 0;
         let now = monotonic_ns();
-        let verdict = self.moderator.published(Batch { now, completions, wanted, device_behind });
+        // A request that takes the device about as long as an interrupt takes the guest: the two should overlap.
+        let service = now.saturating_sub(self.begun) / u64::from(completions.max(1));
+        let slow = self.moderator.is_slow(service);
+        let ring_empty = !self.ring.has_avail();
+        let outstanding = self.in_flight() > 0 || !ring_empty;
+        // The bound is looked at between requests: a device whose requests take a good part of it must not hold at all.
+        let device_behind = slow && outstanding || self.moderator.breaks_bound(service);
+        let verdict = self.moderator.published(Batch { now, completions, wanted, ring_empty, device_behind });
         self.show_holds();
         verdict
     }

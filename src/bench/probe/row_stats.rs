@@ -10,6 +10,8 @@ pub(super) struct RowStats {
     kick: Histogram<u64>,
     interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
+    /// Of all rounds together.
+    ticks: u64,
     requests: u64,
     kicks: u64,
     guest_interrupts: u64,
@@ -51,6 +53,7 @@ impl RowStats {
             kick: histogram(),
             interrupt: histogram(),
             round_iops: Vec::new(),
+            ticks: 0,
             requests: 0,
             kicks: 0,
             guest_interrupts: 0,
@@ -74,6 +77,7 @@ impl RowStats {
         }
         let seconds = block.ticks as f64 / ticks_per_second;
         self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
+        self.ticks += block.ticks;
         self.requests += block.requests;
         self.kicks += block.kicks;
         self.guest_interrupts += block.guest_interrupts;
@@ -88,10 +92,11 @@ impl RowStats {
         let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
         let at = |h: &Histogram<u64>, q| (!h.is_empty()).then(|| ns(h.value_at_quantile(q) as f64) as u64);
         let times = &self.round_trip;
-        let rounds: Vec<f64> = self.round_iops.iter().flatten().copied().collect();
+        let seconds = self.ticks as f64 / ticks_per_second;
         let kicks_exit = if disk { self.disk.kicks_exit } else { 0 };
         Row {
-            iops: (!rounds.is_empty()).then(|| rounds.iter().sum::<f64>() / rounds.len() as f64),
+            // Requests by time, not a mean of the rounds' rates: a short round does not count as much as a long one.
+            iops: (seconds > 0.0).then(|| self.requests as f64 / seconds),
             round_iops: self.round_iops.clone(),
             min_ns: (!times.is_empty()).then(|| ns(times.min() as f64) as u64),
             mean_ns: (!times.is_empty()).then(|| ns(times.mean())),
@@ -107,6 +112,10 @@ impl RowStats {
             interrupts_signal_msi: disk.then_some(self.disk.signal_msi),
             guest_interrupts: Some(self.guest_interrupts),
             interrupts_suppressed: disk.then_some(self.disk.suppressed),
+            holds: disk.then_some(self.disk.held),
+            holds_merged: disk.then_some(self.disk.merged),
+            holds_expired: disk.then_some(self.disk.expired),
+            holds_failed: disk.then_some(self.disk.failed),
             kicks_ioeventfd: disk.then(|| self.kicks.saturating_sub(kicks_exit)),
             kicks_exit: disk.then_some(kicks_exit),
             kicks_missed: disk.then_some(self.disk.kicks_missed),
