@@ -1,6 +1,6 @@
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::GuestMemoryMmap;
 
@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::dataplane::{
     BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
 };
+use crate::host::Locked;
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
@@ -45,7 +46,7 @@ pub struct VirtioBlk {
     pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
     pub(super) device_status: Arc<DeviceStatus>,
-    pub(super) lines: Arc<DeviceInterrupts>,
+    pub(super) interrupts: Arc<DeviceInterrupts>,
     pub(super) kicks: Arc<[Kick]>,
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
@@ -115,7 +116,7 @@ impl VirtioBlk {
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = DeviceInterrupts::new(vectors, intx, config.complete);
+        let interrupts = DeviceInterrupts::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -147,8 +148,9 @@ impl VirtioBlk {
             Some(pci.add_capability(&msix.capability(table, pba))?.into())
         };
 
-        let config_interrupt = lines.config_interrupt();
-        let regs = (0..queues).map(|_| QueueRegs::new(config.queue_size, lines.queue_interrupt())).collect();
+        let config_interrupt = interrupts.config_interrupt();
+        let regs =
+            (0..queues).map(|_| QueueRegs::new(config.queue_size, interrupts.queue_interrupt())).collect();
         let state = State {
             pci,
             bars,
@@ -170,7 +172,7 @@ impl VirtioBlk {
             memory,
             loops,
             backends,
-            lines,
+            interrupts,
             kicks,
             notify,
             config_interrupt,
@@ -180,7 +182,7 @@ impl VirtioBlk {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Switches how kicks reach the host, on a live device too: kicks in between come by exit, none is lost.
@@ -238,7 +240,7 @@ impl VirtioBlk {
 
     /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
     pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.lines.vectors();
+        let vectors = self.interrupts.vectors();
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {

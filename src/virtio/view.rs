@@ -89,9 +89,9 @@ impl VirtioBlk {
         &self.config
     }
 
-    /// The interrupt lines: vectors, path and counts.
-    pub fn lines(&self) -> &Arc<DeviceInterrupts> {
-        &self.lines
+    /// Its interrupts as a whole: vectors, path and counts.
+    pub fn device_interrupts(&self) -> &Arc<DeviceInterrupts> {
+        &self.interrupts
     }
 
     /// How interrupts of its queues are held; may be changed at any time.
@@ -139,7 +139,7 @@ impl VirtioBlk {
                 kicks_missed,
                 rings: queue
                     .enabled
-                    .then(|| RingWords::read(&self.memory, &queue.layout(features)?))
+                    .then(|| RingWords::read(&self.memory, &queue.layout(features).ok()?))
                     .flatten(),
             }
         });

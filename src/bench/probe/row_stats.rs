@@ -87,7 +87,7 @@ impl RowStats {
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
     }
 
-    /// The row that it makes; `disk`: whether a disk was behind it, not the bare floor.
+    /// The row; `disk`: whether a disk was measured, not the bare floor.
     pub fn row(&self, ticks_per_second: f64, disk: bool) -> Row {
         let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
         let at = |h: &Histogram<u64>, q| (!h.is_empty()).then(|| ns(h.value_at_quantile(q) as f64) as u64);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn times_are_the_samples_whatever_their_size() {
-        let mut row_stats = RowStats::new();
+        let mut stats = RowStats::new();
         // Two rounds on a counter of 2 GHz.
         for times in [[2_000, 4_000, 200_000_000], [2_000, 4_000, 60_000]] {
             let block = Block {
@@ -150,9 +150,9 @@ mod tests {
                 exits: Some(4),
                 ..Block::default()
             };
-            row_stats.add(&block, 2e9);
+            stats.add(&block, 2e9);
         }
-        let row = row_stats.row(2e9, false);
+        let row = stats.row(2e9, false);
         assert_eq!((row.min_ns, row.p50_ns), (Some(1_000), Some(2_000)));
         let slowest = row.p999_ns.unwrap();
         assert!((100_000_000..100_100_000).contains(&slowest), "{slowest}");
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn one_block_without_a_count_leaves_it_unknown() {
-        let mut row_stats = RowStats::new();
-        row_stats.add(&Block { exits: Some(4), ..Block::default() }, 1e9);
-        row_stats.add(&Block::default(), 1e9);
-        let row = row_stats.row(1e9, false);
+        let mut stats = RowStats::new();
+        stats.add(&Block { exits: Some(4), ..Block::default() }, 1e9);
+        stats.add(&Block::default(), 1e9);
+        let row = stats.row(1e9, false);
         assert_eq!((row.exits, row.p50_ns, row.iops, row.histogram), (None, None, None, None));
     }
 }

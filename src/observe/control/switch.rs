@@ -33,12 +33,14 @@ pub(super) fn switch(
         disk.set_notify_path(path).map_err(|error| Refusal::new("failed", error.to_string()))?;
     }
     if let Some(path) = complete {
-        disk.lines().set_path(path).map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
+        disk.device_interrupts()
+            .set_path(path)
+            .map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
     }
     Ok(InForce {
         disk: disk.config().name.clone(),
         notify: disk.view().notify.to_string(),
-        complete: disk.lines().path().to_string(),
+        complete: disk.device_interrupts().path().to_string(),
     })
 }
 
