@@ -15,6 +15,7 @@ use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
+use crate::host::log;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
@@ -130,7 +131,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
     output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
-        eprint!("{counts}");
+        log::say(format_args!("{counts}"));
     }
     Ok(0)
 }

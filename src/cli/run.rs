@@ -120,7 +120,8 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     match ended? {
         ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
-        ExitReason::Crash(message) => Err(Failure { code: 1, message }),
+        ExitReason::Crash(message) | ExitReason::Failed(message) => Err(Failure { code: 1, message }),
+        ExitReason::Host(message) => Err(Failure::host(message)),
     }
 }
 

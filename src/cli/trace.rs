@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::out_file::OutFile;
 use super::{Failure, print};
+use crate::host::log;
 use crate::observe::control::{Client, Request};
 use crate::observe::kernel::{Counts, EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, timeline};
@@ -59,7 +60,8 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     client.ask::<bool>(Request::TraceStart { capacity: args.buffer })?;
     if let Some(evidence) = &evidence {
         // Arming takes its time: whoever wants a span counted begins it after this line.
-        eprintln!("armed: {evidence}; tracing for {} s", args.duration.as_secs_f64());
+        let seconds = args.duration.as_secs_f64();
+        log::say(format_args!("armed: {evidence}; tracing for {seconds} s"));
     }
     wait(&signals, client.as_fd(), args.duration);
     let recording: Recording = client.ask(Request::TraceStop)?;
@@ -68,7 +70,7 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     if let Some(out) = out {
         let path = out.path().to_path_buf();
         out.write_json(&timeline(&recording))?;
-        eprintln!("timeline: {}", path.display());
+        log::say(format_args!("timeline: {}", path.display()));
     }
     Ok(0)
 }

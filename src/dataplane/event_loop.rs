@@ -10,6 +10,7 @@ use super::ring::RingError;
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
+use crate::host::log;
 
 /// What a source's callback wants of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,7 +258,7 @@ impl EventLoop {
         let tag = self.watched.len() as u32;
         let kick = worker.setup().kick.as_raw_fd();
         if let Err(error) = self.waiter.add(tag, kick, true) {
-            eprintln!("doorbell: cannot watch the kicks of {}: {error}", worker.setup().name);
+            log::warn(&worker.setup().name, format_args!("cannot watch its kicks: {error}"));
         }
         self.watched.push(Watched::Queue(id));
         self.seats.push(Some(Seat { worker, ready: true, armed: false, leaving: None }));

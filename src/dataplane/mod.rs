@@ -17,7 +17,7 @@ mod request;
 mod ring;
 mod setup;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod timestamps;
 mod tracer;
 mod waiter;

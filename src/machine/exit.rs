@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::thread::OnDeath;
+
 /// Why a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
@@ -20,6 +22,20 @@ pub enum ExitReason {
     Stopped,
     /// The guest cannot go on: one sentence.
     Crash(String),
+    /// The VMM cannot go on, because one of its threads died: one sentence.
+    Failed(String),
+    /// The host refused what the guest cannot do without: one sentence.
+    Host(String),
+}
+
+impl ExitReason {
+    /// The sentence of an end that nobody asked for.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            ExitReason::Crash(why) | ExitReason::Failed(why) | ExitReason::Host(why) => Some(why),
+            _ => None,
+        }
+    }
 }
 
 /// Where any thread says that the run is over.
@@ -45,6 +61,12 @@ impl ExitLatch {
     pub fn request(&self, reason: ExitReason) {
         self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         let _ = self.0.event.write(1);
+    }
+
+    /// Ends the run when a thread dies.
+    pub fn on_death(&self) -> OnDeath {
+        let exit = self.clone();
+        Arc::new(move |why| exit.request(ExitReason::Failed(why)))
     }
 
     /// The first reason.

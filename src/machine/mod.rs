@@ -42,6 +42,7 @@ pub use serial::Console;
 pub use terminal::RawMode;
 
 use crate::dataplane::{EventLoop, Flow};
+use crate::host::thread::watched;
 use crate::kvm::{KvmStats, KvmVm, Line, Routes, VmIoctls};
 use crate::pci::PciDevice;
 use bus::Bus;
@@ -247,13 +248,14 @@ impl Machine {
             _ => None,
         };
         let mut threads = VcpuThreads::start(vcpus)?;
-        let result = event_loop.run();
+        watched("main", &*exit.on_death(), || {
+            event_loop.run().map_err(|error| format!("waiting failed: {error}"))
+        });
         if exit.reason().is_none() {
             exit.request(ExitReason::Stopped);
         }
         threads.stop();
         drop(raw);
-        result.map_err(host)?;
         Ok(exit.reason().unwrap_or(ExitReason::Stopped))
     }
 

@@ -13,6 +13,7 @@ use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
 use crate::host::pin_to_cpu;
+use crate::host::thread::watched;
 use crate::kvm::KvmStats;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
@@ -154,34 +155,22 @@ impl Drop for VcpuThreads {
     }
 }
 
-/// Says that the thread has ended, also when it panics.
-struct ExitMessage {
-    sender: Sender<()>,
-    exit: ExitLatch,
-    index: u8,
-}
-
-impl Drop for ExitMessage {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.exit
-                .request(ExitReason::Crash(format!("vCPU {}: a bug in doorbell (see above)", self.index)));
-        }
-        let _ = self.sender.send(());
-    }
-}
-
+/// Gives the VcpuFd back whatever happens: [`VcpuThreads::stop`] writes into its `kvm_run` page.
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, sender: Sender<()>) -> VcpuFd {
-    let _exit_message = ExitMessage { sender, exit: vcpu.exit.clone(), index: vcpu.index };
     if let Some(cpu) = vcpu.pin {
         pin_to_cpu(cpu);
     }
-    while !stop.load(Ordering::Acquire) {
-        if let Some(reason) = vcpu.step() {
-            vcpu.exit.request(reason);
-            break;
+    let exit = vcpu.exit.clone();
+    watched(&format!("vcpu{}", vcpu.index), &*exit.on_death(), || {
+        while !stop.load(Ordering::Acquire) {
+            if let Some(reason) = vcpu.step() {
+                exit.request(reason);
+                break;
+            }
         }
-    }
+        Ok(())
+    });
+    let _ = sender.send(());
     vcpu.fd
 }
 
