@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
+use super::signals::Signals;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
@@ -121,6 +122,8 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         };
         return print(&text).map(|()| 0);
     }
+    // They end it at once, and no file is left half written.
+    let _signals = Signals::take()?;
     // Before minutes of measuring, not after.
     let output = Output::prepare(args.json, args.html)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;

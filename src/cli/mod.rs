@@ -23,6 +23,7 @@ mod inspect_text;
 mod observed;
 mod out_file;
 mod run;
+mod signals;
 mod stats;
 mod trace;
 mod vfio;
@@ -156,6 +157,7 @@ fn disk_code(error: &DiskError) -> u8 {
 /// The program: parses the command line, calls one verb, prints one error.
 pub fn main() -> ExitCode {
     log::take_panics();
+    signals::ignore_file_size_signal();
     let result = catch_unwind(parse_and_call)
         .unwrap_or_else(|_| Err(Failure { code: 1, message: "a bug in doorbell (see above)".into() }));
     let code = result.unwrap_or_else(|failure| {

@@ -5,6 +5,7 @@
 //! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]). What may not: anything that
 //! knows KVM's ioctls, a guest, or another room of doorbell.
 
+pub mod cleanup;
 mod cpu;
 mod facts;
 mod io_uring;
