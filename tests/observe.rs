@@ -51,7 +51,8 @@ impl Vm {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control");
         let tracer = Tracer::new(parts.disks.clone());
-        let server = ControlServer::start(&socket, Arc::new(parts), tracer).unwrap();
+        let server =
+            ControlServer::start(&socket, Arc::new(parts), tracer, Arc::new(|why| panic!("{why}"))).unwrap();
         Some(Vm { _server: server, session, socket, _dir: dir, _turn: turn })
     }
 

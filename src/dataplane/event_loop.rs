@@ -12,6 +12,7 @@ use super::seat::{Seat, is_ready, seat_id, seat_of};
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
+use crate::host::log;
 use crate::host::monotonic_ns;
 
 /// What a source's callback wants of its loop.
@@ -275,7 +276,7 @@ impl EventLoop {
         let id = seat_id(place, generation);
         let kick = worker.setup().kick.as_raw_fd();
         if let Err(error) = self.waiter.add(id, kick, true) {
-            eprintln!("doorbell: cannot watch the kicks of {}: {error}", worker.setup().name);
+            log::warn(&worker.setup().name, format_args!("cannot watch its kicks: {error}"));
         }
         let seat = Seat { worker, ready: true, armed: false, leaving: None, generation };
         if place == self.seats.len() {

@@ -21,7 +21,7 @@ mod ring;
 mod seat;
 mod setup;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod timestamps;
 mod tracer;
 mod waiter;

@@ -11,6 +11,7 @@ use super::ring::{Chain, Ring, RingError};
 use super::setup::{QueueCounters, QueueCounts, QueueSetup};
 use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
+use crate::host::log;
 use crate::host::monotonic_ns;
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
@@ -268,7 +269,7 @@ impl<S: Tracer> Worker<S> {
 
     fn stop(&mut self, error: RingError) {
         if !std::mem::replace(&mut self.broken, true) {
-            eprintln!("doorbell: {}: {error}; the device asks the guest for a reset", self.setup.name);
+            log::warn(&self.setup.name, format_args!("{error}; the device asks the guest for a reset"));
             (self.setup.broken)();
         }
     }
@@ -283,21 +284,13 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP)) || error.kind() == io::ErrorKind::Unsupported
 }
 
-/// A full or failing disk fails every request: one line a second is enough to know.
 fn log_error(name: &str, op: Op, error: &io::Error) {
-    use std::sync::Mutex;
-    use std::time::{Duration, Instant};
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let Ok(mut last) = LAST.lock() else { return };
-    if last.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-        *last = Some(Instant::now());
-        let what = match op {
-            Op::Read => "read",
-            Op::Write { .. } => "write",
-            Op::Flush => "flush",
-            Op::Discard => "discard",
-            Op::WriteZeroes { .. } => "write-zeroes",
-        };
-        eprintln!("doorbell: {name}: {what} failed: {error}; the guest gets IOERR");
-    }
+    let what = match op {
+        Op::Read => "read",
+        Op::Write { .. } => "write",
+        Op::Flush => "flush",
+        Op::Discard => "discard",
+        Op::WriteZeroes { .. } => "write-zeroes",
+    };
+    log::warn(name, format_args!("{what} failed: {error}; the guest gets IOERR"));
 }

@@ -300,7 +300,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
 /// Why there are no results, with what the guest said last.
 fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
     let what = match reason {
-        ExitReason::Crash(why) => why,
+        ref ended if ended.why().is_some() => ended.why().unwrap_or_default().to_string(),
         ExitReason::Stopped if watched.silent => {
             let after = match watched.marks.len() {
                 0 => "its start".into(),
