@@ -21,8 +21,8 @@ display_library: term
 plugin_ctrl: speaker=0, parallel=0
 cpu: model={MODEL}, count=1, ips={SPEED}, reset_on_triple_fault=0, ignore_bad_msrs=1
 memory: guest={memory}, host={memory}
-romimage: file={share}/bochs/BIOS-bochs-latest, options=fastboot
-vgaromimage: file={share}/vgabios/vgabios.bin
+romimage: file=bochs/root/usr/share/bochs/BIOS-bochs-latest, options=fastboot
+vgaromimage: file=bochs/root/usr/share/vgabios/vgabios.bin
 boot: disk
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, mode=flat, path="boot.img", model="boot"
@@ -69,21 +69,24 @@ class Intel(Machine):
 
     def start(self, streams):
         os.truncate(self.results, RESULTS_SIZE)
-        system = os.path.join(self.bochs, "root")
-        libraries = os.path.join(system, "usr/lib/x86_64-linux-gnu")
-        share = os.path.join(system, "usr/share")
-        self._write("bochsrc", CONFIGURATION.format(MODEL=MODEL, SPEED=SPEED, memory=self.memory, share=share, **streams))
+        # Everything by a name without spaces and colons, whatever our directory is called.
+        link = os.path.join(self.directory, "bochs")
+        if not os.path.islink(link):
+            os.symlink(self.bochs, link)
+        self._write("bochsrc", CONFIGURATION.format(MODEL=MODEL, SPEED=SPEED, memory=self.memory, **streams))
         # Debian's build starts in its debugger: "continue".
         self._write("debugger", "c\n")
+        libraries = "bochs/root/usr/lib/x86_64-linux-gnu"
         environment = os.environ | {
             "TERM": "linux",
-            "BXSHARE": os.path.join(share, "bochs"),
-            "LTDL_LIBRARY_PATH": os.path.join(libraries, "bochs/plugins"),
-            "LD_LIBRARY_PATH": ":".join([os.path.join(self.bochs, "stubs"), libraries, os.path.join(system, "lib/x86_64-linux-gnu")]),
+            "BXSHARE": "bochs/root/usr/share/bochs",
+            "LTDL_LIBRARY_PATH": f"{libraries}/bochs/plugins",
+            "LD_LIBRARY_PATH": f"bochs/stubs:{libraries}:bochs/root/lib/x86_64-linux-gnu",
         }
         # It has to have a terminal to draw its screen on, which nobody looks at.
         screen, terminal = pty.openpty()
-        command = [os.path.join(system, "usr/bin/bochs-bin"), "-q", "-f", "bochsrc", "-rc", "debugger"]
+        # Unlock: a machine that was killed, as all are, leaves its disks locked.
+        command = ["bochs/root/usr/bin/bochs-bin", "-q", "-unlock", "-f", "bochsrc", "-rc", "debugger"]
         process = self.popen(command, streams, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=self.directory)
         os.close(terminal)
         threading.Thread(target=_drain, args=(screen,), daemon=True).start()
