@@ -9,7 +9,7 @@ use super::observed::ObserveArgs;
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
-use crate::machine::{Console, ExitReason, Kernel, MachineConfig};
+use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{ThreadConfig, Vm, VmConfig};
@@ -38,6 +38,12 @@ pub struct RunArgs {
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
+    /// Back guest RAM with huge pages of this size (hugetlbfs): 2M or 1G. They must have been set aside
+    #[arg(long, value_name = "SIZE", value_parser = parse_huge_page)]
+    hugepages: Option<HugePage>,
+    /// Make every page of guest RAM before the guest runs
+    #[arg(long)]
+    prefault: bool,
     /// Serial console: stdio, file=F (output only) or off
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
@@ -69,6 +75,14 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 512M, 2G".into())
 }
 
+fn parse_huge_page(text: &str) -> Result<HugePage, String> {
+    match parse_size(text) {
+        Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
+        Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
+        _ => Err("it takes 2M or 1G".into()),
+    }
+}
+
 fn parse_console(text: &str) -> Result<Console, String> {
     match text.split_once('=') {
         None if text == "stdio" => Ok(Console::Stdio),
@@ -92,6 +106,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             console: args.console,
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: RamBacking { huge: args.hugepages, prefault: args.prefault },
         },
         disks: args.disks,
         threads: vec![

@@ -38,7 +38,7 @@ pub use boot::Kernel;
 pub use cpu_state::Entry;
 pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
-pub use memory::Ram;
+pub use memory::{HugePage, Ram, RamBacking};
 pub use serial::Console;
 
 use crate::dataplane::{EventLoop, Flow};
@@ -71,6 +71,8 @@ pub struct MachineConfig {
     pub vcpu_pins: Vec<usize>,
     /// The guest's time-stamp counter reads as the host's, where KVM can do that; else it begins at 0.
     pub host_tsc: bool,
+    /// What its RAM is made of.
+    pub backing: RamBacking,
 }
 
 impl MachineConfig {
@@ -128,7 +130,7 @@ impl Machine {
         boot::check(&config.kernel, config.initrd.as_deref())?;
         let kvm = open_kvm()?;
         let vm = Arc::new(create_vm(&kvm).map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
-        let ram = memory::allocate(config.memory)?;
+        let ram = memory::allocate(config.memory, config.backing)?;
         memory::register(&vm, &ram)?;
         // Both are for Intel CPUs without unrestricted guests; elsewhere they change nothing.
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)

@@ -291,6 +291,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             console: Console::File(files.console.path()),
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: Default::default(),
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],

@@ -78,6 +78,7 @@ impl Session {
                 console: Console::Off,
                 vcpu_pins: config.vcpu_pins,
                 host_tsc: true,
+                backing: Default::default(),
             },
             disks: config.disks,
             threads: config.threads,
