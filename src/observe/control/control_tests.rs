@@ -78,6 +78,7 @@ fn paths_of_a_live_disk_are_switched() {
         disk: "disk0".into(),
         notify: notify.map(Into::into),
         complete: complete.map(Into::into),
+        moderate: None,
     };
     let in_force: InForce = client.ask(switch(Some("exit"), Some("signal-msi"))).unwrap();
     assert_eq!((in_force.notify.as_str(), in_force.complete.as_str()), ("exit", "signal-msi"));
@@ -88,7 +89,7 @@ fn paths_of_a_live_disk_are_switched() {
         (switch(Some("fast"), Some("irqfd")), "fast-mmio"),
         (switch(Some("pio"), None), "pio"),
         (switch(None, Some("resample")), "INTx"),
-        (Request::Switch { disk: "sda".into(), notify: None, complete: None }, "disk0"),
+        (Request::Switch { disk: "sda".into(), notify: None, complete: None, moderate: None }, "disk0"),
     ] {
         let error = client.ask::<InForce>(request).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

@@ -284,8 +284,8 @@ fn answer(
                 Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
             }),
         ),
-        Request::Switch { disk, notify, complete } => {
-            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref()))
+        Request::Switch { disk, notify, complete, moderate } => {
+            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref(), moderate.as_deref()))
         }
         Request::TraceStart { capacity } => {
             let started = tracer.start(capacity).map(|new| *tracing = Some(new));
