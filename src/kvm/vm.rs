@@ -20,7 +20,7 @@ ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
 const KVM_IRQFD_FLAG_DEASSIGN: u32 = 1 << 0;
 const KVM_IRQFD_FLAG_RESAMPLE: u32 = 1 << 1;
 
-/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::testing::FakeVm`].
+/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`], and by `testing::FakeVm` for tests.
 pub trait VmIoctls: Send + Sync + fmt::Debug {
     /// `KVM_IOEVENTFD` (KVM API 4.59): bind or unbind `fd` to a guest store.
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()>;

@@ -33,11 +33,11 @@ pub type Backends = Box<dyn Fn(u16) -> io::Result<Box<dyn Backend>> + Send + Syn
 ///
 /// # Locks
 /// 1. `turn`: one vCPU at a time starts and stops queues. Held while it waits for I/O threads and the main loop.
-///    Only [`VirtioBlk::reconcile`] and `drop` take it; never the main loop or an I/O thread.
+///    Only `VirtioBlk::reconcile` and `drop` take it; never the main loop or an I/O thread.
 /// 2. `state`: everything else; held briefly, never while waiting for a thread. The main loop may take it.
 /// 3. Locks of [`crate::kvm`] (vectors, then routes).
 ///
-/// An I/O thread that runs a queue takes only the third kind; it reports through [`DeviceStatus`], which has none. Kicks by
+/// An I/O thread that runs a queue takes only the third kind; it reports through `DeviceStatus`, which has none. Kicks by
 /// exit, ISR reads and status bits of the device take no lock at all.
 pub struct VirtioBlk {
     pub(super) config: BlkConfig,

@@ -32,7 +32,7 @@ pub struct VmResources {
 /// A device of the host on the guest's PCI bus.
 ///
 /// # Locks
-/// `state` first, then those of [`VectorTable`] and of `kvm`. Loads and stores to BARs take none of them unless they hit the
+/// `state` first, then those of `VectorTable` and of `kvm`. Loads and stores to BARs take none of them unless they hit the
 /// MSI-X table or the pending bits; most of them do not even come here, because the pages are mapped into the guest.
 pub struct VfioPci {
     bdf: Bdf,

@@ -19,7 +19,7 @@ impl Area {
 /// One region of a device as `VFIO_DEVICE_GET_REGION_INFO` tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Region {
-    /// Its index: see [`region_name`].
+    /// Its index: see `region_name`.
     pub index: u32,
     /// Bytes; 0: it is not there.
     pub size: u64,
