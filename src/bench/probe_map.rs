@@ -1,4 +1,4 @@
-//! Where things are in the probe guest's memory; part of [`super`], the agreement between guest and host.
+//! The probe guest's memory map; part of [`super`], the interface between guest and host.
 
 /// Guest memory that the probe needs, from address 0. More is ignored.
 pub const RAM_SIZE: u64 = 0x0400_0000;

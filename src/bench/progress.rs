@@ -1,4 +1,4 @@
-//! Progress of a run, for people who wait.
+//! Progress of a run.
 
 use std::io::IsTerminal;
 
@@ -14,7 +14,7 @@ pub enum Progress {
     /// A bar if standard error is a terminal, else nothing.
     #[default]
     Auto,
-    /// A line on standard error per step: for a terminal at the other end of a pipe.
+    /// A line on standard error per step, for logs and pipes.
     Lines,
     /// Nothing.
     Off,
@@ -38,7 +38,7 @@ pub enum Shown {
 }
 
 impl Shown {
-    /// Says that the guest is being started.
+    /// Shows that the guest is being started.
     pub fn new(progress: Progress, steps: usize) -> Shown {
         match progress {
             Progress::Lines => {
@@ -57,7 +57,7 @@ impl Shown {
         }
     }
 
-    /// Says something that is no step.
+    /// Shows a message that is not a step.
     pub fn note(&self, text: &str) {
         match self {
             Shown::Bar(bar) => bar.set_message(text.to_string()),
@@ -74,7 +74,7 @@ impl Shown {
         }
     }
 
-    /// It has ended, and what is to be said of it.
+    /// The step has ended; shows `text`.
     pub fn end(&self, step: usize, label: &str, what: Option<String>) {
         match self {
             Shown::Bar(bar) => bar.set_position(step as u64 + 1),
@@ -93,7 +93,7 @@ impl Shown {
         }
     }
 
-    /// Takes it off the terminal.
+    /// Removes it from the terminal.
     pub fn finish(&self) {
         if let Shown::Bar(bar) = self {
             bar.finish_and_clear();
