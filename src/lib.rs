@@ -9,7 +9,7 @@
 //! | floor | room | what lives there |
 //! |---|---|---|
 //! | 10 | [`cli`] | one file per verb: flags, messages, exit codes |
-//! | 9 | [`bench`] | schedules, guests, reference VMMs, results, tables |
+//! | 9 | [`mod@bench`] | schedules, guests, reference VMMs, results, tables |
 //! | 8 | [`observe`] | what the kernel and the dataplane did: counts, kernel evidence, inspection, traces |
 //! | 7 | [`vm`] | a VM as plain data, put together, run, ended |
 //! | 6 | [`virtio`] | the virtio-pci transport and the block device |
@@ -23,7 +23,6 @@
 //!
 //! `kvm` and `pci` know nothing of virtio; `dataplane` knows queues, backends and one `Interrupt`, and nothing of PCI;
 //! `machine` knows buses and devices only as traits; `virtio` and `vfio` never meet.
-#![warn(missing_docs)]
 
 /// So that unit tests can share what the tests in `tests/` have.
 #[cfg(test)]

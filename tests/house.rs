@@ -143,7 +143,7 @@ fn floors() -> BTreeMap<String, usize> {
     rows.flat_map(|(floor, rest)| {
         let rooms = rest.split('|').next().unwrap_or("");
         let names = rooms.split('`').skip(1).step_by(2);
-        names.map(move |name| (name.to_string(), floor)).collect::<Vec<_>>()
+        names.map(move |name| (name.trim_start_matches("mod@").to_string(), floor)).collect::<Vec<_>>()
     })
     .collect()
 }

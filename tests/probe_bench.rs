@@ -179,7 +179,7 @@ fn requests_survive_masks_moves_and_path_switches() {
             }
         });
         let outcomes = [1, 7, 64, 256].map(|depth| {
-            let plan = GuestJob {
+            let job = GuestJob {
                 kind: kind::IO,
                 op: op::VERIFY,
                 wait: wait::SPIN,
@@ -195,7 +195,7 @@ fn requests_survive_masks_moves_and_path_switches() {
                 hold: 20_000,
                 ..GuestJob::default()
             };
-            session.try_on(&[(0, plan)])
+            session.try_on(&[(0, job)])
         });
         stop.store(true, Ordering::Relaxed);
         outcomes

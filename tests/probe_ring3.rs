@@ -1,5 +1,5 @@
 //! The probe guest on bare KVM, without doorbell's machine: started straight at ring 3 as its README tells hosts to,
-//! driven by plans in memory, answered by nothing but eventfds. Skipped with one line where /dev/kvm is not usable.
+//! driven by jobs in memory, answered by nothing but eventfds. Skipped with one line where /dev/kvm is not usable.
 
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -147,21 +147,21 @@ impl Machine {
         }
     }
 
-    /// Hands a plan over without waiting for its end.
-    fn give(&mut self, cpu: usize, plan: GuestJob) {
+    /// Hands a job over without waiting for its end.
+    fn give(&mut self, cpu: usize, job: GuestJob) {
         let at = GuestAddress(CPU_AREA + cpu as u64 * CPU_STRIDE);
         let old = self.seq[cpu];
         self.seq[cpu] += 1;
-        self.memory.write_slice(&GuestJob { seq: old, ..plan }.to_bytes(), at).unwrap();
+        self.memory.write_slice(&GuestJob { seq: old, ..job }.to_bytes(), at).unwrap();
         self.memory.store(self.seq[cpu], at, Ordering::Release).unwrap();
         let address_lo = 0xfee0_0000 | (cpu as u32) << 12;
         self.vm.signal_msi(kvm_msi { address_lo, data: vector::WAKE, ..Default::default() }).unwrap();
     }
 
-    fn run_plan(&mut self, cpu: usize, plan: GuestJob) -> Outcome {
-        self.give(cpu, plan);
+    fn run_job(&mut self, cpu: usize, job: GuestJob) -> Outcome {
+        self.give(cpu, job);
         let at = CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET;
-        self.until("a plan", |m| {
+        self.until("a job", |m| {
             m.memory.load::<u32>(GuestAddress(at), Ordering::Acquire).unwrap() == m.seq[cpu]
         });
         Outcome::from_bytes(&self.bytes(at))
@@ -185,21 +185,21 @@ impl Machine {
 }
 
 #[test]
-fn two_cpus_started_at_ring_3_take_plans() {
+fn two_cpus_started_at_ring_3_take_jobs() {
     for idle in [idle::SPIN, idle::HALT, idle::TIMER] {
         let Some(mut machine) = Machine::start(2, idle) else { return };
         assert_eq!(machine.control().devices, 0);
         for round in 0..50 {
             for cpu in [0, 1] {
                 let empty = GuestJob { kind: kind::EMPTY, requests: 10, ..Default::default() };
-                let out = machine.run_plan(cpu, empty);
+                let out = machine.run_job(cpu, empty);
                 assert_eq!((out.status, out.completed, out.samples), (status::OK, 10, 10), "round {round}");
                 assert!(out.tsc_begin <= machine.samples(cpu, 1)[0].start && out.tsc_begin < out.tsc_end);
             }
         }
-        assert_eq!(machine.run_plan(1, GuestJob { kind: 77, ..Default::default() }).status, status::BAD_PLAN);
+        assert_eq!(machine.run_job(1, GuestJob { kind: 77, ..Default::default() }).status, status::BAD_PLAN);
         let io = GuestJob { kind: kind::IO, requests: 1, depth: 1, ..Default::default() };
-        assert_eq!(machine.run_plan(0, io).status, status::NO_DEVICE);
+        assert_eq!(machine.run_job(0, io).status, status::NO_DEVICE);
         machine.stop();
     }
 }
@@ -234,7 +234,7 @@ fn the_floor_counts_one_interrupt_per_store() {
             address: DOORBELL,
             ..Default::default()
         };
-        let out = machine.run_plan(0, floor);
+        let out = machine.run_job(0, floor);
         assert_eq!((out.status, out.completed), (status::OK, 2000), "{out:?}");
         assert_eq!((out.kicks, out.interrupts, out.samples), (2000, 2000, 2000));
         for sample in machine.samples(0, 2000) {
@@ -259,8 +259,8 @@ fn a_floor_without_an_answer_times_out_and_the_guest_lives_on() {
         deadline: 1_000_000,
         ..Default::default()
     };
-    let out = machine.run_plan(0, lost);
+    let out = machine.run_job(0, lost);
     assert_eq!((out.status, out.completed, out.detail), (status::TIMEOUT, 0, 5));
-    assert_eq!(machine.run_plan(0, GuestJob { kind: kind::NOP, ..Default::default() }).status, status::OK);
+    assert_eq!(machine.run_job(0, GuestJob { kind: kind::NOP, ..Default::default() }).status, status::OK);
     machine.stop();
 }

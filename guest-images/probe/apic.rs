@@ -1,4 +1,4 @@
-//! Interrupt controllers: the local APIC (through its low alias), one IOAPIC, and the 8259 pair put to sleep.
+//! Interrupt controllers: the local APIC (through its low alias), one IOAPIC, and the masked 8259 pair.
 
 use crate::abi::{LAPIC_ALIAS, TRAMPOLINE, VECTOR_STRIDE, VECTOR_TABLE, vector};
 use crate::{boot, control, cpu};
@@ -61,7 +61,7 @@ fn send(apic_id: u32, command: u32) {
     }
 }
 
-/// Starts a CPU by INIT and SIPI; true once it takes plans. It gets some hundred milliseconds.
+/// Starts a CPU by INIT and SIPI; true once it takes jobs. It gets some hundred milliseconds.
 pub fn start(apic_id: u32) -> bool {
     for (i, byte) in boot::trampoline_code().iter().enumerate() {
         cpu::store(TRAMPOLINE + i as u64, *byte);
@@ -81,7 +81,7 @@ pub fn start(apic_id: u32) -> bool {
     false
 }
 
-/// Leads a level-triggered IOAPIC pin to a vector of a CPU.
+/// Routes a level-triggered IOAPIC pin to a vector of a CPU.
 pub fn route_pin(pin: u32, vector: u32, apic_id: u32) {
     const LEVEL: u32 = 1 << 15;
     for (register, value) in [(0x11 + 2 * pin, apic_id << 24), (0x10 + 2 * pin, LEVEL | vector)] {

@@ -1,4 +1,4 @@
-//! The assembly: tables, ring-0 stubs, entries. Addresses come from the ABI file, so they are said once.
+//! The assembly: tables, ring-0 stubs, entries. Addresses come from the ABI file, so each is written once.
 
 use crate::abi;
 use core::arch::global_asm;

@@ -24,10 +24,10 @@ pub fn ns(ticks: u64) -> u64 {
     (ticks as u128 * 1_000_000 / khz() as u128) as u64
 }
 
-/// Where there is no 8254 ticks stay ticks, as if of 1 GHz.
+/// Without an 8254, ticks count as nanoseconds (1 GHz).
 const NO_TIMER: u64 = 1_000_000;
 
-/// The least of a few measurements: a host that takes the CPU away in between makes one too long, never too short.
+/// The least of a few measurements: preemption by the host makes a measurement longer, never shorter.
 fn measure() -> u64 {
     (0..4).map(|_| measure_once()).min().unwrap_or(0)
 }

@@ -1,11 +1,11 @@
-//! The words that hold for the whole guest: where the host finds state, and how each CPU takes its plans.
+//! The words that hold for the whole guest: where the host finds state, and how each CPU takes its jobs.
 
 use crate::abi::*;
 use crate::{apic, cpu};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// The whole structure as it stands now.
+/// The whole structure now.
 pub fn read() -> Control {
     cpu::load(CONTROL)
 }
@@ -54,7 +54,7 @@ fn outcome_address(cpu: usize) -> u64 {
     plan_address(cpu) + OUTCOME_OFFSET
 }
 
-/// Waits for this CPU's next plan.
+/// Waits for this CPU's next job.
 pub fn next_plan(cpu: usize) -> GuestJob {
     loop {
         let head: u64 = cpu::load(plan_address(cpu));
@@ -77,7 +77,7 @@ pub fn done(cpu: usize) -> u32 {
     cpu::load(outcome_address(cpu))
 }
 
-/// The outcome of a finished plan.
+/// The outcome of a finished job.
 pub fn outcome(cpu: usize) -> Outcome {
     cpu::load(outcome_address(cpu))
 }
@@ -93,15 +93,15 @@ pub fn set_completed(cpu: usize, completed: u32) {
     cpu::store(outcome_address(cpu) + offset_of!(Outcome, completed) as u64, completed);
 }
 
-/// Gives another CPU a plan, as a host would; its `seq` is chosen here.
-pub fn give(cpu: usize, plan: GuestJob) -> u32 {
+/// Gives another CPU a job, as a host would; chooses its `seq`.
+pub fn give(cpu: usize, job: GuestJob) -> u32 {
     let seq = done(cpu).wrapping_add(1);
-    cpu::store(plan_address(cpu), GuestJob { seq: done(cpu), ..plan });
+    cpu::store(plan_address(cpu), GuestJob { seq: done(cpu), ..job });
     cpu::store(plan_address(cpu), seq);
     seq
 }
 
-/// `seq` of the plan that a CPU was given last.
+/// `seq` of the job that a CPU was given last.
 pub fn plan_seq(cpu: usize) -> u32 {
     cpu::load(plan_address(cpu))
 }

@@ -60,5 +60,5 @@ pub fn reset(index: u32) -> bool {
     true
 }
 
-/// Ticks after which a wait that the plan does not bound gives up.
+/// Ticks after which a wait that the job does not bound gives up.
 pub const DEFAULT_DEADLINE: u64 = 1 << 34;

@@ -1,53 +1,53 @@
-//! The floor: a store and an answer with no virtio between them; the store alone; nothing at all.
+//! The floor: a store and an interrupt with no virtio between them; the store alone; nothing at all.
 
 use crate::abi::*;
 use crate::samples::Samples;
 use crate::wait::{Counts, Waiter};
 use crate::{apic, control, cpu};
 
-/// The store of FLOOR and STORE: `address` is a doorbell page or a port that the host gave.
+/// The store of FLOOR and STORE: `address` is a doorbell page or a port that the host chose.
 #[inline(always)]
-fn ring(plan: &GuestJob, number: u64) {
-    let value = plan.value.wrapping_add(number);
-    let port = plan.flags & flag::PORT != 0;
-    match (plan.width, port) {
-        (1, false) => cpu::store(plan.address, value as u8),
-        (4, false) => cpu::store(plan.address, value as u32),
-        (8, false) => cpu::store(plan.address, value),
-        (_, false) => cpu::store(plan.address, value as u16),
-        (1, true) => cpu::out8(plan.address as u16, value as u8),
-        (4, true) => cpu::out32(plan.address as u16, value as u32),
-        (_, true) => cpu::out16(plan.address as u16, value as u16),
+fn ring(job: &GuestJob, number: u64) {
+    let value = job.value.wrapping_add(number);
+    let port = job.flags & flag::PORT != 0;
+    match (job.width, port) {
+        (1, false) => cpu::store(job.address, value as u8),
+        (4, false) => cpu::store(job.address, value as u32),
+        (8, false) => cpu::store(job.address, value),
+        (_, false) => cpu::store(job.address, value as u16),
+        (1, true) => cpu::out8(job.address as u16, value as u8),
+        (4, true) => cpu::out32(job.address as u16, value as u32),
+        (_, true) => cpu::out16(job.address as u16, value as u16),
     }
 }
 
-/// Is a store to the plan's address possible at all? Below 4 GiB there are page tables, above 2^16 no ports.
-pub fn reachable(plan: &GuestJob) -> bool {
-    let end = if plan.flags & flag::PORT != 0 { 1 << 16 } else { 1 << 32 };
-    plan.address < end - 8 && matches!(plan.width, 0 | 1 | 2 | 4 | 8)
+/// Whether a store to the job's address is possible. Below 4 GiB there are page tables, above 2^16 no ports.
+pub fn reachable(job: &GuestJob) -> bool {
+    let end = if job.flags & flag::PORT != 0 { 1 << 16 } else { 1 << 32 };
+    job.address < end - 8 && matches!(job.width, 0 | 1 | 2 | 4 | 8)
 }
 
 /// FLOOR: number to FLOOR_WORD, store, then the vector's interrupt or the number in FLOOR_ANSWER.
-pub fn floor(cpu: usize, plan: &GuestJob) -> Outcome {
+pub fn floor(cpu: usize, job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
-    let (Some(waiter), true) = (Waiter::new(plan, plan.vector, 0), reachable(plan)) else {
+    let (Some(waiter), true) = (Waiter::new(job, job.vector, 0), reachable(job)) else {
         return Outcome { status: status::BAD_PLAN, ..out };
     };
-    let stamped = (vector::STAMPED..vector::INTX).contains(&plan.vector);
-    let counts = Counts::begin(plan.vector, 0);
-    let mut samples = Samples::new(cpu, plan.samples);
+    let stamped = (vector::STAMPED..vector::INTX).contains(&job.vector);
+    let counts = Counts::begin(job.vector, 0);
+    let mut samples = Samples::new(cpu, job.samples);
     out.tsc_begin = cpu::tsc();
-    for i in 0..plan.requests {
-        if plan.gap != 0 {
-            cpu::delay(plan.gap);
+    for i in 0..job.requests {
+        if job.gap != 0 {
+            cpu::delay(job.gap);
         }
         // Never repeats within a run, so an old answer is never taken for a new one.
         let number = cpu::load::<u64>(FLOOR_WORD) + 1;
         let before = waiter.count();
         let start = cpu::tsc();
         cpu::store(FLOOR_WORD, number);
-        if plan.flags & flag::NO_STORE == 0 {
-            ring(plan, i as u64);
+        if job.flags & flag::NO_STORE == 0 {
+            ring(job, i as u64);
             out.kicks += 1;
         }
         let kicked = cpu::tsc();
@@ -58,10 +58,10 @@ pub fn floor(cpu: usize, plan: &GuestJob) -> Outcome {
         };
         let Ok(seen) = answer else {
             out.status = status::TIMEOUT;
-            out.detail = (plan.requests - i) as u64;
+            out.detail = (job.requests - i) as u64;
             break;
         };
-        let handler = if stamped { apic::stamp(plan.vector) } else { 0 };
+        let handler = if stamped { apic::stamp(job.vector) } else { 0 };
         samples.add(start, kicked, handler, seen, seen);
         out.completed = i + 1;
         control::set_completed(cpu, out.completed);
@@ -73,21 +73,21 @@ pub fn floor(cpu: usize, plan: &GuestJob) -> Outcome {
 }
 
 /// STORE: the kick alone. EMPTY: what the measuring itself costs.
-pub fn store(cpu: usize, plan: &GuestJob) -> Outcome {
+pub fn store(cpu: usize, job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
-    let stores = plan.kind == kind::STORE;
-    if stores && !reachable(plan) {
+    let stores = job.kind == kind::STORE;
+    if stores && !reachable(job) {
         return Outcome { status: status::BAD_PLAN, ..out };
     }
-    let mut samples = Samples::new(cpu, plan.samples);
+    let mut samples = Samples::new(cpu, job.samples);
     out.tsc_begin = cpu::tsc();
-    for i in 0..plan.requests {
-        if plan.gap != 0 {
-            cpu::delay(plan.gap);
+    for i in 0..job.requests {
+        if job.gap != 0 {
+            cpu::delay(job.gap);
         }
         let start = cpu::tsc();
         if stores {
-            ring(plan, i as u64);
+            ring(job, i as u64);
         }
         let kicked = cpu::tsc();
         samples.add(start, kicked, 0, kicked, kicked);
@@ -95,41 +95,41 @@ pub fn store(cpu: usize, plan: &GuestJob) -> Outcome {
     }
     out.tsc_end = cpu::tsc();
     out.samples = samples.count;
-    out.kicks = if stores { plan.requests as u64 } else { 0 };
+    out.kicks = if stores { job.requests as u64 } else { 0 };
     out
 }
 
 /// POKE: one access of any kind.
-pub fn poke(plan: &GuestJob) -> Outcome {
+pub fn poke(job: &GuestJob) -> Outcome {
     let mut out = Outcome { completed: 1, ..Default::default() };
-    let port = matches!(plan.op, poke::IN | poke::OUT);
+    let port = matches!(job.op, poke::IN | poke::OUT);
     let flags = if port { flag::PORT } else { 0 };
-    let configuration = matches!(plan.op, poke::CONFIG_READ | poke::CONFIG_WRITE);
-    if !reachable(&GuestJob { flags, ..*plan }) || (configuration && plan.address >= 1 << 24) {
+    let configuration = matches!(job.op, poke::CONFIG_READ | poke::CONFIG_WRITE);
+    if !reachable(&GuestJob { flags, ..*job }) || (configuration && job.address >= 1 << 24) {
         return Outcome { status: status::BAD_PLAN, ..out };
     }
-    let function = crate::pci::Function((plan.address >> 8) as u16);
-    let offset = plan.address as u16 & 0xff;
+    let function = crate::pci::Function((job.address >> 8) as u16);
+    let offset = job.address as u16 & 0xff;
     out.tsc_begin = cpu::tsc();
-    match plan.op {
+    match job.op {
         poke::LOAD => {
-            out.value = match plan.width {
-                1 => cpu::load::<u8>(plan.address) as u64,
-                4 => cpu::load::<u32>(plan.address) as u64,
-                8 => cpu::load(plan.address),
-                _ => cpu::load::<u16>(plan.address) as u64,
+            out.value = match job.width {
+                1 => cpu::load::<u8>(job.address) as u64,
+                4 => cpu::load::<u32>(job.address) as u64,
+                8 => cpu::load(job.address),
+                _ => cpu::load::<u16>(job.address) as u64,
             }
         }
         poke::IN => {
-            out.value = match plan.width {
-                1 => cpu::in8(plan.address as u16) as u64,
-                4 => cpu::in32(plan.address as u16) as u64,
-                _ => cpu::in16(plan.address as u16) as u64,
+            out.value = match job.width {
+                1 => cpu::in8(job.address as u16) as u64,
+                4 => cpu::in32(job.address as u16) as u64,
+                _ => cpu::in16(job.address as u16) as u64,
             }
         }
-        poke::STORE | poke::OUT => ring(&GuestJob { flags, ..*plan }, 0),
+        poke::STORE | poke::OUT => ring(&GuestJob { flags, ..*job }, 0),
         poke::CONFIG_READ => out.value = function.read(offset) as u64,
-        poke::CONFIG_WRITE => function.write(offset, plan.value as u32),
+        poke::CONFIG_WRITE => function.write(offset, job.value as u32),
         _ => out.status = status::BAD_PLAN,
     }
     out.tsc_end = cpu::tsc();

@@ -1,4 +1,4 @@
-//! A static that several functions change; who may, and when, stands at each use.
+//! A static that several functions change; each use says who may, and when.
 
 use core::cell::UnsafeCell;
 

@@ -1,31 +1,29 @@
 //! Attacks on a device: one malformed request, what the device did with it, and whether it comes back.
-//!
-//! A frame with its first examples; issue 5 fills it.
 
 use crate::abi::*;
 use crate::device::{self, NEEDS_RESET};
 use crate::queue::{NEXT, Queue, WRITE};
 use crate::{cpu, io, setup};
 
-pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
+pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
-    let Some(info) = device::info(plan.device) else {
+    let Some(info) = device::info(job.device) else {
         return Outcome { status: status::NO_DEVICE, ..out };
     };
-    if plan.queue >= info.queues {
+    if job.queue >= info.queues {
         return Outcome { status: status::DEVICE, ..out };
     }
-    let queue = Queue::get(plan.device, plan.queue);
-    if !attack(queue, plan) {
+    let queue = Queue::get(job.device, job.queue);
+    if !attack(queue, job) {
         return Outcome { status: status::BAD_PLAN, ..out };
     }
     out.tsc_begin = cpu::tsc();
     queue.publish();
     queue.kick();
     out.kicks = 1;
-    out.value = watch(queue, &info, plan, &mut out);
+    out.value = watch(queue, &info, job, &mut out);
     // Whatever it did: a reset and the same set-up must bring it back.
-    let again = setup::setup_again(plan.device);
+    let again = setup::setup_again(job.device);
     let read = GuestJob {
         kind: kind::IO,
         op: op::READ,
@@ -35,7 +33,7 @@ pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
         flags: 0,
         samples: 1,
         wait: wait::POLL,
-        ..*plan
+        ..*job
     };
     if again.status == status::OK {
         let outcome = io::run(cpu, &read);
@@ -49,17 +47,17 @@ pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
 }
 
 /// Puts the malformed chain into the ring; false: no such attack.
-fn attack(queue: &mut Queue, plan: &GuestJob) -> bool {
+fn attack(queue: &mut Queue, job: &GuestJob) -> bool {
     let data = POOL;
     let (header, status) = (queue.header(0), queue.status(0));
     cpu::store(header, op::READ as u64);
-    cpu::store(header + 8, plan.sector);
+    cpu::store(header + 8, job.sector);
     cpu::store(status, 0xffu8);
     let ring = queue.ring();
     Queue::descriptor(ring, 0, header, 16, NEXT, 1);
     Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, 2);
     Queue::descriptor(ring, 2, status, 1, WRITE, 0);
-    match plan.op {
+    match job.op {
         attack::LOOP => Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, 0),
         attack::NEXT_OUT_OF_RANGE => Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, queue.size + 7),
         attack::ADDRESS_BEYOND_RAM => Queue::descriptor(ring, 1, 1 << 45, 512, NEXT | WRITE, 2),
@@ -75,8 +73,8 @@ fn attack(queue: &mut Queue, plan: &GuestJob) -> bool {
 }
 
 /// The device's answer, or its silence.
-fn watch(queue: &mut Queue, info: &DeviceInfo, plan: &GuestJob, out: &mut Outcome) -> u64 {
-    let deadline = if plan.deadline == 0 { 1 << 29 } else { plan.deadline };
+fn watch(queue: &mut Queue, info: &DeviceInfo, job: &GuestJob, out: &mut Outcome) -> u64 {
+    let deadline = if job.deadline == 0 { 1 << 29 } else { job.deadline };
     let from = cpu::tsc();
     loop {
         if queue.pop().is_some() {

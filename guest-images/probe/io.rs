@@ -13,7 +13,7 @@ use crate::{apic, control, cpu, setup};
 static SLOTS: Global<[[Slot; MAX_DEPTH]; MAX_CPUS]> = Global::new([[IDLE; MAX_DEPTH]; MAX_CPUS]);
 
 struct Block<'a> {
-    plan: &'a GuestJob,
+    job: &'a GuestJob,
     queue: &'static mut Queue,
     slots: &'static mut [Slot],
     maker: Maker,
@@ -24,7 +24,7 @@ struct Block<'a> {
     /// Slots pushed and not yet published.
     fresh: [u16; MAX_DEPTH],
     fresh_count: usize,
-    /// One by one: slots whose requests have completed and were not submitted again yet.
+    /// One by one: slots whose requests have completed and that are not in use again.
     idle: [u16; MAX_DEPTH],
     idle_count: usize,
     submitted: u32,
@@ -34,38 +34,38 @@ struct Block<'a> {
     out: Outcome,
 }
 
-pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
+pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     let refuse = |status| Outcome { status, ..Default::default() };
-    let Some(info) = device::info(plan.device) else { return refuse(status::NO_DEVICE) };
-    if plan.queue >= info.queues {
+    let Some(info) = device::info(job.device) else { return refuse(status::NO_DEVICE) };
+    if job.queue >= info.queues {
         return refuse(status::DEVICE);
     }
-    let queue = Queue::get(plan.device, plan.queue);
-    if plan.depth == 0 || plan.depth as usize > MAX_DEPTH || plan.requests == 0 {
+    let queue = Queue::get(job.device, job.queue);
+    if job.depth == 0 || job.depth as usize > MAX_DEPTH || job.requests == 0 {
         return refuse(status::BAD_PLAN);
     }
     let vector = queue.vector;
-    let other = if plan.route_every != 0 && plan.vector2 != vector { plan.vector2 } else { 0 };
+    let other = if job.route_every != 0 && job.vector2 != vector { job.vector2 } else { 0 };
     let (Some(maker), Some(waiter), Some(torture)) = (
-        Maker::new(cpu, plan, &info, queue),
-        Waiter::new(plan, vector, other),
-        Torture::new(plan, &info, vector),
+        Maker::new(cpu, job, &info, queue),
+        Waiter::new(job, vector, other),
+        Torture::new(job, &info, vector),
     ) else {
         return refuse(status::BAD_PLAN);
     };
-    setup::claim_pin(&info, vector, plan.cpu);
+    setup::claim_pin(&info, vector, job.cpu);
     // SAFETY: each CPU uses its own row, one block at a time.
-    let slots = unsafe { &mut (&mut *SLOTS.get())[cpu][..plan.depth as usize] };
+    let slots = unsafe { &mut (&mut *SLOTS.get())[cpu][..job.depth as usize] };
     slots.fill(IDLE);
     let counts = Counts::begin(vector, other);
     let mut block = Block {
-        plan,
+        job,
         queue,
         slots,
         maker,
         waiter,
         torture,
-        samples: Samples::new(cpu, plan.samples),
+        samples: Samples::new(cpu, job.samples),
         stamped: other == 0 && (vector::STAMPED..vector::INTX).contains(&vector),
         fresh: [0; MAX_DEPTH],
         fresh_count: 0,
@@ -98,20 +98,20 @@ pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
 
 impl Block<'_> {
     fn go(&mut self, cpu: usize) -> Result<(), TimedOut> {
-        // What an earlier block left in the ring is not ours.
+        // Drop what an earlier block left in the ring.
         self.drain(0);
         if self.one_by_one() {
             return self.go_one_by_one(cpu);
         }
-        let eager = self.plan.depth > 1 || self.plan.flags & flag::EAGER != 0;
+        let eager = self.job.depth > 1 || self.job.flags & flag::EAGER != 0;
         let mut count = self.rearm();
         self.out.tsc_begin = cpu::tsc();
-        let first = self.plan.depth.min(self.plan.requests);
+        let first = self.job.depth.min(self.job.requests);
         for slot in 0..first as usize {
             self.submit(slot);
         }
         self.publish();
-        while self.completed < self.plan.requests {
+        while self.completed < self.job.requests {
             let seen = if self.waiter.polls() {
                 self.waiter.until(|| self.queue.has_used())?
             } else if eager && self.queue.has_used() {
@@ -136,25 +136,25 @@ impl Block<'_> {
     }
 
     fn one_by_one(&self) -> bool {
-        self.plan.flags & flag::ONE_BY_ONE != 0
+        self.job.flags & flag::ONE_BY_ONE != 0
     }
 
-    /// As Linux with an application above it: the driver's handler takes completions when the interrupt comes, and until
-    /// then the application goes on submitting what it may.
+    /// Submits as Linux does under an application: the driver's handler takes completions when the interrupt comes, and
+    /// until then the application keeps submitting.
     fn go_one_by_one(&mut self, cpu: usize) -> Result<(), TimedOut> {
-        let first = self.plan.depth.min(self.plan.requests) as usize;
+        let first = self.job.depth.min(self.job.requests) as usize;
         for slot in 0..first {
             self.idle[slot] = slot as u16;
         }
         self.idle_count = first;
         let mut count = self.rearm();
         self.out.tsc_begin = cpu::tsc();
-        while self.completed < self.plan.requests {
+        while self.completed < self.job.requests {
             if self.waiter.count() == count {
-                if self.idle_count == 0 || self.submitted == self.plan.requests {
+                if self.idle_count == 0 || self.submitted == self.job.requests {
                     self.waiter.interrupt(count, &mut self.out)?;
                 } else {
-                    cpu::delay(self.plan.gap);
+                    cpu::delay(self.job.gap);
                     self.idle_count -= 1;
                     self.submit(self.idle[self.idle_count] as usize);
                     self.publish();
@@ -195,15 +195,15 @@ impl Block<'_> {
         self.queue.push(head);
     }
 
-    /// Shows the new requests, kicks if the device wants it, and stamps them.
+    /// Publishes the new requests, kicks if the device wants it, and stamps them.
     fn publish(&mut self) {
-        if self.plan.gap != 0 && self.plan.depth == 1 {
-            cpu::delay(self.plan.gap);
+        if self.job.gap != 0 && self.job.depth == 1 {
+            cpu::delay(self.job.gap);
         }
         self.torture.before_kick();
         let start = cpu::tsc();
         let wanted = self.queue.publish();
-        if wanted || self.plan.flags & flag::ALWAYS_KICK != 0 {
+        if wanted || self.job.flags & flag::ALWAYS_KICK != 0 {
             self.queue.kick();
             self.out.kicks += 1;
         } else {
@@ -245,7 +245,7 @@ impl Block<'_> {
             if self.one_by_one() {
                 self.idle[self.idle_count] = index as u16;
                 self.idle_count += 1;
-            } else if self.submitted < self.plan.requests {
+            } else if self.submitted < self.job.requests {
                 self.submit(index);
             }
         }

@@ -53,7 +53,7 @@ extern "C" fn ring3_main(cpu: u64) -> ! {
     serve::serve(cpu)
 }
 
-/// CPU 0: interrupt controllers, the bus, the other CPUs; text mode does not come back from here.
+/// CPU 0: interrupt controllers, the bus, the other CPUs. Does not return in text mode.
 fn boot() {
     control::set_started(cpu::tsc());
     cmdline::keep();

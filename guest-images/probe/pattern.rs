@@ -1,4 +1,4 @@
-//! What written data looks like: each 8-byte word tells its sector, its place in it, and a seed.
+//! The pattern of written data: each 8-byte word encodes its sector, its place in it, and a seed.
 
 use crate::cpu::{load, store};
 
@@ -16,7 +16,7 @@ pub fn fill(at: u64, length: u64, seed: u64, sector: u64) {
     }
 }
 
-/// Overwrites with what no pattern is, so that data that never came is seen.
+/// Overwrites with bytes that no pattern has, so that missing data is noticed.
 pub fn poison(at: u64, length: u64) {
     for i in 0..length / 8 {
         store(at + 8 * i, 0xdead_beef_0bad_f00du64);

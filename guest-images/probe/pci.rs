@@ -1,4 +1,4 @@
-//! Configuration space (ports CF8/CFC or ECAM), BARs that nobody placed, capabilities.
+//! Configuration space (ports CF8/CFC or ECAM), BARs without an address, capabilities.
 
 use crate::{control, cpu, global::Global};
 
@@ -78,7 +78,7 @@ pub enum Bar {
 /// Next free addresses: memory, I/O.
 static WINDOW: Global<(u64, u32)> = Global::new((0, 0xc000));
 
-/// Places the BARs that are at 0 or above 4 GiB (which the page tables leave out), and tells where all six are.
+/// Places the BARs that are at 0 or above 4 GiB (which the page tables do not map); returns where all six are.
 pub fn place_bars(function: Function) -> [Bar; 6] {
     let mut bars = [Bar::None; 6];
     let mut i = 0;
@@ -127,7 +127,7 @@ fn take_memory(size: u64) -> u64 {
     if size == 0 {
         return 0;
     }
-    // SAFETY: only CPU 0 places BARs, before it takes plans.
+    // SAFETY: only CPU 0 places BARs, before it takes jobs.
     let (next, _) = unsafe { &mut *WINDOW.get() };
     if *next == 0 {
         *next = match control::read().bar_window {

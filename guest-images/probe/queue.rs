@@ -52,22 +52,22 @@ static QUEUES: Global<[Queue; MAX_DEVICES * MAX_QUEUES]> = Global::new([NONE; MA
 
 impl Queue {
     /// Makes the rings and tells the device (4.1.5.1.3); the size in use, or None if the device has no such queue.
-    pub fn create(plan: &GuestJob, info: &DeviceInfo, features: u64, index: u16, vector: u32) -> Option<u16> {
+    pub fn create(job: &GuestJob, info: &DeviceInfo, features: u64, index: u16, vector: u32) -> Option<u16> {
         let common = info.common;
         store(common + 22, index);
         let most: u16 = load(common + 24);
         if most == 0 {
             return None;
         }
-        let wish = if plan.queue_size == 0 { 256 } else { plan.queue_size.min(MAX_QUEUE_SIZE as u32) as u16 };
+        let wish = if job.queue_size == 0 { 256 } else { job.queue_size.min(MAX_QUEUE_SIZE as u32) as u16 };
         let size = wish.min(most);
-        let which = plan.device as usize * MAX_QUEUES + index as usize;
+        let which = job.device as usize * MAX_QUEUES + index as usize;
         let base = QUEUE_MEMORY + which as u64 * QUEUE_STRIDE;
         for word in 0..QUEUE_STRIDE / 8 {
             store(base + word * 8, 0u64);
         }
         store(common + 24, size);
-        let msix = plan.flags & flag::INTX == 0;
+        let msix = job.flags & flag::INTX == 0;
         store(common + 26, if msix { index + 1 } else { 0xffff });
         for (register, address) in [(32, base), (40, base + AVAIL), (48, base + USED)] {
             store(common + register, address as u32);
@@ -94,7 +94,7 @@ impl Queue {
     /// The queue for as long as one block runs on it.
     pub fn get(device: u32, queue: u32) -> &'static mut Queue {
         let which = (device as usize * MAX_QUEUES + queue as usize) % (MAX_DEVICES * MAX_QUEUES);
-        // SAFETY: the plan protocol gives a queue to one CPU at a time.
+        // SAFETY: the job protocol gives a queue to one CPU at a time.
         unsafe { &mut (*QUEUES.get())[which] }
     }
 
@@ -122,18 +122,18 @@ impl Queue {
         self.base
     }
 
-    /// Puts a head into the available ring; `publish` shows it.
+    /// Puts a head into the available ring; `publish` makes it visible.
     pub fn push(&mut self, head: u16) {
         store(self.base + AVAIL + 4 + 2 * (self.avail % self.size) as u64, head);
         self.avail = self.avail.wrapping_add(1);
     }
 
-    /// Moves the index that `publish` will show further than there are entries (an attack).
+    /// Moves the index that `publish` will store further than there are entries (an attack).
     pub fn jump(&mut self, by: u16) {
         self.avail = self.avail.wrapping_add(by);
     }
 
-    /// Shows what was pushed; true if the device wants a kick.
+    /// Publishes what was pushed; true if the device wants a kick.
     pub fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.avail);
         store(self.base + AVAIL + 2, new);

@@ -36,18 +36,18 @@ fn percentiles(line: &mut Line, name: &str, samples: &mut [Sample], of: fn(&Samp
     );
 }
 
-pub fn block(plan: &GuestJob, cpu: u32, round: u64, out: &Outcome) {
+pub fn block(job: &GuestJob, cpu: u32, round: u64, out: &Outcome) {
     let line = &mut Line::new();
     let _ = write!(
         line,
         "{{\"probe\":1,\"event\":\"block\",\"round\":{round},\"cpu\":{cpu},\"dev\":{},\"queue\":{},\"op\":{},\
          \"wait\":{},\"depth\":{},\"size\":{},\"requests\":{},\"status\":{},\"detail\":{}",
-        plan.device,
-        plan.queue,
-        plan.op,
-        plan.wait,
-        plan.depth,
-        plan.size,
+        job.device,
+        job.queue,
+        job.op,
+        job.wait,
+        job.depth,
+        job.size,
         out.completed,
         out.status,
         out.detail

@@ -47,7 +47,7 @@ fn end(ok: bool) -> ! {
 
 fn setup(cpus: u32) -> Option<GuestJob> {
     let irq = one(cmdline::words("irq", "msix", IRQS));
-    let plan = GuestJob {
+    let job = GuestJob {
         kind: kind::SETUP,
         device: cmdline::number("dev", 0) as u32,
         queues: cmdline::number("queues", cpus as u64) as u32,
@@ -61,15 +61,15 @@ fn setup(cpus: u32) -> Option<GuestJob> {
             | (flag::NO_INDIRECT ^ on("indirect_desc", 1, flag::NO_INDIRECT)),
         ..Default::default()
     };
-    let out = serve::execute(0, &plan);
+    let out = serve::execute(0, &job);
     say!(
         "{{\"probe\":1,\"event\":\"setup\",\"dev\":{},\"status\":{},\"queues\":{},\"features\":\"{:#x}\"}}",
-        plan.device,
+        job.device,
         out.status,
         out.value,
         out.features
     );
-    (out.status == status::OK).then_some(GuestJob { queues: out.value as u32, ..plan })
+    (out.status == status::OK).then_some(GuestJob { queues: out.value as u32, ..job })
 }
 
 fn bench() -> bool {
@@ -106,8 +106,8 @@ fn bench() -> bool {
         for op in cmdline::words("op", "read", OPS) {
             for wait in cmdline::words("wait", "spin", WAITS) {
                 for depth in cmdline::numbers("depth", 1) {
-                    let plan = GuestJob { op, wait, depth: depth as u32, ..base };
-                    ok &= block(&plan, setup.queues.min(cpus), round);
+                    let job = GuestJob { op, wait, depth: depth as u32, ..base };
+                    ok &= block(&job, setup.queues.min(cpus), round);
                 }
             }
         }
@@ -116,18 +116,18 @@ fn bench() -> bool {
 }
 
 /// One block on one queue per CPU, all at once; the sectors are divided between them.
-fn block(plan: &GuestJob, cpus: u32, round: u64) -> bool {
-    let capacity = device::info(plan.device).map_or(0, |info| info.capacity);
-    let whole = if plan.span == 0 { capacity.saturating_sub(plan.sector) } else { plan.span };
-    let unit = (plan.size as u64 / 512).max(1);
+fn block(job: &GuestJob, cpus: u32, round: u64) -> bool {
+    let capacity = device::info(job.device).map_or(0, |info| info.capacity);
+    let whole = if job.span == 0 { capacity.saturating_sub(job.sector) } else { job.span };
+    let unit = (job.size as u64 / 512).max(1);
     let share = whole / cpus as u64 / unit * unit;
     let of = |cpu: u32| GuestJob {
         queue: cpu,
         cpu,
-        cpu2: if plan.route_every != 0 { plan.cpu2 } else { cpu },
-        sector: plan.sector + cpu as u64 * share,
+        cpu2: if job.route_every != 0 { job.cpu2 } else { cpu },
+        sector: job.sector + cpu as u64 * share,
         span: share,
-        ..*plan
+        ..*job
     };
     for cpu in 1..cpus {
         control::give(cpu as usize, of(cpu));
@@ -153,8 +153,8 @@ fn hostile() -> bool {
     let Some(setup) = setup(1) else { return false };
     let mut ok = true;
     for op in cmdline::numbers("attack", 0) {
-        let plan = GuestJob { kind: kind::HOSTILE, device: setup.device, op: op as u32, ..Default::default() };
-        let out = serve::execute(0, &plan);
+        let job = GuestJob { kind: kind::HOSTILE, device: setup.device, op: op as u32, ..Default::default() };
+        let out = serve::execute(0, &job);
         say!(
             "{{\"probe\":1,\"event\":\"hostile\",\"attack\":{op},\"status\":{},\"answer\":{},\"detail\":{}}}",
             out.status,

@@ -1,36 +1,36 @@
-//! Each CPU's loop: take a plan, do it, publish what became of it.
+//! Each CPU's loop: take a job, run it, publish its outcome.
 
 use crate::abi::*;
 use crate::{control, cpu, device, floor, hostile, io, setup};
 
-/// Plans until one says END.
+/// Runs jobs until one is END.
 pub fn serve(cpu: usize) -> ! {
     loop {
-        let plan = control::next_plan(cpu);
-        if plan.kind == kind::END {
+        let job = control::next_plan(cpu);
+        if job.kind == kind::END {
             if cpu == 0 {
                 control::set_state(state::ENDED);
             }
-            control::finish(cpu, plan.seq, Outcome::default());
+            control::finish(cpu, job.seq, Outcome::default());
             cpu::stop();
         }
-        let outcome = execute(cpu, &plan);
-        control::finish(cpu, plan.seq, outcome);
+        let outcome = execute(cpu, &job);
+        control::finish(cpu, job.seq, outcome);
     }
 }
 
-/// One plan.
-pub fn execute(cpu: usize, plan: &GuestJob) -> Outcome {
-    match plan.kind {
+/// One job.
+pub fn execute(cpu: usize, job: &GuestJob) -> Outcome {
+    match job.kind {
         kind::NOP => Outcome { tsc_begin: cpu::tsc(), tsc_end: cpu::tsc(), ..Default::default() },
-        kind::SETUP => setup::setup(plan),
-        kind::RESET if device::reset(plan.device) => Outcome::default(),
+        kind::SETUP => setup::setup(job),
+        kind::RESET if device::reset(job.device) => Outcome::default(),
         kind::RESET => Outcome { status: status::DEVICE, ..Default::default() },
-        kind::IO => io::run(cpu, plan),
-        kind::FLOOR => floor::floor(cpu, plan),
-        kind::STORE | kind::EMPTY => floor::store(cpu, plan),
-        kind::HOSTILE => hostile::run(cpu, plan),
-        kind::POKE => floor::poke(plan),
+        kind::IO => io::run(cpu, job),
+        kind::FLOOR => floor::floor(cpu, job),
+        kind::STORE | kind::EMPTY => floor::store(cpu, job),
+        kind::HOSTILE => hostile::run(cpu, job),
+        kind::POKE => floor::poke(job),
         _ => Outcome { status: status::BAD_PLAN, ..Default::default() },
     }
 }

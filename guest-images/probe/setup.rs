@@ -1,4 +1,4 @@
-//! SETUP: from reset to DRIVER_OK (virtio 1.2, 3.1.1), with the features, queues and interrupts that a plan asks for.
+//! SETUP: from reset to DRIVER_OK (virtio 1.2, 3.1.1), with the features, queues and interrupts that a job asks for.
 
 use crate::abi::*;
 use crate::cpu::{load, store};
@@ -8,24 +8,24 @@ use crate::pci::{self, Function};
 use crate::queue::Queue;
 use crate::{apic, msix};
 
-/// The plan of each device's last SETUP, for the ones that set up again by themselves.
+/// The job of each device's last SETUP, for the ones that set up again by themselves.
 static SETUPS: Global<[GuestJob; MAX_DEVICES]> = Global::new([NO_PLAN; MAX_DEVICES]);
 // SAFETY of this zero: GuestJob is made of integers.
 const NO_PLAN: GuestJob = unsafe { core::mem::zeroed() };
 
 /// SETUP: (outcome status, queues made, features, detail).
-pub fn setup(plan: &GuestJob) -> Outcome {
+pub fn setup(job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
-    let Some(mut info) = info(plan.device) else {
+    let Some(mut info) = info(job.device) else {
         return Outcome { status: status::NO_DEVICE, ..out };
     };
-    if info.common == 0 || info.notify == 0 || !reset(plan.device) {
+    if info.common == 0 || info.notify == 0 || !reset(job.device) {
         return Outcome { status: status::DEVICE, ..out };
     }
     let common = info.common;
     store(common + 20, ACKNOWLEDGE);
     store(common + 20, ACKNOWLEDGE | DRIVER);
-    out.features = choose_features(plan, &info);
+    out.features = choose_features(job, &info);
     for (select, half) in [(0u32, out.features as u32), (1, (out.features >> 32) as u32)] {
         store(common + 8, select);
         store(common + 12, half);
@@ -36,11 +36,11 @@ pub fn setup(plan: &GuestJob) -> Outcome {
         return Outcome { status: status::DEVICE, ..out };
     }
     let offered_queues = if out.features & F_BLK_MQ != 0 { load::<u16>(info.config + 34) } else { 1 };
-    info.queues = plan.queues.clamp(1, MAX_QUEUES as u32).min(offered_queues.min(load(common + 18)) as u32);
+    info.queues = job.queues.clamp(1, MAX_QUEUES as u32).min(offered_queues.min(load(common + 18)) as u32);
     let function = Function(info.bdf as u16);
-    let vector = interrupts(plan, &mut info, function);
+    let vector = interrupts(job, &mut info, function);
     for q in 0..info.queues {
-        match Queue::create(plan, &info, out.features, q as u16, vector) {
+        match Queue::create(job, &info, out.features, q as u16, vector) {
             Some(size) => info.queue_size = size as u32,
             None => return Outcome { status: status::DEVICE, ..out },
         }
@@ -49,74 +49,74 @@ pub fn setup(plan: &GuestJob) -> Outcome {
     info.status = status(&info) as u32;
     out.detail = info.status as u64;
     out.value = info.queues as u64;
-    update(plan.device, &info);
-    // SAFETY: plans for one device come one at a time; nobody else looks at its entry meanwhile.
-    unsafe { (*SETUPS.get())[plan.device as usize] = *plan };
+    update(job.device, &info);
+    // SAFETY: jobs for one device come one at a time; nothing else reads its entry meanwhile.
+    unsafe { (*SETUPS.get())[job.device as usize] = *job };
     out
 }
 
 /// Does the last SETUP again.
 pub fn setup_again(index: u32) -> Outcome {
     // SAFETY: as in `setup`.
-    let plan = unsafe { (*SETUPS.get())[index as usize % MAX_DEVICES] };
-    setup(&plan)
+    let job = unsafe { (*SETUPS.get())[index as usize % MAX_DEVICES] };
+    setup(&job)
 }
 
-fn choose_features(plan: &GuestJob, info: &DeviceInfo) -> u64 {
+fn choose_features(job: &GuestJob, info: &DeviceInfo) -> u64 {
     let mut features = KNOWN & info.offered;
-    if plan.features != 0 {
-        features &= plan.features | F_VERSION_1;
+    if job.features != 0 {
+        features &= job.features | F_VERSION_1;
     }
     for (bit, off) in
         [(flag::NO_EVENT_IDX, F_EVENT_IDX), (flag::NO_INDIRECT, F_INDIRECT), (flag::NO_MQ, F_BLK_MQ)]
     {
-        if plan.flags & bit != 0 {
+        if job.flags & bit != 0 {
             features &= !off;
         }
     }
     features
 }
 
-/// The IOAPIC pin of the device's INTx: the plan's word, else what firmware or the VMM left in the interrupt line
+/// The IOAPIC pin of the device's INTx: the job's word, else what firmware or the VMM left in the interrupt line
 /// register if it can only mean a pin, else q35's wiring.
-fn pin_of(plan: &GuestJob, info: &DeviceInfo, function: Function) -> u32 {
+fn pin_of(job: &GuestJob, info: &DeviceInfo, function: Function) -> u32 {
     let line = function.read8(0x3c) as u32;
-    match plan.pin {
+    match job.pin {
         0 if (16..24).contains(&line) => line,
         0 => 20 + ((info.bdf >> 3 & 31) + info.interrupt_pin.wrapping_sub(1)) % 4,
         pin => pin,
     }
 }
 
-/// Leads a shared INTx pin to this device for its next block; whoever else is on it has nothing in flight.
+/// Routes a shared INTx pin to this device for its next block; other devices on it have nothing in flight.
 pub fn claim_pin(info: &DeviceInfo, vector: u32, apic_id: u32) {
     if info.intx_pin != 0 {
         apic::route_pin(info.intx_pin, vector, apic_id);
     }
 }
 
-/// MSI-X or INTx, as the plan says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
+/// MSI-X or INTx, as the job says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
 /// q + 1 for queue q.
-fn interrupts(plan: &GuestJob, info: &mut DeviceInfo, function: Function) -> u32 {
+fn interrupts(job: &GuestJob, info: &mut DeviceInfo, function: Function) -> u32 {
     let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
-    if plan.flags & flag::INTX != 0 {
-        let vector = or(plan.vector, vector::INTX + plan.device);
+    if job.flags & flag::INTX != 0 {
+        let vector = or(job.vector, vector::INTX + job.device);
         store(ISR_TABLE + 8 * (vector - vector::INTX) as u64, info.isr);
         msix::disable(info, function);
-        info.intx_pin = pin_of(plan, info, function);
-        apic::route_pin(info.intx_pin, vector, plan.cpu);
+        info.intx_pin = pin_of(job, info, function);
+        apic::route_pin(info.intx_pin, vector, job.cpu);
         function.command(pci::COMMAND_MASTER, pci::COMMAND_INTX_OFF);
         return vector;
     }
     info.intx_pin = 0;
-    let vector = or(plan.vector, vector::PLAIN + 4 * plan.device);
+    let vector = or(job.vector, vector::PLAIN + 4 * job.device);
     function.command(pci::COMMAND_MASTER | pci::COMMAND_INTX_OFF, 0);
     msix::enable(info, function);
-    msix::write(info, 0, vector::CONFIG, plan.cpu);
+    msix::write(info, 0, vector::CONFIG, job.cpu);
     msix::set_mask(info, 0, false);
     store(info.common + 16, 0u16);
     for q in 0..info.queues {
-        let cpu = plan.cpu + if plan.flags & flag::SPREAD != 0 { q } else { 0 };
+        let cpu = job.cpu + if job.flags & flag::SPREAD != 0 { q } else { 0 };
         msix::write(info, q + 1, vector + q, cpu);
         msix::set_mask(info, q + 1, false);
     }

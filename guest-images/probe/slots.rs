@@ -1,4 +1,4 @@
-//! The requests in flight of a block: what each slot asks for, and whether it got it.
+//! The requests in flight of a block: what each slot asks for, and whether it got that.
 
 use crate::abi::*;
 use crate::cpu::{load, store};
@@ -42,28 +42,28 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// None: the plan does not fit the device, the queue or the pool.
-    pub fn new(cpu: usize, plan: &GuestJob, info: &DeviceInfo, queue: &Queue) -> Option<Self> {
-        let segments = plan.segments.max(1);
-        let (size, data) = match plan.op {
-            op::READ | op::WRITE | op::VERIFY => (plan.size, plan.size),
+    /// None: the job does not fit the device, the queue or the pool.
+    pub fn new(cpu: usize, job: &GuestJob, info: &DeviceInfo, queue: &Queue) -> Option<Self> {
+        let segments = job.segments.max(1);
+        let (size, data) = match job.op {
+            op::READ | op::WRITE | op::VERIFY => (job.size, job.size),
             op::FLUSH => (0, 0),
             op::GET_ID => (0, 20),
-            op::DISCARD | op::WRITE_ZEROES => (plan.size, 16),
+            op::DISCARD | op::WRITE_ZEROES => (job.size, 16),
             _ => return None,
         };
-        let moves_data = matches!(plan.op, op::READ | op::WRITE | op::VERIFY);
+        let moves_data = matches!(job.op, op::READ | op::WRITE | op::VERIFY);
         let parts = if moves_data { segments } else { (data > 0) as u32 };
         let chain = 2 + parts as u16;
         let indirect = queue.indirect
-            && (plan.flags & flag::INDIRECT != 0 || plan.depth * chain as u32 > queue.size as u32);
-        let fits_ring = plan.depth * if indirect { 1 } else { chain as u32 } <= queue.size as u32;
+            && (job.flags & flag::INDIRECT != 0 || job.depth * chain as u32 > queue.size as u32);
+        let fits_ring = job.depth * if indirect { 1 } else { chain as u32 } <= queue.size as u32;
         let sectors = size as u64 / 512;
-        let span = if plan.span == 0 { info.capacity.saturating_sub(plan.sector) } else { plan.span };
+        let span = if job.span == 0 { info.capacity.saturating_sub(job.sector) } else { job.span };
         let mut places = span.checked_div(sectors).unwrap_or(1);
-        if plan.op == op::VERIFY {
-            // Slot s keeps to the places s, s + depth, ..: nobody else touches them.
-            places -= places % plan.depth as u64;
+        if job.op == op::VERIFY {
+            // Slot s keeps to the places s, s + depth, ..: no other slot touches them.
+            places -= places % job.depth as u64;
         }
         let good = fits_ring
             && segments <= 4
@@ -71,19 +71,19 @@ impl Maker {
             && size % 512 == 0
             && (size > 0 || !moves_data)
             && (!moves_data || size >= 512 * parts)
-            && plan.depth as u64 * size.max(512) as u64 <= POOL_SIZE;
+            && job.depth as u64 * size.max(512) as u64 <= POOL_SIZE;
         good.then_some(Self {
-            op: plan.op,
-            flags: plan.flags,
-            order: plan.order,
-            depth: plan.depth,
+            op: job.op,
+            flags: job.flags,
+            order: job.order,
+            depth: job.depth,
             segments: parts,
             chain: if indirect { 1 } else { chain },
             indirect,
             size: data,
-            seed: plan.seed.max(1),
-            random: plan.seed.max(1),
-            first: plan.sector,
+            seed: job.seed.max(1),
+            random: job.seed.max(1),
+            first: job.sector,
             places,
             pool: POOL + cpu as u64 * POOL_SIZE,
             next: 0,
@@ -179,7 +179,7 @@ impl Maker {
         }
     }
 
-    /// Looks at what came back and books errors. GET_ID leaves its bytes in `value` and `detail`.
+    /// Checks a completion and counts errors. GET_ID leaves its bytes in `value` and `detail`.
     pub fn finish(&self, queue: &Queue, index: usize, slot: &mut Slot, out: &mut Outcome) {
         slot.busy = false;
         let status: u8 = load(queue.status(index));

@@ -1,11 +1,11 @@
-//! Text for people and for hosts that cannot read guest memory: whole lines to one port.
+//! Text for people, and for hosts that cannot read guest memory: whole lines to one port.
 
 use crate::abi::{CONTROL, Control};
 use crate::cpu;
 use core::fmt::{self, Write};
 use core::mem::offset_of;
 
-/// A line being built; it leaves in one piece when it is full or dropped.
+/// A line buffer; written in one piece when it is full or dropped.
 pub struct Line {
     port: u16,
     length: usize,

@@ -23,22 +23,22 @@ pub struct Torture {
 
 impl Torture {
     /// None: moving is impossible (INTx, or HLT on a CPU that the interrupt leaves).
-    pub fn new(plan: &GuestJob, info: &DeviceInfo, vector: u32) -> Option<Self> {
+    pub fn new(job: &GuestJob, info: &DeviceInfo, vector: u32) -> Option<Self> {
         let intx = (vector::INTX..vector::END).contains(&vector);
-        let away = plan.cpu2 != plan.cpu;
-        if plan.route_every != 0 && (intx || plan.vector2 > 255 || (plan.wait == wait::HALT && away)) {
+        let away = job.cpu2 != job.cpu;
+        if job.route_every != 0 && (intx || job.vector2 > 255 || (job.wait == wait::HALT && away)) {
             return None;
         }
-        let vector2 = if plan.vector2 == 0 { vector } else { plan.vector2 };
+        let vector2 = if job.vector2 == 0 { vector } else { job.vector2 };
         Some(Self {
             info: *info,
             intx,
-            entry: plan.queue + 1,
-            mask_every: plan.mask_every,
-            route_every: plan.route_every,
-            live: plan.flags & flag::ROUTE_LIVE != 0,
-            hold: plan.hold,
-            homes: [(vector, plan.cpu), (vector2, plan.cpu2)],
+            entry: job.queue + 1,
+            mask_every: job.mask_every,
+            route_every: job.route_every,
+            live: job.flags & flag::ROUTE_LIVE != 0,
+            hold: job.hold,
+            homes: [(vector, job.cpu), (vector2, job.cpu2)],
             kicks: 0,
             masked: false,
             masks: 0,
@@ -90,7 +90,7 @@ impl Torture {
         }
     }
 
-    /// Brings the vector home.
+    /// Moves the vector back to its first place.
     pub fn restore(&mut self) {
         if self.routes % 2 == 1 {
             self.move_to(self.homes[0]);

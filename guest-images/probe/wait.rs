@@ -25,14 +25,14 @@ fn word_of(vector: u32) -> u64 {
 }
 
 impl Waiter {
-    /// None: the plan asks for what cannot be (HLT on two vectors).
-    pub fn new(plan: &GuestJob, vector: u32, other: u32) -> Option<Self> {
-        if vector > 255 || other > 255 || plan.wait > wait::POLL || (plan.wait == wait::HALT && other != 0) {
+    /// None: the job asks for what cannot be (HLT on two vectors).
+    pub fn new(job: &GuestJob, vector: u32, other: u32) -> Option<Self> {
+        if vector > 255 || other > 255 || job.wait > wait::POLL || (job.wait == wait::HALT && other != 0) {
             return None;
         }
-        let deadline = if plan.deadline == 0 { DEFAULT_DEADLINE } else { plan.deadline };
+        let deadline = if job.deadline == 0 { DEFAULT_DEADLINE } else { job.deadline };
         Some(Self {
-            how: plan.wait,
+            how: job.wait,
             word: word_of(vector),
             other: if other == 0 { 0 } else { word_of(other) },
             deadline,
@@ -71,7 +71,7 @@ impl Waiter {
         Ok(cpu::tsc())
     }
 
-    /// Spins until `done`; the TSC when that was seen. The clock is looked at rarely, to keep the loop short.
+    /// Spins until `done`; the TSC when that was seen. Reads the clock rarely, to keep the loop short.
     #[inline(always)]
     pub fn until(&self, done: impl Fn() -> bool) -> Result<u64, TimedOut> {
         let mut from = 0;

@@ -1,11 +1,11 @@
-/// Bytes of a page, the largest alignment that direct I/O asks for.
+/// Bytes of a page, the largest alignment that direct I/O requires.
 pub(super) const PAGE: usize = 4096;
 
 #[repr(C, align(4096))]
 #[derive(Clone)]
 struct Page([u8; PAGE]);
 
-/// Whole pages, page-aligned, as O_DIRECT wants them.
+/// Whole, aligned pages, as O_DIRECT requires.
 pub(super) struct AlignedBuffer(Vec<Page>);
 
 impl AlignedBuffer {
@@ -17,7 +17,7 @@ impl AlignedBuffer {
     /// The bytes.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.0.len() * PAGE;
-        // SAFETY: the vector's pages lie one behind the other and consist of bytes; the borrow is exclusive.
+        // SAFETY: the vector's pages are contiguous and consist of bytes; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), len) }
     }
 }

@@ -12,8 +12,8 @@ pub(super) const BOUNCE: usize = 256 * 1024;
 impl QueueFile {
     /// Moves a transfer that O_DIRECT would refuse, through an aligned buffer. A write of parts of a block reads the
     /// block, patches it and writes it back; the buffer's lock is held over all three, so that two such writes to
-    /// different sectors of one block keep both. A write of whole blocks needs no lock against them: it can only meet
-    /// one in a block that both write to, and the order of overlapping writes in flight is the guest's business.
+    /// different sectors of one block keep both. A write of whole blocks needs no lock against them: it conflicts
+    /// only if both write the same block, and the order of overlapping writes in flight is undefined anyway.
     pub(super) fn bounced(&self, op: Op, mut transfer: Transfer) -> io::Result<()> {
         let block = self.disk.direct.map_or(1, |direct| direct.offset) as u64;
         let mut held = self.disk.bounce.locked();
@@ -36,7 +36,7 @@ impl QueueFile {
                     if tail && last > 0 {
                         self.blocks(Op::Read, &mut whole[last..], end - block, block)?;
                     }
-                    transfer.gather(&mut whole[part]);
+                    transfer.collect(&mut whole[part]);
                     self.blocks(op, whole, start, block)?;
                 }
                 _ => {
@@ -54,7 +54,7 @@ impl QueueFile {
         while done < bytes.len() {
             let rest = &mut bytes[done..];
             let buffer = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-            // The rest has to begin at a block again: a part of one is moved once more.
+            // The rest must begin at a block: a partly moved block is moved again.
             match self.vectored(op, &[buffer], offset + done as u64)? as u64 / block * block {
                 0 => return Err(ended(op)),
                 moved => done += moved as usize,

@@ -14,21 +14,21 @@ use super::uring::UringBackend;
 use super::{Backend, BackendKind, DiskError, Geometry};
 use crate::host::io_uring_available;
 
-/// What to open, and how.
+/// What to open as a disk, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// Regular file or block device. Never created.
     /// `io_uring`, `sync`: needed. `mem`: optional, its bytes are what the disk starts with; changes stay in memory.
-    /// `null`: looked at only for its size, and only if `size` is not given.
+    /// `null`: used only for its size, and only if `size` is not given.
     pub path: Option<PathBuf>,
     /// Whether the guest may only read.
     pub readonly: bool,
     /// What moves the bytes.
     pub kind: BackendKind,
-    /// Bytes, a multiple of 512. `io_uring`, `sync`: use only the first so many bytes of the file (it has to have
-    /// them). `mem`: more than the file has reads as zeroes; needed without a file. `null`: needed without a file.
+    /// Bytes, a multiple of 512. `io_uring`, `sync`: use only this many bytes of the file, which must have
+    /// them. `mem`: bytes beyond the file read as zeroes; needed without a file. `null`: needed without a file.
     pub size: Option<u64>,
-    /// Whether to pass by the page cache (O_DIRECT). `io_uring` and `sync` only.
+    /// Whether to bypass the page cache (O_DIRECT). `io_uring` and `sync` only.
     pub direct: bool,
 }
 
@@ -66,7 +66,7 @@ impl Disk {
         }
         match kind {
             BackendKind::IoUring => {
-                io_uring_available().map_err(|reason| DiskError::NotOffered { kind, reason })?;
+                io_uring_available().map_err(|reason| DiskError::Unsupported { kind, reason })?;
                 Disk::open_file(options)
             }
             BackendKind::Sync => Disk::open_file(options),
@@ -98,7 +98,7 @@ impl Disk {
         };
         if let Some(direct) = direct {
             check_size(&name, capacity, direct.offset as u64)?;
-            // What the guest aligns to needs no bouncing.
+            // Requests that the guest aligns to this size need no bounce buffer.
             geometry.physical_block = geometry.physical_block.max(direct.offset as u32);
         }
         let metadata = opened.metadata;
@@ -170,7 +170,7 @@ impl Disk {
         self.options.readonly
     }
 
-    /// Whether a discard does something. Zeroes can be written to every disk that can be written to.
+    /// Whether a discard has an effect. WRITE_ZEROES works on every writable disk.
     pub fn supports_discard(&self) -> bool {
         self.discards
     }
@@ -178,7 +178,7 @@ impl Disk {
     /// A backend for one queue; all of a disk's backends share its bytes.
     ///
     /// # Errors
-    /// None of the backends of today fails here; one that opens something per queue may.
+    /// No backend fails here today; one that opens something per queue could.
     pub fn queue_backend(&self) -> io::Result<Box<dyn Backend>> {
         let readonly = self.options.readonly;
         Ok(match &self.store {
@@ -192,7 +192,7 @@ impl Disk {
     }
 }
 
-/// A file that is a disk, locked.
+/// An open, locked file.
 struct Opened {
     file: File,
     metadata: Metadata,
@@ -203,7 +203,7 @@ struct Opened {
 
 impl Opened {
     fn open(path: &Path, readonly: bool, direct: bool) -> Result<Opened, DiskError> {
-        // Looked at first: opening a pipe waits, opening a device may do things.
+        // Checked before opening: opening a pipe waits, opening a device may have effects.
         let metadata = path.metadata().map_err(|e| open_error(path, readonly, direct, e))?;
         if let Some(what) = not_a_disk(&metadata) {
             return Err(DiskError::NotADisk { path: path.into(), what });
@@ -222,7 +222,7 @@ impl Opened {
             Ok(false) => return Err(DiskError::Locked { path: path.into() }),
             Err(cause) => return Err(DiskError::NoLock { path: path.into(), cause }),
         }
-        // Once more, of what was opened, now that nobody else changes it.
+        // Again, from the open file, now that the lock keeps it from changing.
         let ask = |e| failed("read the size of", path, e);
         let metadata = file.metadata().map_err(ask)?;
         let (size, geometry) = match metadata.file_type().is_block_device() {

@@ -178,7 +178,7 @@ fn nobody_writes_to_a_readonly_disk() {
     let (_dir, path) = image(SIZE);
     for (_, kind) in BackendKind::NAMES {
         let disk = match Disk::open(&DiskOptions { kind, ..readonly(&path) }) {
-            Err(e @ DiskError::NotOffered { .. }) => {
+            Err(e @ DiskError::Unsupported { .. }) => {
                 eprintln!("skipped: {e}");
                 continue;
             }

@@ -8,7 +8,7 @@ use super::BackendKind;
 /// Why a disk cannot be opened: what failed, on what, what to do.
 #[derive(Debug, Error)]
 pub enum DiskError {
-    /// Nothing by that name. A disk is never created.
+    /// There is no such file. A disk is never created.
     #[error("there is no disk at {}: check the path, or make one with `truncate -s 1G FILE`", path.display())]
     Missing {
         /// The disk.
@@ -60,7 +60,7 @@ pub enum DiskError {
         /// What fcntl said.
         cause: io::Error,
     },
-    /// Opening, asking or reading failed in a way that has no name here.
+    /// Another failure of opening, querying or reading.
     #[error("cannot {doing} {}: {cause}", path.display())]
     Io {
         /// What was being done.
@@ -70,7 +70,7 @@ pub enum DiskError {
         /// What the kernel said.
         cause: io::Error,
     },
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("{} is empty: give it a size with `truncate -s 1G FILE`", path.display())]
     Empty {
         /// The disk.
@@ -79,7 +79,7 @@ pub enum DiskError {
     /// `size=0`.
     #[error("size=0 leaves no disk: give a size, for example size=1G")]
     ZeroSize,
-    /// A size that has a part of a block at its end.
+    /// The size is not a multiple of the block.
     #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{}", size.next_multiple_of(*block), if *block > 512 { ", or leave out `direct`" } else { "" })]
     PartialBlock {
         /// The path, or `size=`.
@@ -102,7 +102,7 @@ pub enum DiskError {
         /// Bytes asked for.
         asked: u64,
     },
-    /// More bytes than file offsets can say.
+    /// More bytes than a file offset can express.
     #[error("a disk of {size} bytes is too big: 8 EiB is the limit")]
     TooBig {
         /// Bytes.
@@ -140,12 +140,12 @@ pub enum DiskError {
         /// What mmap said.
         cause: io::Error,
     },
-    /// The host has no such backend.
-    #[error("this host does not offer backend={kind}: {reason}; or use backend=sync")]
-    NotOffered {
+    /// The host does not support the backend.
+    #[error("this host does not support backend={kind}: {reason}; or use backend=sync")]
+    Unsupported {
         /// The backend.
         kind: BackendKind,
-        /// Why, and what would change that.
+        /// Why, and how to change that.
         reason: String,
     },
 }

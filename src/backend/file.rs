@@ -29,10 +29,10 @@ pub(super) struct DiskFile {
     pub(super) direct: Option<Alignment>,
     /// It lies in a file system of memory (tmpfs, ramfs): nothing that is done to it waits for a device.
     pub(super) in_memory: bool,
-    /// Bytes on their way between guest buffers and a disk that they are not aligned for. One at a time: it bounds
-    /// the memory that a guest can make us use, and keeps two read-modify-writes of one block apart.
+    /// The buffer for transfers that are not aligned for the disk. There is one: that bounds the memory a guest can make
+    /// us use, and its lock separates two read-modify-writes of one block.
     pub(super) bounce: Mutex<Option<AlignedBuffer>>,
-    /// fallocate said once that it cannot; it is not asked again.
+    /// fallocate failed once with "not supported"; it is not tried again.
     pub(super) no_punch_hole: AtomicBool,
     pub(super) no_zero_range: AtomicBool,
 }
@@ -54,7 +54,7 @@ impl DiskFile {
     }
 }
 
-/// What one queue does to its disk by system calls of the thread that owns the queue.
+/// The disk as one queue uses it, by system calls of the thread that owns the queue.
 pub(super) struct QueueFile {
     pub(super) disk: Arc<DiskFile>,
     calls: Cell<u64>,
@@ -149,7 +149,7 @@ impl QueueFile {
         }
     }
 
-    /// Gives the range's space back.
+    /// Frees the range's space.
     pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let Some(block) = self.disk.device_block.map(u64::from) else {
             return if len == 0 { Ok(()) } else { self.fallocate(PUNCH_HOLE, offset, len) };
@@ -167,7 +167,7 @@ impl QueueFile {
         }
     }
 
-    /// How fallocate is to zero a range; `None`: it cannot.
+    /// The fallocate mode that zeroes a range; `None`: there is none.
     pub(super) fn zeroing_mode(&self, unmap: bool) -> Option<i32> {
         let punch = unmap && !self.disk.no_punch_hole.load(Ordering::Relaxed);
         let zero = !self.disk.no_zero_range.load(Ordering::Relaxed);
@@ -179,7 +179,7 @@ impl QueueFile {
         if len > 0 {
             self.zero(offset, len, unmap)?;
         }
-        // fallocate has no flag for it.
+        // fallocate has no flag for durability.
         if durable { self.flush() } else { Ok(()) }
     }
 
@@ -191,7 +191,7 @@ impl QueueFile {
                         if mode == PUNCH_HOLE { &self.disk.no_punch_hole } else { &self.disk.no_zero_range };
                     known.store(true, Ordering::Relaxed);
                 }
-                // A part of a block, on a block device: that part has to be written.
+                // On a block device, a range with a part of a block: that part must be written.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
                 done => return done,
             }
@@ -233,7 +233,7 @@ impl QueueFile {
         }
     }
 
-    /// Whether discards free space. RequestKind with a range behind the end, where there is nothing to free.
+    /// Whether discards free space. Tried with a range behind the end, where there is nothing to free.
     pub(super) fn can_punch_holes(&self) -> bool {
         let behind = self.disk.size.next_multiple_of(1 << 20);
         i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()
@@ -245,7 +245,7 @@ pub(super) fn write_flags(durable: bool) -> i32 {
     if durable { libc::RWF_DSYNC } else { 0 }
 }
 
-/// A call moved nothing: the file is shorter than when it was opened, or takes no more.
+/// A call moved nothing: the file became shorter since it was opened, or is full.
 pub(super) fn ended(op: Op) -> io::Error {
     match op {
         Op::Write { .. } => io::ErrorKind::WriteZero.into(),
@@ -253,7 +253,7 @@ pub(super) fn ended(op: Op) -> io::Error {
     }
 }
 
-/// Whether `error` says that the file system or driver has no such operation.
+/// Whether `error` means that the file system or driver lacks the operation.
 pub(super) fn cannot(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV | libc::ENOTTY))
 }

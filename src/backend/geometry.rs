@@ -10,11 +10,11 @@ use super::aligned::{AlignedBuffer, PAGE};
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 const BLKALIGNOFF: libc::c_ulong = 0x127a;
 
-/// What a guest is told of a disk's blocks. All in bytes; virtio's configuration space has them as exponents and
-/// counts of logical blocks (virtio 1.2, 5.2.4).
+/// The block sizes that a guest sees, in bytes. virtio's configuration space has them as exponents and counts of
+/// logical blocks (virtio 1.2, 5.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Smallest addressable unit: 512, or what the block device says.
+    /// Smallest addressable unit: 512, or as the block device reports.
     pub logical_block: u32,
     /// Smallest unit written without a read; a power of two, at least `logical_block`.
     pub physical_block: u32,
@@ -29,7 +29,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A disk that is no file: sectors of 512 bytes, in pages.
+    /// A disk without a file: sectors of 512 bytes, in pages.
     pub(super) const MEMORY: Geometry = Geometry {
         logical_block: 512,
         physical_block: 4096,
@@ -46,7 +46,7 @@ impl Geometry {
         Geometry { physical_block: block, minimum_io: block, discard_granularity: block, ..Geometry::MEMORY }
     }
 
-    /// Of a block device, as its driver says.
+    /// Of a block device, as its driver reports.
     pub(super) fn of_block_device(file: &File, metadata: &Metadata) -> io::Result<Geometry> {
         let ask = |request| block_ioctl::<u32>(file, request);
         let logical_block = ask(libc::BLKSSZGET as libc::c_ulong)?.max(512);
@@ -71,7 +71,7 @@ pub(super) fn block_device_size(file: &File) -> io::Result<u64> {
     block_ioctl::<u64>(file, BLKGETSIZE64)
 }
 
-/// Whether the block device's driver takes discards.
+/// Whether the block device's driver supports discards.
 pub(super) fn block_device_discards(metadata: &Metadata) -> bool {
     queue_limit(metadata, "discard_max_bytes").is_some_and(|n| n > 0)
 }
@@ -93,7 +93,7 @@ fn block_ioctl<T: Default>(file: &File, request: libc::c_ulong) -> io::Result<T>
     }
 }
 
-/// What O_DIRECT demands. Both are powers of two.
+/// The alignment that O_DIRECT requires. Both are powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
     /// Of buffer addresses.
@@ -106,8 +106,8 @@ impl Alignment {
     /// Asks the kernel (statx, `STATX_DIOALIGN`, Linux 6.1), else the block device, else tries reads of growing size.
     /// `None`: no direct I/O on this file.
     pub(super) fn discover(file: &File, block_device: Option<&Geometry>) -> Option<Alignment> {
-        if let Some(told) = statx_alignment(file) {
-            return told;
+        if let Some(known) = statx_alignment(file) {
+            return known;
         }
         let same = |block: usize| Alignment { memory: block, offset: block };
         if let Some(geometry) = block_device {
@@ -123,7 +123,7 @@ impl Alignment {
     }
 }
 
-/// `None`: the kernel or the file system does not say. `Some(None)`: it says no.
+/// `None`: the kernel or the file system does not report it. `Some(None)`: no direct I/O.
 fn statx_alignment(file: &File) -> Option<Option<Alignment>> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: an empty path with AT_EMPTY_PATH asks about the descriptor; the kernel fills `answer`.
@@ -142,7 +142,7 @@ fn statx_alignment(file: &File) -> Option<Option<Alignment>> {
         return None;
     }
     let (memory, offset) = (answer.stx_dio_mem_align as usize, answer.stx_dio_offset_align as usize);
-    // A demand of more than a page would not fit our bounce pages; no Linux driver has one.
+    // A larger alignment than a page would not fit our bounce pages; no Linux driver has one.
     let usable = |n: usize| n.is_power_of_two() && n <= PAGE;
     Some((usable(memory) && usable(offset)).then_some(Alignment { memory, offset: offset.max(512) }))
 }

@@ -2,12 +2,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Locks the whole file without waiting: shared for readers, exclusive for a writer. `Ok(false)`: somebody else holds
-/// it. Open-file-description locks (fcntl(2), `F_OFD_SETLK`), because QEMU takes those too, and because two opens in
+/// Locks the whole file without waiting: shared for readers, exclusive for a writer. `Ok(false)`: another
+/// process holds it. Open-file-description locks (fcntl(2), `F_OFD_SETLK`), because QEMU uses those too, and because two opens in
 /// one process conflict. The lock ends with the last descriptor of `file`'s description.
 pub(super) fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
     let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
-    // From the first byte on, to the end however far that moves. l_pid has to be 0.
+    // From the first byte to the end, wherever that moves. l_pid must be 0.
     let region = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

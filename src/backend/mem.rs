@@ -10,11 +10,11 @@ use super::{Backend, Op, Outcome, Request, Submitter};
 
 const PAGE: u64 = 4096;
 
-/// A disk in anonymous memory, shared by its queues. Pages come into being when they are first written.
+/// A disk in anonymous memory, shared by its queues. Pages are allocated when they are first written.
 ///
 /// Nothing ever holds a Rust reference into it: all access is by copies through raw pointers, here and nowhere else.
-/// Queues on several threads may copy at once; where a guest makes them overlap, bytes of either may be found
-/// afterwards, as on any disk.
+/// Queues on several threads may copy at once; where their ranges overlap, the bytes of either may
+/// remain, as on any disk.
 pub(super) struct MemRegion {
     base: NonNull<u8>,
     size: u64,
@@ -41,7 +41,7 @@ impl MemRegion {
         }
     }
 
-    /// Takes over the first bytes of `file`, as many as there are. Zeroes are not stored, they are there already.
+    /// Copies `file` into the region, as far as both go. Zeroes are skipped: they are there already.
     pub(super) fn load(&mut self, file: &File) -> io::Result<()> {
         let mut bytes = vec![0; 1 << 20];
         let mut offset = 0;
@@ -92,7 +92,7 @@ impl MemRegion {
         Ok(())
     }
 
-    /// Zeroes a checked range; `unmap`: whole pages go back to the host.
+    /// Zeroes a checked range; `unmap`: whole pages are returned to the host.
     fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let end = offset + len;
         let (first, last) = (offset.next_multiple_of(PAGE), end / PAGE * PAGE);
@@ -128,7 +128,7 @@ fn next_data(file: &File, offset: u64) -> Option<u64> {
 
 impl Drop for MemRegion {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length; nobody has a pointer into it any more.
+        // SAFETY: mapped by `new` with this length; no pointer into it is left.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.size as usize) };
     }
 }

@@ -4,8 +4,8 @@
 //! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
 //!
 //! - `disk`, with `error`, `lock`, `geometry`: from options to an open, locked, measured disk
-//! - `file`, with `bounce`, `aligned`: what can be done to it by system calls, aligned for O_DIRECT or not
-//! - `transfer`: where in its buffers a read or write stands
+//! - `file`, with `bounce`, `aligned`: its operations by system calls, aligned for O_DIRECT or not
+//! - `transfer`: the progress of a read or write through its buffers
 //! - `uring`, `sync`, `mem`, `null`: one backend each
 
 mod aligned;
@@ -45,7 +45,7 @@ pub enum Op {
     Flush,
     /// The range's contents are no longer wanted.
     Discard,
-    /// The range reads as zeroes afterwards; `unmap`: its space may be given back; `durable`: as for `Write`.
+    /// The range reads as zeroes afterwards; `unmap`: its space may be freed; `durable`: as for `Write`.
     WriteZeroes {
         /// Whether the range may be deallocated.
         unmap: bool,
@@ -64,7 +64,7 @@ pub struct Request {
     /// Bytes; for `Read` and `Write` the sum of `buffers`, a multiple of 512; 0 for `Flush`.
     pub len: u64,
     /// Host addresses of guest buffers, `Read` and `Write` only. Valid until the request completes: the dataplane
-    /// holds the guest memory and completes every request before it lets go.
+    /// holds the guest memory and completes every request before it releases the memory.
     pub buffers: Vec<libc::iovec>,
 }
 
@@ -72,12 +72,12 @@ pub struct Request {
 // the request (see `buffers`).
 unsafe impl Send for Request {}
 
-/// Whether a request is over.
+/// Whether a request is done.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is, successfully or not.
+    /// Done, successfully or not.
     Done(io::Result<()>),
-    /// It is not: completions with its token will be handed to [`Backend::complete`] until it is.
+    /// Not yet: completions with its token go to [`Backend::complete`] until it is done.
     Pending,
 }
 
@@ -87,15 +87,15 @@ pub trait Submitter {
     /// Queues `entry` under `token`; its completion comes back through [`Backend::complete`].
     ///
     /// # Errors
-    /// The thread has no io_uring, or the kernel took no more entries.
+    /// The thread has no io_uring, or the kernel accepted no more entries.
     ///
     /// # Safety
     /// Everything that `entry` points to stays valid and in place until its completion.
     unsafe fn push(&mut self, token: u64, entry: io_uring::squeue::Entry) -> io::Result<()>;
 }
 
-/// The bytes of one queue of one disk. Owned by the thread that owns the queue. Whatever happens, every started
-/// request comes to `Done` exactly once.
+/// The bytes of one queue of one disk. Owned by the thread that owns the queue. Every started request becomes `Done`
+/// exactly once, whatever happens.
 pub trait Backend: Send {
     /// Starts `request`. `token` is unique among the requests in flight on this backend.
     fn start(&mut self, token: u64, request: Request, submitter: &mut dyn Submitter) -> Outcome;

@@ -1,7 +1,7 @@
 use super::{Backend, Outcome, Request, Submitter, transfer};
 
-/// A queue that does nothing, as fast as that goes: what is left is the cost of the dataplane itself. A read leaves
-/// the guest's buffers as they were; a write goes nowhere.
+/// A backend that does nothing, so that only the cost of the dataplane itself is left. A read leaves the guest's
+/// buffers unchanged; a write is dropped.
 pub(super) struct NullBackend {
     pub(super) size: u64,
     pub(super) readonly: bool,

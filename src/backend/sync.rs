@@ -1,7 +1,7 @@
 use super::file::QueueFile;
 use super::{Backend, Outcome, Request, Submitter};
 
-/// A queue whose requests are done one by one, by the thread that owns it, before `start` returns.
+/// A backend that does each request in `start`, on the thread that owns the queue.
 pub(super) struct SyncBackend(pub(super) QueueFile);
 
 impl Backend for SyncBackend {

@@ -1,5 +1,5 @@
-//! What the tests of this room share: a ring to run backends on, buffers, random numbers, and the model that every
-//! backend which stores is held against.
+//! Shared by the tests of this room: an io_uring to run backends on, buffers, random numbers, and the model that every
+//! storing backend is compared with.
 
 use std::fs::File;
 use std::io;
@@ -10,16 +10,16 @@ use io_uring::{IoUring, squeue};
 use super::{Backend, Op, Outcome, Request, Submitter};
 use crate::host::io_uring_available;
 
-/// A thread with a ring, or without.
+/// A thread with an io_uring, or without.
 pub(super) struct TestRing(Option<IoUring>);
 
 impl TestRing {
-    /// For backends that need no ring.
+    /// For backends that need no io_uring.
     pub(super) fn none() -> TestRing {
         TestRing(None)
     }
 
-    /// `None`, with a line that says why, where the host has no io_uring.
+    /// `None`, with a line that says why, if the host has no io_uring.
     pub(super) fn new() -> Option<TestRing> {
         match io_uring_available() {
             Ok(()) => Some(TestRing(Some(IoUring::new(64).expect("available just now")))),

@@ -5,8 +5,8 @@ use super::{Op, Request};
 /// Most buffers that one system call or ring entry takes (`IOV_MAX`, UIO_MAXIOV in the kernel).
 const MOST_BUFFERS: usize = 1024;
 
-/// Whether `request` may be done on a disk of `size` bytes. The dataplane has checked it against the guest; this
-/// keeps a wrong one from growing a file or leaving a memory region.
+/// Whether `request` may be done on a disk of `size` bytes. The dataplane has checked it already; this keeps a
+/// wrong one from growing a file or leaving a memory region.
 pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<()> {
     let errno = |code| Err(io::Error::from_raw_os_error(code));
     if readonly && !matches!(request.op, Op::Read | Op::Flush) {
@@ -28,7 +28,7 @@ pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<
     Ok(())
 }
 
-/// The part of a read or write that has still to be moved.
+/// The part of a read or write that is not done.
 pub(super) struct Transfer {
     buffers: Vec<libc::iovec>,
     /// The first buffer that is not done; its address and length are those of its rest.
@@ -53,12 +53,12 @@ impl Transfer {
         self.offset
     }
 
-    /// Bytes to go.
+    /// Bytes left.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// Every buffer that has bytes to go.
+    /// Every buffer that has bytes left.
     pub(super) fn rest(&self) -> &[libc::iovec] {
         &self.buffers[self.first..]
     }
@@ -69,7 +69,7 @@ impl Transfer {
         &rest[..rest.len().min(MOST_BUFFERS)]
     }
 
-    /// Takes `bytes` (at most [`Transfer::left`]) off the front.
+    /// Removes `bytes` (at most [`Transfer::left`]) from the front.
     pub(super) fn advance(&mut self, bytes: u64) {
         let bytes = bytes.min(self.left);
         (self.offset, self.left) = (self.offset + bytes, self.left - bytes);
@@ -84,7 +84,7 @@ impl Transfer {
         }
     }
 
-    /// Calls `each` with address and length of consecutive parts of the next `bytes`, which are then done.
+    /// Calls `each` with address and length of consecutive parts of the next `bytes`, and advances past them.
     pub(super) fn consume(&mut self, bytes: u64, mut each: impl FnMut(*mut u8, usize)) {
         let mut bytes = bytes.min(self.left);
         while bytes > 0 {
@@ -108,7 +108,7 @@ impl Transfer {
     }
 
     /// Fills `bytes` from the buffers and advances.
-    pub(super) fn gather(&mut self, bytes: &mut [u8]) {
+    pub(super) fn collect(&mut self, bytes: &mut [u8]) {
         let mut done = 0;
         self.consume(bytes.len() as u64, |from, len| {
             // SAFETY: as in `scatter`; `done + len` never passes `bytes.len()`, the sum of all parts.

@@ -1,4 +1,4 @@
-//! A distribution, small enough to stand in a report and fine enough to be drawn.
+//! A distribution: small enough for a report, fine enough for a plot.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ impl Buckets {
     /// Adds `count` values of `ns`; 0 counts as 1.
     pub fn add(&mut self, ns: u64, count: u64) {
         let n = (ns.max(1) as f64).log10() * f64::from(Self::PER_DECADE);
-        // A bound is rounded, and belongs to the bucket that it begins.
+        // Bounds are rounded; a value on a bound belongs to the bucket that begins there.
         let n = n as u32;
         let n = if Self::bound(n + 1) <= ns { n + 1 } else { n };
         *self.0.entry(n).or_default() += count;
     }
 
-    /// Those with something in them, in order: (lower bound in ns, count).
+    /// The buckets that are not empty, in order: (lower bound in ns, count).
     pub fn list(&self) -> Vec<(u64, u64)> {
         let mut list: Vec<(u64, u64)> = Vec::new();
         for (&n, &count) in self.0.iter().filter(|&(_, &count)| count > 0) {
@@ -37,7 +37,7 @@ impl Buckets {
         10f64.powf(f64::from(n) / f64::from(Self::PER_DECADE)).round() as u64
     }
 
-    /// Number of the bucket that `ns`, a bound, begins.
+    /// Number of the bucket that begins at `ns`.
     pub fn number(ns: u64) -> u32 {
         ((ns.max(1) as f64).log10() * f64::from(Self::PER_DECADE)).round() as u32
     }

@@ -18,9 +18,9 @@ pub const DIFF_SCHEMA: &str = "doorbell-bench-diff/1";
 pub struct Diff {
     /// [`DIFF_SCHEMA`].
     pub schema: &'static str,
-    /// Facts of the host and of how it was measured that are not the same.
+    /// Facts of the host and of the run that differ.
     pub facts: Vec<Fact>,
-    /// Rows of both.
+    /// Rows that both reports have.
     pub rows: Vec<RowDiff>,
     /// Rows that were measured only for A.
     pub only_a: Vec<Identity>,
@@ -39,12 +39,12 @@ pub struct Fact {
     pub b: Value,
 }
 
-/// What makes a row the same row in another report.
+/// What identifies a row across reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// As [`Row::guest`], and so on.
     pub guest: String,
-    /// Whose VMM, if not doorbell.
+    /// The reference VMM; `None`: doorbell.
     pub peer: Option<String>,
     /// What was done.
     pub job: String,
@@ -67,7 +67,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of `row`.
+    /// The identity of `row`.
     pub fn of(row: &Row) -> Identity {
         Identity {
             guest: row.guest.clone(),
@@ -99,7 +99,7 @@ pub struct RowDiff {
     pub iops_ratio: Option<f64>,
     /// The slowest round of B to the fastest of A.
     pub iops_ratio_low: Option<f64>,
-    /// The fastest round of B to the slowest of A. If 1 lies between, the two have not been told apart.
+    /// The fastest round of B to the slowest of A. If 1 lies between, A and B cannot be distinguished.
     pub iops_ratio_high: Option<f64>,
     /// Median of A.
     pub p50_ns_a: Option<u64>,
@@ -125,7 +125,7 @@ impl Diff {
         let (mut rows, mut only_a) = (Vec::new(), Vec::new());
         for a in a_rows {
             let identity = Identity::of(&a);
-            // Each row of B is taken once: a report that has a row twice is compared in its order.
+            // Each row of B is taken once, so a row that a report has twice is compared in order.
             match left.iter().position(|b| Identity::of(b) == identity) {
                 Some(at) => rows.push(RowDiff::of(identity, &a, &left.remove(at))),
                 None => only_a.push(identity),
@@ -175,7 +175,7 @@ fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
-/// What every run has of its own.
+/// Facts that differ in every run.
 const NOT_COMPARED: [&str; 6] = [
     "started_unix",
     "took_s",
@@ -202,7 +202,7 @@ fn facts(a: &Report, b: &Report) -> Vec<Fact> {
     facts
 }
 
-/// Why a file is no report.
+/// Why a file is not a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It cannot be read.
@@ -226,10 +226,10 @@ pub enum ReadError {
     Schema {
         /// The file.
         path: PathBuf,
-        /// What it says of itself.
+        /// The schema that it names.
         found: String,
     },
-    /// It says what it is, and is not.
+    /// It names the right schema and does not follow it.
     #[error("{} says that it is \"{SCHEMA}\" but is not ({cause}); see docs/bench.schema.json", path.display())]
     Content {
         /// The file.
@@ -255,7 +255,7 @@ pub fn read_report(path: &Path) -> Result<Report, ReadError> {
     };
     let schema = value.get("schema").cloned().unwrap_or(Value::Null);
     if schema != SCHEMA {
-        // A long or deep value says nothing more.
+        // A long or deep value would not help the reader.
         let found = match schema {
             Value::Null => "missing".into(),
             Value::String(text) if text.len() < 100 => format!("{text:?}"),

@@ -17,7 +17,7 @@ use scale::{rate, time};
 
 const STYLE: &str = include_str!("html/style.css");
 const READING: &str = include_str!("html/reading.html");
-/// The job of the rows that the others stand on.
+/// The job of the floors.
 const FLOOR: &str = "floor";
 
 /// The page.
@@ -80,7 +80,7 @@ fn how(report: &Report) -> String {
     )
 }
 
-/// Rows of one guest and job together, in the order in which the jobs first come.
+/// The rows grouped by guest and job, in the order in which the jobs first appear.
 fn jobs<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
     let mut jobs: Vec<Vec<&Row>> = Vec::new();
     for &row in rows {
@@ -94,14 +94,14 @@ fn jobs<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
 
 fn job_title(row: &Row) -> String {
     match (row.job.as_str(), row.depth) {
-        (FLOOR, _) => "The floor: no virtio, only the two rings".into(),
+        (FLOOR, _) => "The floor: no virtio, only kick and interrupt".into(),
         (job, Some(1)) => format!("{job}: one request at a time"),
         (job, Some(depth)) => format!("{job}: {depth} requests in flight"),
         (job, None) => job.into(),
     }
 }
 
-/// What a row is called among those of its job.
+/// The name of a row among those of its job.
 fn name(row: &Row) -> String {
     let path = [row.notify.as_deref(), row.complete.as_deref()];
     let path = path.into_iter().flatten().collect::<Vec<_>>().join(" + ");
@@ -111,7 +111,7 @@ fn name(row: &Row) -> String {
     parts.extend(row.device.clone());
     match row.poll_us {
         Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
-        // The probe's peers and disks wait in one way unless they poll; a floor is named by it.
+        // Disks all wait in the same way unless they poll. A floor is named by how it waits.
         _ if row.job == FLOOR => parts.extend(row.wait.clone()),
         _ => {}
     }
@@ -120,7 +120,7 @@ fn name(row: &Row) -> String {
     parts.join(", ")
 }
 
-/// The class that colours a row: by its complete path, a floor grey, somebody else's VMM in a colour of its own.
+/// The class that colours a row: by complete path; floors are grey; the reference VMM has its own colour.
 fn colour(row: &Row) -> &'static str {
     match (row.job.as_str(), row.peer.as_deref(), row.complete.as_deref()) {
         (FLOOR, ..) => "floor",
@@ -133,7 +133,7 @@ fn colour(row: &Row) -> &'static str {
     }
 }
 
-/// The few numbers to begin with; those that were measured.
+/// The headline numbers, as far as they were measured.
 fn tiles(report: &Report, rows: &[&Row]) -> String {
     let ours = |depth: fn(u64) -> bool| {
         rows.iter()

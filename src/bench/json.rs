@@ -1,4 +1,4 @@
-//! The JSON of a report: indented for eyes, but what lies deep in it, lists of numbers mostly, on one line.
+//! The JSON of a report, indented for readers. Deeper levels, mostly lists of numbers, stay on one line.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ const INDENTED: usize = 3;
 pub fn to_json(value: &impl Serialize) -> String {
     let mut text = Vec::new();
     let formatter = Shallow { pretty: PrettyFormatter::new(), depth: 0 };
-    // Into memory, from types whose keys are strings: it cannot fail.
+    // Cannot fail: it writes to memory, and all keys are strings.
     let _ = value.serialize(&mut Serializer::with_formatter(&mut text, formatter));
     text.push(b'\n');
     String::from_utf8(text).unwrap_or_default()

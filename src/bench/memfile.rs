@@ -1,4 +1,4 @@
-//! Files without names: in memory, or on a disk, gone when the process is.
+//! Files without names, in memory or on a disk; they disappear with the process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,7 +21,7 @@ impl MemFile {
         Ok(MemFile(file))
     }
 
-    /// In memory, `len` bytes that read as zeroes and take no room until they are written.
+    /// In memory, `len` bytes that read as zeroes and take no space until they are written.
     ///
     /// # Errors
     /// No descriptor.
@@ -43,7 +43,7 @@ impl MemFile {
             None => in_memory()?,
         };
         let mut pattern = vec![0; 1 << 20];
-        // Some bytes that no file system can leave out: xorshift.
+        // Bytes that no file system can store as a hole: xorshift.
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         for word in pattern.chunks_exact_mut(8) {
             state ^= state << 13;
@@ -63,12 +63,12 @@ impl MemFile {
         Ok(MemFile(file))
     }
 
-    /// By which this process can open it once more.
+    /// The path by which this process can open it again.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
-    /// By which a child of this process can open it, as long as this process has it.
+    /// The path by which a child process can open it while this process has it open.
     pub fn path_for_child(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }

@@ -1,8 +1,10 @@
-//! Plans, guests, results, tables. The built-in guest and the layout it shares with us live here; nothing in this
-//! room knows how a device or a machine works inside.
+//! Schedules, guests, results, tables.
 //!
-//! One bench, two guests: `schedule` says what is compared and in which order, a guest's module measures it, `report` holds
-//! what came out (docs/results.md), `table` and `html` show it, `diff` compares two, `host` says where it was.
+//! What lives here: the benches, the built-in guest, and the memory layout it shares with the host. What may not: how a
+//! device or a machine works inside.
+//!
+//! One bench, two guests: `schedule` fixes what is compared and in which order, `probe` or `linux` measures it, `report`
+//! holds the results (docs/results.md), `table` and `html` show them, `diff` compares two.
 
 mod buckets;
 mod counts;

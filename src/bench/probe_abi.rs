@@ -1,5 +1,4 @@
-//! The agreement between the probe guest and whoever drives it: where things are in guest memory, what a plan
-//! says, and what comes back.
+//! The interface between the probe guest and its host: places in guest memory, jobs, and outcomes.
 //!
 //! The guest includes this very file (`#[path]`), so there is one layout and no copy of it. Everything is
 //! little endian, `repr(C)`, without padding; times are TSC ticks, sizes bytes, addresses guest-physical (the
@@ -15,12 +14,12 @@ mod words;
 pub use map::*;
 pub use words::*;
 
-/// First word of [`Control`]: a host that drives the guest by plans in memory writes it before the start.
+/// First word of [`Control`]: a host that drives the guest by jobs in memory writes it before the start.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"doorbell");
 /// Layout version; the guest refuses any other (state [`state::FAILED`]).
 pub const VERSION: u32 = 1;
 
-/// Virtual CPUs, and so plan slots, at most.
+/// Virtual CPUs, and so job slots, at most.
 pub const MAX_CPUS: usize = 4;
 /// virtio-blk functions the guest remembers, in bus order.
 pub const MAX_DEVICES: usize = 24;
@@ -73,7 +72,7 @@ macro_rules! abi_struct {
 abi_struct! {
     /// What holds for the whole guest, at [`CONTROL`]. Host's fields first, written before the start.
     pub struct Control {
-        /// [`MAGIC`], or the guest takes its orders from the command line.
+        /// [`MAGIC`]; without it the guest reads its jobs from the command line.
         pub magic: u64,
         /// [`VERSION`].
         pub version: u32,
@@ -96,7 +95,7 @@ abi_struct! {
         pub started: u64,
         /// Guest: TSC when it became ready.
         pub ready: u64,
-        /// Guest: bit n set once CPU n takes plans.
+        /// Guest: bit n set once CPU n takes jobs.
         pub cpus_up: u32,
         /// Guest: entries in the device table.
         pub devices: u32,
@@ -104,7 +103,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// What ring 0 leaves behind when an exception stops the guest, at [`TRAP`].
+    /// Written by ring 0 when an exception stops the guest, at [`TRAP`].
     pub struct Trap {
         /// Exception vector + 1; 0: none happened. 0x100: a Rust panic (text on the text port).
         pub vector: u64,
@@ -123,9 +122,9 @@ abi_struct! {
 
 abi_struct! {
     /// One block of work for one CPU. The host writes the other fields first and `seq` last; the guest copies
-    /// the plan when `seq` differs from its outcome's `done`. A zero means "default" wherever one is named.
+    /// the job when `seq` differs from its outcome's `done`. A zero means "default" wherever one is named.
     pub struct GuestJob {
-        /// Changes for every plan.
+        /// Changes for every job.
         pub seq: u32,
         /// One of [`kind`].
         pub kind: u32,
@@ -197,9 +196,9 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// What became of a plan. `done` is written last.
+    /// The result of a job. `done` is written last.
     pub struct Outcome {
-        /// `seq` of the plan that this belongs to, once it is finished.
+        /// `seq` of the job that this belongs to, once it is finished.
         pub done: u32,
         /// One of [`status`].
         pub status: u32,
@@ -215,13 +214,13 @@ abi_struct! {
         pub interrupts: u64,
         /// Of those, the ones that brought no completion (or, INTx, for which the ISR register was clear).
         pub spurious: u64,
-        /// Bytes that were not what they had to be.
+        /// Bytes that differed from the expected pattern.
         pub data_errors: u64,
         /// Requests with a status other than OK.
         pub io_errors: u64,
         /// Used entries for a request of this block that had completed already.
         pub duplicates: u64,
-        /// Used entries with an identifier that never was one.
+        /// Used entries with an invalid identifier.
         pub unknown: u64,
         /// Completions in another order than the submissions.
         pub reordered: u64,
@@ -231,7 +230,7 @@ abi_struct! {
         pub masks: u64,
         /// Times the vector was moved.
         pub routes: u64,
-        /// Times the used ring was drained with something in it.
+        /// Times the used ring was drained and was not empty.
         pub batches: u64,
         /// TSC at the first submission.
         pub tsc_begin: u64,
@@ -251,7 +250,7 @@ abi_struct! {
     pub struct Sample {
         /// TSC before the request was published (FLOOR, STORE: before the store).
         pub start: u64,
-        /// Ticks until the kick had returned; of a request that needed none, until that was known.
+        /// Ticks until the kick had returned; without a kick, until the driver knew that none was needed.
         pub kicked: u32,
         /// Ticks until the interrupt handler (timestamped vectors only; else 0).
         pub handler: u32,

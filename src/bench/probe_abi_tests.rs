@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn structures_survive_the_way_through_bytes() {
-    let plan = GuestJob {
+    let job = GuestJob {
         seq: 7,
         kind: kind::IO,
         requests: 100_000,
@@ -10,7 +10,7 @@ fn structures_survive_the_way_through_bytes() {
         features: 5,
         ..Default::default()
     };
-    assert_eq!(GuestJob::from_bytes(&plan.to_bytes()), plan);
+    assert_eq!(GuestJob::from_bytes(&job.to_bytes()), job);
     let sample = Sample { start: u64::MAX, kicked: 1, handler: 2, seen: 3, done: 4 };
     assert_eq!(Sample::from_bytes(&sample.to_bytes()), sample);
     assert_eq!(&sample.to_bytes()[8..], [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]);

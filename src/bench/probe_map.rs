@@ -1,4 +1,4 @@
-//! Where things are in the probe guest's memory; part of [`super`], the agreement between guest and host.
+//! The probe guest's memory map; part of [`super`], the interface between guest and host.
 
 /// Guest memory that the probe needs, from address 0. More is ignored.
 pub const RAM_SIZE: u64 = 0x0400_0000;
@@ -28,21 +28,21 @@ pub const RING3_ENTRY: u64 = IMAGE_BASE + 0x1_1000;
 /// Virtual address of the local APIC page: an alias low enough for one-instruction EOI stores.
 pub const LAPIC_ALIAS: u64 = 0x7fe0_0000;
 
-/// [`Control`], 4 KiB.
+/// [`super::Control`], 4 KiB.
 pub const CONTROL: u64 = 0x0030_0000;
-/// [`Control`]'s floor word: the guest writes a block's running number here before its store.
+/// [`super::Control`]'s floor word: the guest writes a block's running number here before its store.
 pub const FLOOR_WORD: u64 = CONTROL + 0x200;
 /// A host that answers by memory writes the number it saw here.
 pub const FLOOR_ANSWER: u64 = CONTROL + 0x240;
-/// [`Trap`]: what stopped the guest, written by ring 0.
+/// [`super::Trap`]: what stopped the guest, written by ring 0.
 pub const TRAP: u64 = CONTROL + 0x280;
-/// Per CPU: a [`GuestJob`] at +0, an [`Outcome`] at +[`OUTCOME_OFFSET`]; every [`CPU_STRIDE`] bytes.
+/// Per CPU: a [`super::GuestJob`] at +0, an [`super::Outcome`] at +[`OUTCOME_OFFSET`]; every [`CPU_STRIDE`] bytes.
 pub const CPU_AREA: u64 = 0x0030_1000;
 /// Distance between two CPUs' areas.
 pub const CPU_STRIDE: u64 = 0x400;
 /// Where in a CPU's area the outcome is.
 pub const OUTCOME_OFFSET: u64 = 0x200;
-/// Table of [`DeviceInfo`], [`MAX_DEVICES`] entries.
+/// Table of [`super::DeviceInfo`], [`super::MAX_DEVICES`] entries.
 pub const DEVICE_TABLE: u64 = 0x0030_2000;
 /// Per vector 64 bytes: count (u64), TSC in the handler (u64, timestamped vectors), INTx interrupts that the
 /// ISR register confirmed (u64).
@@ -51,11 +51,11 @@ pub const VECTOR_TABLE: u64 = 0x0031_0000;
 pub const VECTOR_STRIDE: u64 = 64;
 /// Per device 8 bytes: address of the ISR register that its INTx stub reads.
 pub const ISR_TABLE: u64 = 0x0031_4000;
-/// [`Sample`]s of CPU 0; the next CPUs follow every [`SAMPLE_STRIDE`] bytes.
+/// [`super::Sample`]s of CPU 0; the next CPUs follow every [`SAMPLE_STRIDE`] bytes.
 pub const SAMPLES: u64 = 0x0040_0000;
 /// Distance between two CPUs' samples.
 pub const SAMPLE_STRIDE: u64 = 0x0030_0000;
-/// Rings, headers, status bytes and indirect tables, [`QUEUE_STRIDE`] bytes per queue, [`MAX_QUEUES`] per device.
+/// Rings, headers, status bytes and indirect tables, [`QUEUE_STRIDE`] bytes per queue, [`super::MAX_QUEUES`] per device.
 pub const QUEUE_MEMORY: u64 = 0x0100_0000;
 /// Memory of one queue.
 pub const QUEUE_STRIDE: u64 = 0x1_4000;

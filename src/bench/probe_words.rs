@@ -1,4 +1,4 @@
-//! The values of a plan's and an outcome's fields; part of [`super`], the agreement between guest and host.
+//! Values of the fields of jobs and outcomes; part of [`super`], the interface between guest and host.
 
 /// Vectors: each range has its own kind of ring-0 stub.
 pub mod vector {
@@ -6,7 +6,7 @@ pub mod vector {
     pub const WAKE: u32 = 0x30;
     /// First of the plain vectors (count, EOI, IRETQ).
     pub const PLAIN: u32 = 0x40;
-    /// First of the timestamped vectors (TSC, count, EOI): dearer by some instructions of ring 0.
+    /// First of the timestamped vectors (TSC, count, EOI): some instructions longer.
     pub const STAMPED: u32 = 0xa0;
     /// First of the INTx vectors, one per device: reads the ISR register, then as plain.
     pub const INTX: u32 = 0xd0;
@@ -20,19 +20,19 @@ pub mod vector {
 
 /// [`super::Control::mode`].
 pub mod mode {
-    /// The plan is on the kernel command line, results are text, the guest ends by itself.
+    /// The job is on the kernel command line, results are text, the guest ends by itself.
     pub const TEXT: u32 = 0;
-    /// Plans come one by one through memory.
+    /// Jobs come one by one through memory.
     pub const HOST: u32 = 1;
 }
 
-/// [`super::Control::idle`]: how a CPU waits for its next plan.
+/// [`super::Control::idle`]: how a CPU waits for its next job.
 pub mod idle {
     /// PAUSE and look again.
     pub const SPIN: u32 = 0;
     /// HLT until any interrupt: after writing `seq` the host sends [`super::vector::WAKE`] to that CPU.
     pub const HALT: u32 = 1;
-    /// HLT with the local APIC's timer as the alarm: looks about every millisecond, needs no message. For hosts that
+    /// HLT with the local APIC's timer as the alarm: checks about every millisecond and needs no message. For hosts that
     /// only share memory with the guest.
     pub const TIMER: u32 = 2;
 }
@@ -43,7 +43,7 @@ pub mod state {
     pub const OFF: u32 = 0;
     /// CPU 0 runs, the bus is being searched.
     pub const BOOTING: u32 = 1;
-    /// Plans are taken.
+    /// Jobs are taken.
     pub const READY: u32 = 2;
     /// Stopped: see [`super::super::Trap`], or a wrong version.
     pub const FAILED: u32 = 3;
@@ -163,7 +163,7 @@ pub mod poke {
     pub const CONFIG_WRITE: u32 = 5;
 }
 
-/// [`super::GuestJob::op`] of [`kind::HOSTILE`]; outcome `value` is made of [`answer`] bits. More come with issue 5.
+/// [`super::GuestJob::op`] of [`kind::HOSTILE`]; outcome `value` is made of [`answer`] bits.
 pub mod attack {
     /// Two descriptors whose NEXT fields point at each other.
     pub const LOOP: u32 = 0;
@@ -198,7 +198,7 @@ pub mod status {
     /// The deadline passed with work outstanding (`detail`: requests not completed). Reset the device before
     /// its next block: those requests may still write.
     pub const TIMEOUT: u32 = 1;
-    /// The plan does not make sense (unknown kind, depth 0, data does not fit the pool, ...).
+    /// The job does not make sense (unknown kind, depth 0, data does not fit the pool, ...).
     pub const BAD_PLAN: u32 = 2;
     /// No such device.
     pub const NO_DEVICE: u32 = 3;

@@ -1,4 +1,4 @@
-//! Progress of a run, for people who wait.
+//! Progress of a run.
 
 use std::io::IsTerminal;
 
@@ -16,7 +16,7 @@ pub enum Progress {
     /// A bar if standard error is a terminal, else nothing.
     #[default]
     Auto,
-    /// A line on standard error per step: for a terminal at the other end of a pipe.
+    /// A line on standard error per step, for logs and pipes.
     Lines,
     /// Nothing.
     Off,
@@ -40,7 +40,7 @@ pub enum Shown {
 }
 
 impl Shown {
-    /// Says that the guest is being started.
+    /// Shows that the guest is being started.
     pub fn new(progress: Progress, steps: usize) -> Shown {
         match progress {
             Progress::Lines => {
@@ -59,7 +59,7 @@ impl Shown {
         }
     }
 
-    /// Says something that is no step.
+    /// Shows a message that is not a step.
     pub fn note(&self, text: &str) {
         match self {
             Shown::Bar(bar) => bar.set_message(text.to_string()),
@@ -76,7 +76,7 @@ impl Shown {
         }
     }
 
-    /// It has ended, and what is to be said of it.
+    /// The step has ended; shows `text`.
     pub fn end(&self, step: usize, label: &str, what: Option<String>) {
         match self {
             Shown::Bar(bar) => bar.set_position(step as u64 + 1),
@@ -95,7 +95,7 @@ impl Shown {
         }
     }
 
-    /// Takes it off the terminal.
+    /// Removes it from the terminal.
     pub fn finish(&self) {
         if let Shown::Bar(bar) = self {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! What a bench found: the same types for every guest, as JSON for programs.
+//! The results of a bench: the same types for every guest, serialized as JSON.
 //!
 //! The JSON is described in docs/results.md and by docs/bench.schema.json; a field's unit is its name's last part. What
 //! could not be measured is `None`, `null` in the JSON, and never 0.
@@ -20,7 +20,7 @@ pub struct Report {
     pub host: HostFacts,
     /// How it was measured.
     pub run: RunFacts,
-    /// One per guest x path x job, those of a job next to each other.
+    /// One per guest x path x job; the rows of a job are neighbours.
     pub rows: Vec<Row>,
 }
 
@@ -34,7 +34,7 @@ pub struct RunFacts {
     pub took_s: f64,
     /// Times that every row was measured.
     pub rounds: u64,
-    /// Seconds of each measurement, where it is time that ends one.
+    /// Seconds of each measurement, if time ends it.
     pub runtime_s: Option<f64>,
     /// vCPUs of the guest.
     pub vcpus: u64,
@@ -44,17 +44,17 @@ pub struct RunFacts {
     pub disk_bytes: Option<u64>,
     /// What the disks are: "memory file", a directory, or the backend if it needs no file.
     pub disk: Option<String>,
-    /// What the rows with a peer were measured on: its version.
+    /// Version of the reference VMM, if there was one.
     pub peer: Option<String>,
     /// Guest's kernel release, of a Linux guest.
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
-    /// From the making of a machine with one disk to the first instruction of its guest, in nanoseconds.
+    /// From the construction of a VM with one disk to the first instruction of its guest, in nanoseconds.
     pub first_instruction_ns: Option<u64>,
     /// Memory of this process that was resident beyond guest RAM while that guest ran.
     pub resident_bytes: Option<u64>,
-    /// Interrupts of the host over the run, all CPUs: the lines of /proc/interrupts that tell of a VMM (posted
+    /// Interrupts of the host over the run, all CPUs: the lines of /proc/interrupts that concern a VMM (posted
     /// interrupts, IPIs, timers, VFIO). They count what everything on the host did, not only the bench.
     pub host_interrupts: Option<Vec<InterruptLine>>,
     /// All lines of /proc/interrupts together, over the run.
@@ -62,11 +62,11 @@ pub struct RunFacts {
 }
 
 impl RunFacts {
-    /// These, with what /proc/interrupts counted over the run; nothing where there is no such file.
+    /// The facts with what /proc/interrupts counted over the run; unchanged where there is no such file.
     pub fn with_interrupts(self, over_the_run: &ProcInterrupts) -> RunFacts {
         let any = !over_the_run.lines().is_empty();
         RunFacts {
-            host_interrupts: any.then(|| over_the_run.telling().cloned().collect()),
+            host_interrupts: any.then(|| over_the_run.relevant().cloned().collect()),
             host_interrupts_total: any.then(|| over_the_run.total()),
             ..self
         }
@@ -81,13 +81,13 @@ pub struct Row {
     pub guest: String,
     /// What was done: "rand-read-1", "floor", ...
     pub job: String,
-    /// Somebody else's VMM: "qemu". `None`: doorbell.
+    /// The reference VMM: "qemu". `None`: doorbell.
     pub peer: Option<String>,
     /// Notify path.
     pub notify: Option<String>,
     /// Complete path.
     pub complete: Option<String>,
-    /// Backend; "vfio" is none of ours: a device of the host that is passed through.
+    /// Backend; "vfio": a passed-through device of the host.
     pub backend: Option<String>,
     /// PCI address of that device. `None`: a disk of ours.
     pub device: Option<String>,
@@ -96,14 +96,14 @@ pub struct Row {
     /// Requests in flight.
     pub depth: Option<u64>,
     /// How the host waits for a kick: "blocking", "busy-poll" of the eventfd, "memory-poll" of the ring (floor: of a
-    /// word), "exit": the vCPU's thread answers, "main-loop": a peer's own thread, for it has no I/O thread.
+    /// word), "exit": the vCPU's thread handles it, "main-loop": the main thread of a reference VMM without I/O thread.
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
     /// How interrupts are held: "off", "auto", or "N:US". `None`: not a disk of ours.
     pub moderate: Option<String>,
 
-    /// Why this host has no such row; it then has no figures. `None`: it was measured.
+    /// Why the row could not be measured on this host; it then has no figures. `None`: it was measured.
     pub not_here: Option<String>,
 
     /// Requests per second, over all rounds.
@@ -131,7 +131,7 @@ pub struct Row {
     /// Requests that the device completed while the row was measured. The counts below are of the same time. Those of a
     /// passed-through device are fio's.
     pub requests: Option<u64>,
-    /// Interrupts that the host sent; of a passed-through device, that it handled. Posted ones it does not.
+    /// Interrupts that the host sent. For a passed-through device: those that it handled, which excludes posted ones.
     pub interrupts: Option<u64>,
     /// Of these, by irqfd.
     pub interrupts_irqfd: Option<u64>,
@@ -151,11 +151,11 @@ pub struct Row {
     pub holds_failed: Option<u64>,
     /// Kicks that an ioeventfd caught in the kernel.
     pub kicks_ioeventfd: Option<u64>,
-    /// Kicks that left the guest and were passed on by hand.
+    /// Kicks that left the guest; the vCPU thread signalled the eventfd.
     pub kicks_exit: Option<u64>,
-    /// Of these, kicks that an ioeventfd should have caught. Not 0 is a bug.
+    /// Of these, kicks that an ioeventfd should have caught. More than 0 is a bug.
     pub kicks_missed: Option<u64>,
-    /// Exits of the guest, those that KVM handled included (KVM's `exits` statistic).
+    /// Exits of the guest, including those that KVM handled (KVM's `exits` statistic).
     pub exits: Option<u64>,
     /// Exits that came to the VMM (KVM_RUN returned).
     pub exits_to_user: Option<u64>,
@@ -168,11 +168,11 @@ pub struct Row {
     pub ratio_low: Option<f64>,
     /// Highest of the rounds.
     pub ratio_high: Option<f64>,
-    /// Median of the bare ping-pong without virtio that this row stands on.
+    /// Median of the floor of its kind: the bare ping-pong without virtio.
     pub floor_p50_ns: Option<u64>,
     /// `p50_ns` to `floor_p50_ns`.
     pub floor_ratio: Option<f64>,
-    /// Distribution of the latencies, the buckets of [`super::Buckets`] with something in them: (lower bound in ns, requests).
+    /// Distribution of the latencies, the non-empty buckets of [`super::Buckets`]: (lower bound in ns, requests).
     pub histogram: Option<Vec<(u64, u64)>>,
 }
 

@@ -1,4 +1,4 @@
-//! What is compared, and in which order.
+//! The order of measurements.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ impl fmt::Display for PathPair {
     }
 }
 
-/// A path as it is named on a command line: what is left out comes from the defaults.
+/// A path as the command line names it; what is left out has its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathPairName {
     /// Guest to host.
@@ -38,7 +38,7 @@ const MODERATED: &str = "moderated";
 impl FromStr for PathPairName {
     type Err = String;
 
-    /// `NOTIFY+COMPLETE`, or only one of them: no name belongs to both. `+moderated` may follow.
+    /// `NOTIFY+COMPLETE`, or one of them: no name is in both lists. `+moderated` may follow.
     fn from_str(text: &str) -> Result<PathPairName, String> {
         let mut path = PathPairName { notify: None, complete: None, moderated: false };
         for name in text.split('+') {
@@ -68,13 +68,13 @@ impl FromStr for PathPairName {
 pub struct Schedule<J, P = PathPair> {
     /// What is done on each path.
     pub jobs: Vec<J>,
-    /// What is compared. The first is what the others are measured against.
+    /// What is compared. Ratios are to the first.
     pub paths: Vec<P>,
     /// How often everything is done.
     pub rounds: usize,
 }
 
-/// One measurement: indices into the plan.
+/// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Round, from 0.
@@ -86,8 +86,8 @@ pub struct Step {
 }
 
 impl<J, P> Schedule<J, P> {
-    /// Every measurement in its order: job by job, the paths right after each other, in every second round the other
-    /// way round (ABBA). A drift of the machine so hits all paths, and being first is no advantage.
+    /// Every measurement in its order: job by job, the paths directly after each other, in reverse order in every second
+    /// round (ABBA). So a drift of the host hits all paths alike, and being first is no advantage.
     pub fn steps(&self) -> Vec<Step> {
         let paths = self.paths.len();
         let order = |round: usize, n: usize| if round.is_multiple_of(2) { n } else { paths - 1 - n };

@@ -149,7 +149,7 @@ fn disk_code(error: &DiskError) -> u8 {
         | DiskError::NeedsSize { .. }
         | DiskError::DirectWithoutFile { .. }
         | DiskError::ZeroSize => 2,
-        DiskError::NotOffered { .. } | DiskError::NoMemory { .. } => 3,
+        DiskError::Unsupported { .. } | DiskError::NoMemory { .. } => 3,
         _ => 4,
     }
 }

@@ -193,7 +193,7 @@ pub(super) fn summary(devices: &[Arc<VfioPci>]) {
         log::say(format_args!(
             "The guest's own counts are in its /proc/interrupts: equal to the host's where the host handles each one, ahead of \
              them where interrupts are posted.\nPosted interrupts: {}",
-            Posting::look(&Host::real())
+            Posting::read(&Host::real())
         ));
     }
 }

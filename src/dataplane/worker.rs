@@ -230,7 +230,7 @@ impl<S: Tracer> Worker<S> {
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see [`Moderator`]). Runs on
+    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see `Moderator`). Runs on
     /// the thread whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {

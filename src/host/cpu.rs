@@ -1,7 +1,6 @@
 use super::log;
 
-/// Keeps the calling thread on `cpu`. If the CPU does not exist or may not be used, the thread stays where it is, and a
-/// message says so.
+/// Pins the calling thread to `cpu`. If that CPU does not exist or may not be used, prints a message and changes nothing.
 pub fn pin_to_cpu(cpu: usize) {
     // SAFETY: a zeroed cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };

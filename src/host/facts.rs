@@ -1,10 +1,10 @@
-//! What must be known of a host to read figures that were measured on it.
+//! The facts that a reader needs about a host to understand figures measured on it.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// The host's facts. What cannot be told is `None`.
+/// The host's facts. An unknown one is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostFacts {
@@ -20,7 +20,7 @@ pub struct HostFacts {
     pub hardware_virtualization: bool,
     /// Whether this host is itself a virtual machine.
     pub virtual_machine: bool,
-    /// Whether this is doorbell's lab: every instruction is emulated, only counts and ratios mean anything.
+    /// Whether this is doorbell's lab. Every instruction is emulated there, so only counts and ratios are meaningful.
     pub lab: bool,
     /// Whether KVM posts interrupts of devices to running vCPUs without an exit (APICv with VT-d posting, or AVIC).
     pub posted_interrupts: Option<bool>,
@@ -34,7 +34,7 @@ const LAB_VARIABLE: &str = "DOORBELL_LAB";
 const LAB_WORD: &str = "doorbell.lab";
 
 impl HostFacts {
-    /// Those of the machine that we run on.
+    /// The facts of this host.
     pub fn here() -> HostFacts {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -96,12 +96,12 @@ fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     field(cpuinfo, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
 }
 
-/// From KVM's module parameters: `enable_apicv` of kvm_intel, `avic` of kvm_amd. That the IOMMU can post is not looked at.
+/// Reads KVM's module parameters: `enable_apicv` of kvm_intel, `avic` of kvm_amd. The IOMMU is not considered.
 fn posted_interrupts(module: Option<&str>) -> Option<bool> {
     let parameter = match module? {
         "kvm_intel" => "/sys/module/kvm_intel/parameters/enable_apicv",
         "kvm_amd" => "/sys/module/kvm_amd/parameters/avic",
-        // Software KVM has nothing to post with.
+        // Software KVM cannot post.
         _ => return Some(false),
     };
     line(parameter).map(|value| matches!(value.as_str(), "Y" | "1"))

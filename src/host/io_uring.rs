@@ -18,7 +18,7 @@ pub fn io_uring_available() -> Result<(), String> {
         _ => format!("io_uring_enter failed: {e}"),
     })?;
     let mut probe = Probe::new();
-    // The probe came with Linux 5.6, as did the youngest operations asked for.
+    // The probe exists since Linux 5.6, like the newest of these operations.
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
     let needed = [
         opcode::Readv::CODE,

@@ -1,9 +1,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locking without the question whether another thread panicked under the lock.
+/// Locking that ignores whether another thread panicked under the lock.
 ///
 /// A panic of any thread ends the VM, and no code here leaves a half-made change behind when it panics, so a poisoned
-/// lock tells nothing that is not known already.
+/// lock says nothing new.
 pub trait Locked<T: ?Sized> {
     /// Waits for the lock and takes it.
     fn locked(&self) -> MutexGuard<'_, T>;

@@ -33,7 +33,7 @@ impl InterruptLine {
     }
 
     /// Whether VFIO handles it: such a line counts only what reached the host, so with posted interrupts it
-    /// stands still while the guest's count runs.
+    /// does not grow while the guest's count does.
     pub fn is_vfio(&self) -> bool {
         ["vfio-msix[", "vfio-msi[", "vfio-intx("].iter().any(|name| self.what.contains(name))
     }
@@ -43,12 +43,12 @@ impl ProcInterrupts {
     /// The counts now.
     ///
     /// # Errors
-    /// No /proc.
+    /// There is no /proc.
     pub fn now() -> io::Result<ProcInterrupts> {
         Ok(ProcInterrupts::parse(&fs::read_to_string("/proc/interrupts")?))
     }
 
-    /// Reads the text of `/proc/interrupts`; lines of another form are passed over.
+    /// Reads the text of `/proc/interrupts`; lines of another form are skipped.
     pub fn parse(text: &str) -> ProcInterrupts {
         let mut lines = text.lines();
         let cpus = lines.next().unwrap_or("").split_whitespace().filter(|w| w.starts_with("CPU")).count();
@@ -73,7 +73,7 @@ impl ProcInterrupts {
         &self.lines
     }
 
-    /// The line labelled `label`.
+    /// The count of the line labelled `label`.
     pub fn get(&self, label: &str) -> Option<u64> {
         self.lines.iter().find(|line| line.label == label).map(|line| line.count)
     }
@@ -96,8 +96,8 @@ impl ProcInterrupts {
         ProcInterrupts { lines: self.lines.iter().map(delta).collect() }
     }
 
-    /// The lines that say something of a VMM: posted interrupts, IPIs and timers, VFIO.
-    pub fn telling(&self) -> impl Iterator<Item = &InterruptLine> {
+    /// The lines that concern a VMM: posted interrupts, IPIs and timers, VFIO.
+    pub fn relevant(&self) -> impl Iterator<Item = &InterruptLine> {
         self.lines.iter().filter(|line| line.is_posted() || line.is_ipi_or_timer() || line.is_vfio())
     }
 }

@@ -24,8 +24,8 @@ PIW:          0          3   Posted-interrupt wakeup event
 #[test]
 fn differences_are_per_line_and_new_lines_count_from_zero() {
     let delta = ProcInterrupts::parse(AFTER).since(&ProcInterrupts::parse(BEFORE));
-    let telling: Vec<_> = delta.telling().map(|line| (line.label.as_str(), line.count)).collect();
-    assert_eq!(telling, [("26", 50), ("27", 11), ("LOC", 101), ("PIN", 10), ("PIW", 0)]);
+    let relevant: Vec<_> = delta.relevant().map(|line| (line.label.as_str(), line.count)).collect();
+    assert_eq!(relevant, [("26", 50), ("27", 11), ("LOC", 101), ("PIN", 10), ("PIW", 0)]);
     assert_eq!(delta.total(), 50 + 11 + 101 + 10);
     assert_eq!((delta.get("ERR"), delta.get("NPI")), (Some(0), None));
 }
@@ -38,7 +38,7 @@ fn an_irq_that_changed_hands_counts_from_zero() {
 }
 
 #[test]
-fn the_parts_of_a_line_are_told_apart() {
+fn the_parts_of_a_line_are_separated() {
     let all = ProcInterrupts::parse(BEFORE);
     assert_eq!(all.lines()[1].what, "PCI-MSIX-0000:00:03.0 0-edge vfio-msix[0](0000:00:03.0)");
     assert!(all.lines()[1].is_vfio() && !all.lines()[0].is_vfio());
@@ -46,7 +46,7 @@ fn the_parts_of_a_line_are_told_apart() {
 }
 
 #[test]
-fn rubbish_is_passed_over() {
+fn rubbish_is_skipped() {
     assert_eq!(ProcInterrupts::parse("").lines(), []);
     assert_eq!(ProcInterrupts::parse("nonsense\nno colon here\n").total(), 0);
     assert!(ProcInterrupts::now().unwrap().total() > 0);

@@ -1,9 +1,9 @@
 use std::io;
 
-/// A KVM ioctl that failed: which one, on what, and the kernel's errno.
+/// A KVM operation that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// An ioctl returned an error.
+    /// An ioctl failed.
     #[error("{ioctl} for {what} failed: {source}")]
     Ioctl {
         /// Name of the ioctl, as in the KVM API document.
@@ -13,7 +13,7 @@ pub enum KvmError {
         /// errno.
         source: io::Error,
     },
-    /// All GSIs that the host's routing table can hold are taken.
+    /// All GSIs of KVM's routing table are in use.
     #[error(
         "no free GSI: all {limit} entries of KVM's routing table are in use; use fewer queues or devices"
     )]

@@ -5,7 +5,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{IoeventfdSpec, KvmError, VmIoctls};
 
-/// A registered ioeventfd; dropping it deregisters with the parameters it was made with.
+/// A registered ioeventfd. Dropping it deregisters with the same parameters: the kernel finds it by these.
 #[derive(Debug)]
 pub struct Ioeventfd {
     vm: Arc<dyn VmIoctls>,
@@ -40,7 +40,7 @@ impl Ioeventfd {
 
 impl Drop for Ioeventfd {
     fn drop(&mut self) {
-        // Nothing can be done about a failure, and none is possible but a closed VM.
+        // Fails only if the VM is closed, and then the ioeventfd is gone too.
         let _ = self.vm.ioeventfd(&self.spec, self.event.as_raw_fd(), false);
     }
 }

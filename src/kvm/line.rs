@@ -36,18 +36,18 @@ impl Line {
     }
 }
 
-/// How a level interrupt reaches its pin.
+/// How a level interrupt drives its pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[strum(serialize_all = "kebab-case")]
 pub enum LevelPath {
-    /// `KVM_IRQ_LINE`, up and down by hand.
+    /// `KVM_IRQ_LINE`: the VMM raises and lowers the pin.
     IrqLine,
     /// A level irqfd: KVM lowers the pin at EOI and signals the resamplefd; the device raises it again if it still
     /// has cause.
     Resample,
 }
 
-/// One device's level interrupt: asserted as long as the device has cause and the guest has it switched on.
+/// One device's level interrupt: asserted while the device has cause and the guest has enabled it.
 ///
 /// Any thread may change either; one lock orders them.
 #[derive(Debug)]
@@ -63,14 +63,14 @@ struct Inner {
     path: LevelPath,
     enabled: bool,
     cause: bool,
-    /// `IrqLine`: we hold the line up.
+    /// `IrqLine`: this device holds the pin up.
     holding: bool,
     /// `Resample`, while enabled.
     irqfd: Option<Irqfd>,
 }
 
 impl Level {
-    /// A level interrupt on `line`, off.
+    /// A level interrupt on `line`, disabled.
     ///
     /// # Errors
     /// No more file descriptors.
@@ -89,30 +89,30 @@ impl Level {
         self.lock().path
     }
 
-    /// The guest switches the interrupt on or off (INTx Disable, MSI-X Enable).
+    /// The guest enables or disables the interrupt (INTx Disable, MSI-X Enable).
     ///
     /// # Errors
-    /// The level irqfd could not be had; the interrupt goes by `KVM_IRQ_LINE` then.
+    /// KVM refused the level irqfd. The interrupt uses `KVM_IRQ_LINE` then.
     pub fn enable(&self, on: bool) -> Result<(), KvmError> {
         let mut inner = self.lock();
         inner.enabled = on;
         self.reconcile(&mut inner)
     }
 
-    /// The device has cause to interrupt, or none any more. Answers whether the guest was told of a new cause.
+    /// Sets whether the device has cause to interrupt. Returns whether the guest was notified.
     pub fn set_cause(&self, cause: bool) -> bool {
         let mut inner = self.lock();
         inner.cause = cause;
         let _ = self.reconcile(&mut inner);
-        let told = cause && inner.enabled;
-        if told && inner.irqfd.is_some() {
-            // Raising a pin that is up already changes nothing.
+        let notified = cause && inner.enabled;
+        if notified && inner.irqfd.is_some() {
+            // Raising a pin that is up changes nothing.
             let _ = self.event.write(1);
         }
-        told
+        notified
     }
 
-    /// The eventfd that KVM signals at EOI; watch it and call [`Level::resampled`].
+    /// The eventfd that KVM signals at EOI; poll it and call [`Level::resampled`].
     pub fn resample_event(&self) -> &EventFd {
         &self.resample
     }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use super::{KvmError, MemoryRange, VmIoctls};
 use crate::host::Locked;
 
-/// The first slot number that is not RAM's.
+/// The first slot number that is not for RAM.
 const FIRST: u32 = 32;
-/// Slots that every KVM has for user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
+/// Slots that every KVM offers to user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
 const LIMIT: u32 = 509;
 
 /// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
@@ -29,7 +29,7 @@ impl MemorySlots {
     /// No slot is free, or the range overlaps another one (EEXIST).
     ///
     /// # Safety
-    /// The host range stays mapped for as long as the slot lives, and a guest may do to it what it likes.
+    /// The host range stays mapped while the slot lives, and tolerates any access by the guest.
     pub unsafe fn map(self: &Arc<Self>, range: MemoryRange) -> Result<MemorySlot, KvmError> {
         let fail = |source| KvmError::Ioctl {
             ioctl: "KVM_SET_USER_MEMORY_REGION",
@@ -46,7 +46,7 @@ impl MemorySlots {
     }
 }
 
-/// Memory that the guest reaches; dropping it takes it away before it returns.
+/// Memory that the guest reaches. When drop returns, the guest no longer reaches it.
 #[derive(Debug)]
 pub struct MemorySlot {
     slots: Arc<MemorySlots>,
@@ -75,7 +75,7 @@ mod tests {
     use crate::kvm::testing::FakeVm;
 
     #[test]
-    fn a_slot_is_mapped_while_it_lives_and_its_number_is_given_back() {
+    fn a_slot_is_mapped_while_it_lives_and_its_number_is_used_again() {
         let vm = FakeVm::new();
         let slots = MemorySlots::new(vm.clone());
         let range = |guest| MemoryRange { guest, len: 0x1000, host: 0x7000_0000 };

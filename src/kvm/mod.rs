@@ -4,7 +4,7 @@
 //! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; memory slots for mapped BARs;
 //! KVM's own statistics, and the attributes of its devices. Values deassign on drop,
 //! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
-//! Every ioctl goes through the [`VmIoctls`] trait, so that [`testing::FakeVm`] can stand in for a machine in tests.
+//! Every ioctl goes through the [`VmIoctls`] trait, so that tests run against a fake VM (`testing::FakeVm`).
 
 mod device_attr;
 mod error;

@@ -15,7 +15,7 @@ pub type Gsi = u32;
 /// First GSI that is not an IOAPIC pin.
 pub const FIRST_MSI_GSI: Gsi = 24;
 
-/// What one GSI stands for.
+/// Where one GSI leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// A pin of the in-kernel PIC (`chip` 0 master, 1 slave).
@@ -48,7 +48,7 @@ pub struct Routes {
 
 #[derive(Debug)]
 struct Table {
-    /// MSI routes; `None`: taken, no route yet.
+    /// MSI routes; `None`: allocated, no route yet.
     msi: BTreeMap<Gsi, Option<MsiMessage>>,
     dirty: bool,
     commits: u64,
@@ -65,7 +65,7 @@ impl Routes {
         self.table.locked()
     }
 
-    /// Takes the lowest free GSI from [`FIRST_MSI_GSI`] up.
+    /// Allocates the lowest free GSI from [`FIRST_MSI_GSI`] up.
     ///
     /// # Errors
     /// [`KvmError::NoFreeGsi`] if the kernel's table is full.
@@ -87,7 +87,7 @@ impl Routes {
         Ok(gsi)
     }
 
-    /// Points `gsi` at `message` from the next commit on; nothing to commit if it points there already.
+    /// Routes `gsi` to `message` from the next commit on. If it leads there already, there is nothing to commit.
     pub fn set(&self, gsi: Gsi, message: MsiMessage) {
         let mut table = self.lock();
         if table.msi.insert(gsi, Some(message)) != Some(Some(message)) {
@@ -95,7 +95,7 @@ impl Routes {
         }
     }
 
-    /// Gives `gsi` back. Its route leaves the kernel with the next commit; the irqfd must be off by now.
+    /// Frees `gsi`. Its route leaves the kernel with the next commit; its irqfd must be deassigned before.
     pub fn release(&self, gsi: Gsi) {
         let mut table = self.lock();
         if let Some(Some(_)) = table.msi.remove(&gsi) {
@@ -103,10 +103,10 @@ impl Routes {
         }
     }
 
-    /// Makes the collected changes the kernel's, with one ioctl, or none if nothing changed.
+    /// Passes the collected changes to the kernel with one ioctl, or with none if nothing changed.
     ///
     /// # Errors
-    /// The kernel refused the table; the changes stay collected and the next commit tries again.
+    /// The kernel refused the table. The changes are kept, and the next commit tries again.
     pub fn commit(&self) -> Result<(), KvmError> {
         let mut table = self.lock();
         if !table.dirty {
@@ -126,7 +126,7 @@ impl Routes {
         Ok(())
     }
 
-    /// The table as a reader wants it, in GSI order: what the kernel holds after the last commit.
+    /// The table in GSI order, for display: what the kernel holds after the next commit.
     pub fn entries(&self) -> Vec<(Gsi, Route)> {
         let table = self.lock();
         let mut all = legacy_entries();

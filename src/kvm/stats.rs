@@ -16,11 +16,11 @@ ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 const HEADER_LEN: usize = 24;
 /// `struct kvm_stats_desc` without its name.
 const DESC_LEN: usize = 16;
-/// More than any kernel has; a header that says more is not believed.
+/// More than any kernel has; a header with more is rejected.
 const MAX_DESCRIPTORS: u32 = 4096;
 const MAX_NAME: u32 = 1024;
 
-/// What a value means over time (`KVM_STATS_TYPE_MASK`).
+/// How a value changes over time (`KVM_STATS_TYPE_MASK`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Only grows: a difference of two readings makes sense.
@@ -37,7 +37,7 @@ struct Field {
     kind: Kind,
 }
 
-/// The statistics of one VM or vCPU; reading them does not disturb it. They stay readable as long as this lives.
+/// The statistics of one VM or vCPU; reading them does not disturb it.
 #[derive(Debug)]
 pub struct KvmStats {
     file: File,
@@ -57,7 +57,7 @@ impl KvmStats {
     /// The statistics of `fd`, a VM or vCPU descriptor; `None` where the kernel offers none (before 5.14).
     ///
     /// # Errors
-    /// The kernel offers them and they cannot be read.
+    /// They exist and cannot be read.
     pub fn of(fd: &impl AsRawFd) -> io::Result<Option<KvmStats>> {
         // SAFETY: the ioctl takes no argument.
         let stats = unsafe { ioctl(fd, KVM_GET_STATS_FD()) };
@@ -66,7 +66,7 @@ impl KvmStats {
             let absent = matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL));
             return if absent { Ok(None) } else { Err(error) };
         }
-        // SAFETY: just opened for us, owned by nobody else.
+        // SAFETY: just opened; nothing else owns it.
         let file = unsafe { File::from_raw_fd(stats) };
         let fields = describe(|buffer, at| file.read_exact_at(buffer, at))?;
         Ok(Some(KvmStats { file, fields }))
@@ -101,7 +101,7 @@ impl StatsSnapshot {
         self.values.iter().map(|(name, &value)| (name.as_str(), value))
     }
 
-    /// What was added since `earlier`; levels and peaks as they are now.
+    /// The difference to `earlier`; levels and peaks keep their present value.
     pub fn since(&self, earlier: &StatsSnapshot) -> StatsSnapshot {
         let mut delta = self.clone();
         for (name, value) in &mut delta.values {
@@ -127,7 +127,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-/// Reads header and descriptors. Histograms are left out: nobody here asks for them.
+/// Reads header and descriptors. Histograms are left out: nothing here uses them.
 fn describe(read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<Vec<Field>> {
     let mut header = [0; HEADER_LEN];
     read(&mut header, 0)?;

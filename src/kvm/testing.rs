@@ -1,4 +1,4 @@
-//! A [`VmIoctls`] for tests: it records what the kernel would know, and delivers like the kernel would.
+//! A [`VmIoctls`] for tests: it records what the kernel would know, and delivers as the kernel would.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -18,7 +18,7 @@ pub enum Delivery {
     SignalMsi(MsiMessage),
     /// By `KVM_IRQ_LINE`.
     Line(Gsi, bool),
-    /// A write to an irqfd whose GSI has no route: the kernel swallows it.
+    /// A write to an irqfd whose GSI has no route: the kernel drops it.
     Lost(Gsi),
 }
 
@@ -32,12 +32,12 @@ struct State {
     memory: Vec<(u32, MemoryRange)>,
 }
 
-/// The fake machine. Cheap to share; use [`FakeVm::new`].
+/// The fake VM. Cheap to share; use [`FakeVm::new`].
 #[derive(Debug, Default)]
 pub struct FakeVm(Mutex<State>);
 
 impl FakeVm {
-    /// A machine that knows nothing yet.
+    /// A VM without any state.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<FakeVm> {
         Arc::new(FakeVm::default())

@@ -9,10 +9,10 @@ pub enum IoAddress {
     Pio(u16),
 }
 
-/// Which stores to the address count.
+/// Which stores to the address match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
-    /// Any length and value (length 0): KVM need not decode the instruction, and tries the MMIO ones on
+    /// Any length and value (length 0): KVM need not decode the instruction, and looks for the MMIO ones on
     /// `KVM_FAST_MMIO_BUS` first.
     Any,
     /// Exactly this many bytes (1, 2, 4 or 8), any value.

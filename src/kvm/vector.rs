@@ -2,12 +2,12 @@ use super::eventfd::{EFD_NONBLOCK, EventFd, readable};
 use super::sync::{Arc, AtomicBool, Locked, Mutex, MutexGuard, Ordering};
 use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls};
 
-/// What the guest asked of one vector.
+/// What the guest programmed for one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorState {
     /// Where the interrupt goes.
     pub message: MsiMessage,
-    /// Whether it must wait: the entry's mask bit, the function mask, or MSI-X being off.
+    /// Whether interrupts must wait: the entry's mask bit, the function mask, or MSI-X being off.
     pub masked: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct Vector {
     vm: Arc<dyn VmIoctls>,
     routes: Arc<Routes>,
     event: Arc<EventFd>,
-    /// Read by the hot path: false until the vector may be signalled through its eventfd.
+    /// Read by the hot path. False: the vector may not be signalled through its eventfd.
     via_irqfd: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -43,20 +43,20 @@ struct Inner {
     irqfd: Option<Irqfd>,
 }
 
-/// What became of a [`Vector::signal_msi`].
+/// The result of [`Vector::signal_msi`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signalled {
     /// A CPU took it.
     Delivered,
-    /// The vector is masked: it is pending now.
+    /// The vector is masked; it is pending now.
     Pending,
     /// KVM found no CPU for it, or refused.
     Refused,
 }
 
 impl Vector {
-    /// A masked vector. `via_irqfd`: whether unmasking takes a GSI and assigns an irqfd; without, it can only be
-    /// signalled by message.
+    /// A masked vector. `via_irqfd`: whether unmasking allocates a GSI and assigns an irqfd; if false, the vector can
+    /// only be signalled by message.
     ///
     /// # Errors
     /// No more file descriptors.
@@ -76,13 +76,13 @@ impl Vector {
         self.inner.locked()
     }
 
-    /// Rings by eventfd: delivered by the kernel if unmasked, pending if masked. No lock, one system call.
+    /// Signals the eventfd: the kernel delivers if unmasked; else the vector is pending. No lock, one system call.
     pub fn signal_irqfd(&self) {
         // Fails only when the counter would pass 2^64 - 2: then it is pending already.
         let _ = self.event.write(1);
     }
 
-    /// Rings by `KVM_SIGNAL_MSI`, or makes the vector pending if it is masked.
+    /// Sends `KVM_SIGNAL_MSI`, or makes the vector pending if it is masked.
     pub fn signal_msi(&self) -> Signalled {
         let inner = self.lock();
         if inner.state.masked {
@@ -101,10 +101,10 @@ impl Vector {
     }
 
     /// Lets the vector be signalled through its eventfd from now on, on a live device. There is no way back: a
-    /// thread may be just about to write the eventfd, and it must find an irqfd there.
+    /// thread may be about to write the eventfd, and must find an irqfd there.
     ///
     /// # Errors
-    /// No free GSI, or the kernel refused; signalling by message works on.
+    /// No free GSI, or the kernel refused. Signalling by message still works.
     pub fn enable_irqfd(&self) -> Result<(), KvmError> {
         let mut inner = self.lock();
         if self.via_irqfd.load(Ordering::Relaxed) {
@@ -125,7 +125,7 @@ impl Vector {
         inner.state.masked && readable(&self.event)
     }
 
-    /// What the guest last asked for.
+    /// What the guest programmed last.
     pub fn state(&self) -> VectorState {
         self.lock().state
     }
@@ -136,19 +136,19 @@ impl Vector {
         inner.gsi.map(|gsi| (gsi, inner.irqfd.is_some()))
     }
 
-    /// The eventfd, for someone else to signal (a VFIO device, an io_uring).
+    /// The eventfd, for a VFIO device or an io_uring to signal.
     pub fn event(&self) -> &Arc<EventFd> {
         &self.event
     }
 
-    /// Makes the host match what the guest asks of these vectors, with at most one routing commit.
+    /// Makes the host match what the guest programmed for these vectors, with at most one routing commit.
     ///
     /// # Errors
-    /// A vector whose irqfd could not be had falls back to `KVM_SIGNAL_MSI` (its `via_irqfd` turns false), and the
-    /// first error is returned for the log.
+    /// A vector that gets no irqfd falls back to `KVM_SIGNAL_MSI` (its `via_irqfd` becomes false). The first error is
+    /// returned, for the log.
     pub fn apply(changes: &[(&Vector, VectorState)]) -> Result<(), KvmError> {
         let mut failed = None;
-        // 1. Irqfds off where masked: from here their eventfds only count.
+        // 1. Deassign irqfds of masked vectors: from now on their eventfds only count.
         for (vector, new) in changes {
             let mut inner = vector.lock();
             inner.state = *new;
@@ -161,12 +161,12 @@ impl Vector {
                 failed.get_or_insert(error);
             }
         }
-        // 2. Routes, all at once. A failed commit leaves the vectors without irqfd.
+        // 2. Commit all routes at once, before any irqfd needs them. If that fails, the vectors get no irqfd.
         let committed = match changes.first() {
             Some((vector, _)) => vector.routes.commit(),
             None => Ok(()),
         };
-        // 3. Irqfds on: assigning delivers what was pending.
+        // 3. Assign irqfds: assigning delivers what was pending.
         for (vector, new) in changes {
             let mut inner = vector.lock();
             // Another vCPU may have masked it since.
@@ -184,7 +184,7 @@ impl Vector {
         committed.map_or_else(Err, |()| failed.map_or(Ok(()), Err))
     }
 
-    /// Back to power-on: masked, nothing pending, GSI given back.
+    /// Back to power-on: masked, nothing pending, GSI freed.
     pub fn reset(&self) {
         let mut inner = self.lock();
         inner.state = VectorState::default();

@@ -20,7 +20,7 @@ ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
 const KVM_IRQFD_FLAG_DEASSIGN: u32 = 1 << 0;
 const KVM_IRQFD_FLAG_RESAMPLE: u32 = 1 << 1;
 
-/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::testing::FakeVm`].
+/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`], and by `testing::FakeVm` for tests.
 pub trait VmIoctls: Send + Sync + fmt::Debug {
     /// `KVM_IOEVENTFD` (KVM API 4.59): bind or unbind `fd` to a guest store.
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()>;
@@ -42,7 +42,7 @@ pub trait VmIoctls: Send + Sync + fmt::Debug {
     fn create_device(&self, kind: u32) -> io::Result<OwnedFd>;
 }
 
-/// The real thing: ioctls on a VM file descriptor.
+/// The implementation: ioctls on a VM file descriptor.
 #[derive(Clone)]
 pub struct KvmVm(Arc<VmFd>);
 
@@ -64,7 +64,7 @@ fn check(ret: i32) -> io::Result<()> {
 }
 
 impl VmIoctls for KvmVm {
-    // By hand, not through kvm-ioctls: its length follows from a Rust type, so "length 2, any value" cannot be said.
+    // Not through kvm-ioctls: its length follows from a Rust type, which cannot express "length 2, any value".
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()> {
         let mut flags = 0;
         let (mut len, mut datamatch) = (0, 0);
@@ -100,7 +100,7 @@ impl VmIoctls for KvmVm {
         if !assign {
             arg.flags = KVM_IRQFD_FLAG_DEASSIGN;
         }
-        // SAFETY: as above.
+        // SAFETY: as in `ioeventfd`.
         check(unsafe { ioctl_with_ref(&*self.0, KVM_IRQFD(), &arg) })
     }
 

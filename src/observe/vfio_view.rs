@@ -40,7 +40,7 @@ impl VfioView {
         VfioView {
             device: device.bdf().to_string(),
             irq: device.path().to_string(),
-            posted_interrupts: Posting::look(&Host::real()).to_string(),
+            posted_interrupts: Posting::read(&Host::real()).to_string(),
             vectors: device.report().iter().map(VfioVectorView::from).collect(),
         }
     }

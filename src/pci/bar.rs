@@ -1,7 +1,7 @@
 use super::config::{BARS, Command, ConfigSpace};
 use super::{Space, Window};
 
-/// No x86 CPU has physical addresses of more bits; a 64-bit BAR whose upper half is being sized is above it.
+/// No x86 CPU has wider physical addresses. A 64-bit BAR whose upper half is being sized lies above.
 const PHYSICAL_TOP: u64 = 1 << 52;
 
 /// What a BAR decodes, and how wide its address is.
@@ -35,7 +35,7 @@ impl Bars {
     /// Lays `bars` out in `config`, without addresses.
     ///
     /// # Panics
-    /// If two BARs overlap or one does not exist: the device's author chose them, no guest can.
+    /// If two BARs overlap or one does not exist. The device's code chooses them, never a guest.
     pub fn new(config: &mut ConfigSpace, bars: &[Bar]) -> Bars {
         let mut taken = [false; 6];
         let bars = bars.iter().map(|&bar| {
@@ -54,8 +54,8 @@ impl Bars {
         Bars(bars.collect())
     }
 
-    /// The windows that `config` decodes now. A BAR at address 0 or at the top of its address space (where it is
-    /// while the guest sizes it) decodes nothing, and neither does an I/O BAR above port 0xffff.
+    /// The windows that `config` decodes now. A BAR at address 0 or at the top of its address space (as
+    /// while the guest sizes it) decodes nothing. Neither does an I/O BAR above port 0xffff.
     pub fn windows(&self, config: &ConfigSpace) -> Vec<Window> {
         self.0.iter().filter_map(|bar| bar.window(config)).collect()
     }

@@ -25,15 +25,15 @@ bitflags! {
         const IO = 1 << 0;
         /// Memory BARs are decoded.
         const MEMORY = 1 << 1;
-        /// The function may read and write guest memory. Kept, not enforced: no device here starts a transfer that
-        /// its driver has not asked for through a queue.
+        /// The function may read and write guest memory. Stored, not enforced: no device here starts a transfer that
+        /// its driver did not request through a queue.
         const BUS_MASTER = 1 << 2;
         /// INTx is not asserted.
         const INTX_DISABLE = 1 << 10;
     }
 }
 
-/// What a function says that it is (PCI Local Bus 3.0, 6.2.1).
+/// The identity of a function (PCI Local Bus 3.0, 6.2.1).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
     /// Vendor ID.
@@ -52,14 +52,14 @@ pub struct Identity {
     pub interrupt_pin: u8,
 }
 
-/// A capability before it has a place: everything after its ID and next pointer.
+/// A capability without its place: everything after its ID and next pointer.
 #[derive(Clone, Debug)]
 pub struct Capability {
     /// Capability ID (PCI Code and ID Assignment): 0x09 vendor specific, 0x11 MSI-X.
     pub id: u8,
     /// The bytes from offset 2 on.
     pub body: Vec<u8>,
-    /// The bits of `body` that a guest may write; what it does not reach is read-only.
+    /// The bits of `body` that a guest may write; bytes beyond its end are read-only.
     pub writable: Vec<u8>,
 }
 
@@ -75,14 +75,14 @@ pub struct NoRoom {
 
 /// Config space of one function as data: what each byte holds and which of its bits a guest may change.
 ///
-/// Any access of any width at any offset is safe: bytes beyond the end read as ones and swallow writes, as an absent
-/// function does. Side effects are the owner's: it looks at [`ConfigSpace::command`], its BARs and its capabilities
-/// after a write.
+/// Any access of any width at any offset is safe: bytes beyond the end read as ones and ignore writes, like an absent
+/// function. It has no side effects: after a write, the owner reads [`ConfigSpace::command`], its BARs and its
+/// capabilities.
 #[derive(Clone)]
 pub struct ConfigSpace {
     bytes: Box<[u8; CONFIG_LEN]>,
     writable: Box<[u8; CONFIG_LEN]>,
-    /// Where the next capability goes, and the pointer that will lead there.
+    /// Place of the next capability, and of the pointer that will lead there.
     free: usize,
     link: usize,
 }
@@ -104,7 +104,7 @@ impl ConfigSpace {
         config.set(0x2e, &identity.subsystem.to_le_bytes());
         config.set(0x3d, &[identity.interrupt_pin]);
         config.allow(COMMAND, &Command::all().bits().to_le_bytes());
-        // Cache line size and latency timer: without meaning on PCI Express, but software may store them.
+        // Cache line size and latency timer: meaningless on PCI Express, but software may store them.
         config.allow(0x0c, &[0xff, 0xff]);
         config.allow(INTERRUPT_LINE, &[0xff]);
         config
@@ -164,7 +164,7 @@ impl ConfigSpace {
         self.bytes[STATUS] = if asserted { status | STATUS_INTERRUPT } else { status };
     }
 
-    /// Appends a capability to the list and answers its offset (of its ID byte; a multiple of 4).
+    /// Appends a capability to the list and returns its offset (of its ID byte; a multiple of 4).
     ///
     /// # Errors
     /// The legacy config space is full.
@@ -187,7 +187,7 @@ impl ConfigSpace {
 }
 
 /// Walks a capability list as a driver does: (ID, offset) in list order. `read` reads one byte of config space.
-/// Ends after 48 steps, the most that fit, so that a list with a loop in it ends too.
+/// Stops after 48 steps, the most that fit, in case the list has a loop.
 pub fn capabilities(mut read: impl FnMut(u8) -> u8) -> Vec<(u8, u8)> {
     let mut found = Vec::new();
     if read(STATUS as u8) & STATUS_CAPABILITIES == 0 {

@@ -26,7 +26,7 @@ pub trait PciDevice: Send + Sync {
     /// Reads `data.len()` (1, 2 or 4) bytes of config space at `offset` (below 4096, naturally aligned).
     fn config_read(&self, offset: u16, data: &mut [u8]);
 
-    /// Writes config space. Windows that change by it are found by the caller through [`PciDevice::windows`].
+    /// Writes config space. The caller finds changed windows through [`PciDevice::windows`].
     fn config_write(&self, offset: u16, data: &[u8]);
 
     /// The windows decoded now: memory or I/O decode is on in the command register and the BAR has an address.

@@ -1,7 +1,7 @@
 //! PCI, shared by virtio devices and passed-through ones: config space, capabilities, BARs, MSI-X.
 //!
-//! What lives here: state machines that turn a guest's config and table accesses into wishes (a BAR mapped here, a
-//! vector unmasked with this message). What may not: virtio, VFIO, and the host bridge that finds devices
+//! What lives here: state machines that turn a guest's config and table accesses into requests to the host (map a BAR
+//! here, unmask a vector with this message). What may not: virtio, VFIO, and the host bridge that finds devices
 //! (`machine::pci_root`).
 
 mod bar;

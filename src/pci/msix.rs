@@ -17,7 +17,7 @@ const FUNCTION_MASK: u16 = 1 << 14;
 /// written to its entry, and never one that stays unmasked with the same message.
 pub type VectorChanges = Vec<(usize, VectorState)>;
 
-/// Where a structure lies: a BAR and an offset in it, a multiple of 8.
+/// The place of a structure: a BAR and an offset in it, a multiple of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarOffset {
     /// BAR number, 0 to 5.
@@ -31,8 +31,8 @@ pub struct BarOffset {
 ///
 /// A vector is unmasked when MSI-X is enabled, the function is not masked, and neither is its entry. After every
 /// write the table is compared with what is in force, and the difference is returned as one [`VectorChanges`], so
-/// enabling MSI-X on a full table is one batch, and the masked entries that Linux (5.18 and later) rewrites at boot
-/// are none. Not synchronized: the owner holds a lock, and applies the changes under it.
+/// enabling MSI-X with a full table is one batch, and rewriting masked entries, as Linux 5.18 and later does at boot, is
+/// none. Not synchronized: the owner holds a lock and applies the changes under it.
 #[derive(Debug)]
 pub struct Msix {
     table: Vec<u8>,
@@ -103,7 +103,7 @@ impl Msix {
         self.function_masked
     }
 
-    /// Takes over the message control register after a write to the capability.
+    /// Applies a message control register that the guest has written.
     #[must_use]
     pub fn set_control(&mut self, control: u16) -> VectorChanges {
         self.enabled = Msix::enables(control);
@@ -116,14 +116,14 @@ impl Msix {
         load(&self.table, offset, data);
     }
 
-    /// A guest store to the table, of any width and alignment. Bytes beyond its end are dropped. An entry that is
-    /// written while unmasked takes effect at once, as hardware may do.
+    /// A guest store to the table, of any width and alignment. Bytes beyond its end are dropped. A write
+    /// to an unmasked entry takes effect at once, which the specification allows.
     #[must_use]
     pub fn table_write(&mut self, offset: u64, data: &[u8]) -> VectorChanges {
         let Ok(start) = usize::try_from(offset) else { return Vec::new() };
         let end = start.saturating_add(data.len()).min(self.table.len());
         for (at, new) in (start..end).zip(data) {
-            // Of the vector control word only the mask bit exists.
+            // The vector control word has only the mask bit.
             let writable = match at % ENTRY_LEN {
                 0..=11 => 0xff,
                 12 => CONTROL_MASKED,
@@ -134,17 +134,18 @@ impl Msix {
         self.reconcile(start / ENTRY_LEN, end.div_ceil(ENTRY_LEN))
     }
 
-    /// A guest load from the pending bit array; `pending` reads the bit of a vector without consuming it. Bits without a vector are 0; stores to it are dropped by the owner.
+    /// A guest load from the pending bit array; `pending` reads the bit of a vector without consuming it. Bits without a
+    /// vector are 0. The owner drops stores to the array.
     pub fn pba_read(&self, offset: u64, data: &mut [u8], pending: impl Fn(usize) -> bool) {
         for (n, byte) in (0u64..).zip(data) {
-            // The bits of this byte: none beyond the last vector, so most of a wide read costs nothing.
+            // The vectors of this byte; none beyond the last vector.
             let first = offset.checked_add(n).and_then(|at| usize::try_from(at.checked_mul(8)?).ok());
             let vectors = first.map_or(0..0, |first| first..first.saturating_add(8).min(self.vectors()));
             *byte = vectors.enumerate().fold(0, |byte, (bit, n)| byte | u8::from(pending(n)) << bit);
         }
     }
 
-    /// What entry `n` asks for by itself, without enable and function mask; `None` if there is no such entry.
+    /// Entry `n` alone, without regard to enable and function mask; `None` if there is no such entry.
     pub fn entry(&self, n: usize) -> Option<VectorState> {
         let entry = self.table.get(n.checked_mul(ENTRY_LEN)?..)?.first_chunk::<ENTRY_LEN>()?;
         let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, control, ..] = *entry;
@@ -160,7 +161,7 @@ impl Msix {
         self.in_force.get(n).copied().flatten()
     }
 
-    /// A reset of the function (not of the virtio device, which leaves PCI state alone): off, all entries masked.
+    /// A reset of the function: off, all entries masked. (A reset of a virtio device leaves PCI state unchanged.)
     #[must_use]
     pub fn reset(&mut self) -> VectorChanges {
         self.clear_table();

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use crate::kvm::KvmError;
 use crate::vfio::{Bdf, InvalidBdf};
 
-/// What can go wrong with a passed-through device: one sentence each, with the fix.
+/// Why a passed-through device does not work: one sentence each, with the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum VfioError {
-    /// Wrong use.
+    /// Not a PCI address.
     #[error(transparent)]
     InvalidBdf(#[from] InvalidBdf),
     /// No such function.
@@ -22,7 +22,7 @@ pub enum VfioError {
     /// The module is missing.
     #[error("the vfio-pci driver is not loaded: run `modprobe vfio-pci` as root")]
     NoVfioPci,
-    /// Still with its own driver.
+    /// Bound to another driver.
     #[error("{bdf} is {}: run `doorbell vfio bind {bdf}` first", driven(.driver))]
     NotBound {
         /// The device.
@@ -30,8 +30,8 @@ pub enum VfioError {
         /// The driver that it has.
         driver: Option<String>,
     },
-    /// Not with vfio-pci.
-    #[error("{bdf} is {}, not with vfio-pci: there is nothing to give back", driven(.driver))]
+    /// Not bound to vfio-pci.
+    #[error("{bdf} is {}, not with vfio-pci: there is nothing to unbind", driven(.driver))]
     NotOurs {
         /// The device.
         bdf: Bdf,
@@ -124,7 +124,7 @@ pub enum VfioError {
     Device {
         /// The device.
         bdf: Bdf,
-        /// A sentence without its subject.
+        /// The sentence without its subject, the device.
         what: String,
     },
     /// KVM refused something.
@@ -141,7 +141,7 @@ fn because(source: &Option<io::Error>) -> String {
 }
 
 impl VfioError {
-    /// A file that could not be opened, read or written; refusals of permission get their own sentence.
+    /// A file that could not be opened, read or written. A missing permission is an error of its own.
     pub(super) fn file(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> VfioError {
         let path = path.into();
         match source.kind() {

@@ -1,7 +1,7 @@
 //! A device of the host given to the guest: VFIO.
 //!
-//! What lives here: finding devices and giving them to vfio-pci ([`Host`], [`bind`]), opening them through a container
-//! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of all that. What may not: virtio,
+//! What lives here: finding devices and binding them to vfio-pci ([`Host`], [`bind()`]), opening them through a container
+//! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of these. What may not: virtio,
 //! queues, disks; this room and `virtio` both stand on `kvm` and `pci`, never on each other.
 
 mod admin;

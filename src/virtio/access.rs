@@ -33,7 +33,7 @@ impl PciDevice for VirtioBlk {
         let intx_disabled = state.pci.command().contains(Command::INTX_DISABLE);
         let control = state.msix_at.map_or(0, |at| state.pci.u16(at + 2));
         let State { msix, .. } = &mut *state;
-        // Messages on before the vectors are, and off after them: in between they are held as pending, not lost.
+        // Messages are enabled before the vectors and disabled after them: an interrupt in between is pending, not lost.
         if Msix::enables(control) {
             self.interrupts.configure(true, intx_disabled);
         }
@@ -78,7 +78,7 @@ impl PciDevice for VirtioBlk {
                 };
                 load(&image, within, data);
             }
-            // Reading clears, but only a read of the byte itself.
+            // A read clears the ISR, but only a read of the byte itself.
             ISR if within == 0 => load(&[self.interrupts.take_isr()], 0, data),
             DEVICE => load(&self.device_config(), within, data),
             TABLE => self.state().msix.table_read(within, data),
@@ -99,7 +99,7 @@ impl PciDevice for VirtioBlk {
 impl VirtioBlk {
     /// A store to a BAR; `direct` unless it came through the PCI_CFG window.
     fn store(&self, bar: u8, offset: u64, data: &[u8], direct: bool) {
-        // First and without a lock: the hot path of notify=exit.
+        // First, and without a lock: this is the hot path of notify=exit.
         if let Some(queue) = self.notify_register(bar, offset) {
             return self.kicks[queue].by_exit(data, direct);
         }
@@ -141,7 +141,7 @@ struct Target {
 }
 
 /// The access that a config access at `offset` makes through the PCI_CFG window: none unless it touches the window's
-/// data, or if its length or alignment is not what virtio 1.2, 4.1.4.9.1 asks of the driver.
+/// data, or if its length or alignment is not what virtio 1.2, 4.1.4.9.1 demands.
 fn target(state: &State, offset: u16, len: usize) -> Option<Target> {
     let start = state.window_at + WINDOW_DATA;
     let data: Range<usize> = start..start + 4;

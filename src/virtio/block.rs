@@ -25,7 +25,7 @@ const MAX_SEGMENTS: u32 = 1022;
 /// Offset of `writeback` in `virtio_blk_config`.
 const WRITEBACK: u64 = 32;
 
-/// What a disk is to be.
+/// The description of a disk.
 #[derive(Clone, Debug)]
 pub struct BlkConfig {
     /// For threads, logs and tables: "disk0".
@@ -34,11 +34,11 @@ pub struct BlkConfig {
     pub capacity: u64,
     /// Whether the guest may only read.
     pub readonly: bool,
-    /// Whether DISCARD is offered: it would free something.
+    /// Whether DISCARD is offered, because it would free space.
     pub discard: bool,
-    /// Block sizes, as the guest is told.
+    /// Block sizes that the guest sees.
     pub geometry: Geometry,
-    /// Serial number, the answer to GET_ID; cut to 20 bytes.
+    /// Serial number, returned by GET_ID; cut to 20 bytes.
     pub serial: String,
     /// Request queues, 1 to 16.
     pub queues: u16,
@@ -55,7 +55,7 @@ pub struct BlkConfig {
 }
 
 impl BlkConfig {
-    /// What is wrong with it, if anything.
+    /// Why the description is invalid, if it is.
     pub(super) fn problem(&self) -> Option<String> {
         let BlkConfig { name, queues, queue_size, .. } = self;
         if !(1..=MAX_QUEUES).contains(queues) {
@@ -97,7 +97,7 @@ impl BlkConfig {
         bits.into_iter().fold(0, |features, bit| features | 1 << bit)
     }
 
-    /// What request parsing needs of it.
+    /// The parameters that request parsing needs.
     pub(super) fn params(&self) -> BlockParams {
         let mut serial = [0; 20];
         for (to, from) in serial.iter_mut().zip(self.serial.bytes()) {
@@ -114,7 +114,7 @@ impl BlkConfig {
     }
 }
 
-/// `struct virtio_blk_config`: every field that an offered feature gives a meaning, the others 0.
+/// `struct virtio_blk_config`: the fields to which an offered feature gives meaning; the others are 0.
 pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEVICE_LEN] {
     let mut space = [0; DEVICE_LEN];
     let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
@@ -146,14 +146,14 @@ pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEV
     space
 }
 
-/// The cache mode that negotiation leads to (virtio 1.2, 5.2.5.2 and 5.2.6.2): a driver that can switch it, or that
-/// can flush, gets a write-back cache; one that can do neither must find its writes durable.
+/// The cache mode that negotiation leads to (virtio 1.2, 5.2.5.2 and 5.2.6.2): a driver that can switch it or
+/// can flush gets a write-back cache; for any other driver every completed write must be durable.
 pub(super) fn writeback_after(features: u64) -> bool {
     features & (1 << VIRTIO_BLK_F_CONFIG_WCE | 1 << VIRTIO_BLK_F_FLUSH) != 0
 }
 
-/// The value of `writeback` in a driver's store to the configuration space; `None` if it is not for it to write
-/// (virtio 1.2, 5.2.4: only with CONFIG_WCE), or the store is elsewhere. Other than 0 and 1 is 1.
+/// The value of `writeback` in a driver's store to the configuration space; `None` if the driver may not write
+/// it (virtio 1.2, 5.2.4: only with CONFIG_WCE) or the store is elsewhere. Values other than 0 count as 1.
 pub(super) fn written_writeback(features: u64, offset: u64, data: &[u8]) -> Option<bool> {
     let at = usize::try_from(WRITEBACK.checked_sub(offset)?).ok()?;
     let byte = data.get(at)?;

@@ -1,5 +1,5 @@
-//! The common configuration structure as a register file (virtio 1.2, 4.1.4.3): what the driver may read and write,
-//! and nothing of what follows from it.
+//! The common configuration structure as a register file (virtio 1.2, 4.1.4.3): what the driver may read and write.
+//! What follows from it is in `device` and `reconcile`.
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
@@ -38,7 +38,7 @@ enum Field {
     QueueDesc,
     QueueDriver,
     QueueDevice,
-    /// `queue_notify_data` and `queue_reset`: their features are not offered, they read 0.
+    /// `queue_notify_data` and `queue_reset`: their features are not offered, so they read 0.
     NotOffered,
 }
 
@@ -63,7 +63,7 @@ const FIELDS: [(usize, usize, Field); 17] = [
     (0x38, 4, Field::NotOffered),
 ];
 
-/// What the owner must look at after a write.
+/// What the owner must react to after a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
     /// The driver wrote status 0.
@@ -180,7 +180,7 @@ impl Common {
 
     fn set(&mut self, field: Field, value: u64, effect: &mut Effect) {
         let queue = self.queues.get_mut(usize::from(self.queue_select));
-        // A driver must not change a queue that it has enabled (4.1.4.3.2); then it is not changed.
+        // A driver must not change an enabled queue (4.1.4.3.2); such a write is ignored.
         let idle = queue.filter(|queue| !queue.enabled);
         match (field, idle) {
             (Field::DeviceFeatureSelect, _) => self.device_feature_select = value as u32,
@@ -214,8 +214,8 @@ impl Common {
         self.accepted = self.accepted & !(u64::from(u32::MAX) << shift) | u64::from(value) << shift;
     }
 
-    /// Bits are only ever added; 0 asks for a reset. FEATURES_OK stays off, which the driver must check, if it wants
-    /// what was not offered or not VERSION_1 (virtio 1.2, 2.2.2 and 6.2); DRIVER_OK stays off without FEATURES_OK.
+    /// Bits are only added; 0 requests a reset. FEATURES_OK stays off, which the driver must check, if it accepted
+    /// a feature that was not offered, or not VERSION_1 (virtio 1.2, 2.2.2 and 6.2); DRIVER_OK stays off without FEATURES_OK.
     fn set_status(&mut self, value: u8, effect: &mut Effect) {
         if value == 0 {
             effect.reset = true;

@@ -33,11 +33,11 @@ pub type Backends = Box<dyn Fn(u16) -> io::Result<Box<dyn Backend>> + Send + Syn
 ///
 /// # Locks
 /// 1. `turn`: one vCPU at a time starts and stops queues. Held while it waits for I/O threads and the main loop.
-///    Only [`VirtioBlk::reconcile`] and `drop` take it; never the main loop or an I/O thread.
+///    Only `VirtioBlk::reconcile` and `drop` take it; never the main loop or an I/O thread.
 /// 2. `state`: everything else; held briefly, never while waiting for a thread. The main loop may take it.
 /// 3. Locks of [`crate::kvm`] (vectors, then routes).
 ///
-/// An I/O thread that runs a queue takes only the third kind; it reports through [`DeviceStatus`], which has none. Kicks by
+/// An I/O thread that runs a queue takes only the third kind; it reports through `DeviceStatus`, which has none. Kicks by
 /// exit, ISR reads and status bits of the device take no lock at all.
 pub struct VirtioBlk {
     pub(super) config: BlkConfig,
@@ -68,17 +68,17 @@ pub(super) struct State {
     pub(super) slots: Vec<Slot>,
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
-    /// What could not be had from the host and was done without; the last one.
+    /// The last thing that the host refused; the device works without it.
     pub(super) last_error: Option<String>,
 }
 
-/// A queue's place at a loop.
+/// A queue, running or not.
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) running: Option<Box<dyn RunningQueue>>,
     /// The backend of a queue that does not run.
     pub(super) backend: Option<Box<dyn Backend>>,
-    /// It could not be started: not tried again before a reset.
+    /// It could not be started; not tried again before a reset.
     pub(super) failed: bool,
 }
 
@@ -185,10 +185,10 @@ impl VirtioBlk {
         self.state.locked()
     }
 
-    /// Switches how kicks reach the host, on a live device too: kicks in between come by exit, none is lost.
+    /// Switches how kicks reach the host, also on a live device: kicks in between come by exit, and none is lost.
     ///
     /// # Errors
-    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver was told where the registers are.
+    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver knows where the registers are.
     pub fn set_notify_path(&self, path: NotifyPath) -> Result<(), VirtioError> {
         let mut state = self.state();
         let name = || self.config.name.clone();
@@ -208,7 +208,7 @@ impl VirtioBlk {
             if effect.negotiated {
                 self.set_writeback(writeback_after(state.common.features()));
             }
-            // A reset of a device that was never touched is over at once; else the status reads non-zero until it is.
+            // Until the reset is done, the status register reads non-zero (4.1.4.3.1); an unused device is done at once.
             state.resetting |= effect.reset;
             effect
         };
@@ -223,12 +223,12 @@ impl VirtioBlk {
         }
     }
 
-    /// `virtio_blk_config` as it is now.
+    /// The present `virtio_blk_config`.
     pub(super) fn device_config(&self) -> [u8; layout::DEVICE_LEN] {
         config_space(&self.config, &self.block)
     }
 
-    /// Remembers something that the host refused; the device does without.
+    /// Records something that the host refused; the device works without it.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
             if state.last_error.is_none() {

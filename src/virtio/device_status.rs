@@ -4,7 +4,7 @@ use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 
 use crate::dataplane::Interrupt;
 
-/// What an I/O thread may tell the device at any moment. It takes no lock of the device, so that a vCPU may wait for
+/// What an I/O thread may report to the device at any moment. It takes no lock of the device, so that a vCPU may wait for
 /// the I/O thread while the I/O thread reports.
 #[derive(Debug)]
 pub(super) struct DeviceStatus {
@@ -19,14 +19,14 @@ impl DeviceStatus {
     }
 
     /// The driver broke the rules: DEVICE_NEEDS_RESET and one configuration interrupt (virtio 1.2, 2.1.2). Called
-    /// with DRIVER_OK set only: queues are not looked at before.
+    /// only with DRIVER_OK set: queues do not run before.
     pub(super) fn fail(&self) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
             self.config_interrupt.deliver();
         }
     }
 
-    /// A reset is over.
+    /// A reset is done.
     pub(super) fn recover(&self) {
         self.needs_reset.store(false, Ordering::Release);
     }

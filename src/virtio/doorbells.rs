@@ -7,8 +7,8 @@ use super::NotifyPath;
 use super::kick::Kick;
 use super::layout::{NOTIFY_STRIDE, NotifySpace};
 
-/// The ioeventfds of one device: what should be armed follows from which queues are live, where the BAR is and
-/// which path is configured, and [`Doorbells::reconcile`] alone makes it so.
+/// The ioeventfds of one device: what should be armed follows from the live queues, the place of the BAR and the
+/// configured path; [`Doorbells::reconcile`] alone arms and disarms.
 #[derive(Debug)]
 pub(super) struct Doorbells {
     vm: Arc<dyn VmIoctls>,
@@ -38,8 +38,8 @@ impl Doorbells {
         self.reconcile()
     }
 
-    /// A window of the device appeared. If it holds the registers, every live queue looks at its ring once: a kick that
-    /// was stored while nothing was decoded, by a driver that moves the BAR under load, went nowhere.
+    /// A window of the device appeared. If it holds the registers, every live queue checks its ring once: while a driver
+    /// moves the BAR under load, nothing is decoded, and a kick stored then is lost.
     pub(super) fn mapped(&mut self, window: Window) -> Result<(), KvmError> {
         if window.bar != self.space.place().0 {
             return Ok(());
@@ -84,9 +84,8 @@ impl Doorbells {
         Some(IoeventfdSpec { address, matching: self.kicks[queue].matching(self.path)? })
     }
 
-    /// Makes what is armed match what should be: first all that must go, so that an address is free before it is
-    /// taken again, then all that must come. A doorbell that could not be armed costs speed, not kicks: they come
-    /// by exit. The first error is answered.
+    /// Makes what is armed match what should be. Disarms first, so that an address is free before it is used again. A
+    /// doorbell that cannot be armed costs speed, not kicks: they come by exit. Returns the first error.
     fn reconcile(&mut self) -> Result<(), KvmError> {
         let wanted: Vec<_> = (0..self.kicks.len()).map(|queue| self.wanted(queue)).collect();
         for (queue, wanted) in wanted.iter().enumerate() {

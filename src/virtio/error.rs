@@ -5,10 +5,10 @@ use crate::pci::NoRoom;
 
 use super::NotifyPath;
 
-/// Why a device could not be made, or not be switched.
+/// Why a device could not be made or switched.
 #[derive(Debug, thiserror::Error)]
 pub enum VirtioError {
-    /// The configuration asks for what there is not.
+    /// The configuration is invalid.
     #[error("{0}")]
     Config(String),
     /// KVM refused, or file descriptors ran out.
@@ -29,10 +29,10 @@ pub enum VirtioError {
         /// errno.
         source: io::Error,
     },
-    /// Capabilities too long: a mistake in this room, found by its tests.
+    /// Too many capabilities: a bug in this room, which its tests would find.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The driver was told at start where the notify registers are.
+    /// The notify registers cannot move: the driver knows where they are.
     #[error(
         "{name} cannot switch from notify={from} to notify={to} while it exists: its notify registers are in {place}"
     )]

@@ -9,11 +9,11 @@ use crate::kvm::{KvmError, Match};
 
 use super::NotifyPath;
 
-/// Counts how often any doorbell was armed; the number names one arming.
+/// Counts registrations of doorbells; the number identifies one registration.
 static ARMINGS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// [`ARMINGS`] when this thread last ended a kick by exit.
+    /// [`ARMINGS`] at the end of this thread's last kick by exit.
     static SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -22,11 +22,11 @@ thread_local! {
 pub(super) struct Kick {
     event: Arc<EventFd>,
     queue: u16,
-    /// The arming in force, 0 for none, and its path's match.
+    /// The present registration, 0 for none, and its path's match.
     armed: AtomicU64,
     exits: AtomicU64,
     missed: AtomicU64,
-    /// Written by us, not by KVM.
+    /// Writes to the eventfd by us, not by KVM.
     by_hand: AtomicU64,
 }
 
@@ -55,21 +55,21 @@ impl Kick {
         }
     }
 
-    /// Says that an ioeventfd catches the kicks from now on.
+    /// Records that an ioeventfd catches the kicks from now on.
     pub(super) fn set_armed(&self, matching: Match) {
         // SeqCst: a thread that has seen this number in ARMINGS must also find it here.
         let number = ARMINGS.fetch_add(1, Ordering::SeqCst) + 1;
         self.armed.store(number << 1 | u64::from(matching == Match::Any), Ordering::SeqCst);
     }
 
-    /// Says that none does.
+    /// Records that none does.
     pub(super) fn set_disarmed(&self) {
         self.armed.store(0, Ordering::SeqCst);
     }
 
-    /// A kick of the device's own.
+    /// Signals the eventfd, so that the queue checks its ring.
     pub(super) fn self_kick(&self) {
-        // Fails only when the counter would pass 2^64 - 2: then it is readable already.
+        // Fails only if the counter would pass 2^64 - 2; it is readable then.
         let _ = self.event.write(1);
         self.by_hand.fetch_add(1, Ordering::Relaxed);
     }
@@ -79,8 +79,8 @@ impl Kick {
         (self.exits.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
     }
 
-    /// Kicks by ioeventfd: what the kernel says of the eventfd (`eventfd-count`, hexadecimal), which nobody reads, less
-    /// what we wrote. `None` if there is no /proc. Exact while no kick is on its way.
+    /// Kicks by ioeventfd: the eventfd's counter as the kernel shows it (`eventfd-count`, hexadecimal), minus our own
+    /// writes. `None` if there is no /proc. Exact while no kick is on its way.
     pub(super) fn by_ioeventfd(&self) -> Option<u64> {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.event.as_raw_fd())).ok()?;
         let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
@@ -88,12 +88,12 @@ impl Kick {
         Some(count.saturating_sub(self.by_hand.load(Ordering::Relaxed)))
     }
 
-    /// A store to the register that came to the VMM: passes it on by hand. `direct` is false for one that no
-    /// ioeventfd can catch, through the PCI_CFG window.
+    /// A store to the register that exited to the VMM: signals the eventfd. `direct` is false for a store through the
+    /// PCI_CFG window, which no ioeventfd can catch.
     ///
-    /// A store may have left the guest just before its doorbell was armed. It counts as missed only if the same
-    /// thread, a vCPU, has ended another kick by exit since the arming: then this one surely began after it. That
-    /// forgives at most one per vCPU and arming, and never accuses an innocent one.
+    /// A store may have left the guest just before its doorbell was armed. So it counts as missed only if this vCPU
+    /// thread has handled another kick by exit since the registration: then the store was made after it. At most one
+    /// missed kick per vCPU and registration goes uncounted, and a kick that was not missed is never counted.
     pub(super) fn by_exit(&self, data: &[u8], direct: bool) {
         self.self_kick();
         self.exits.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_knows_the_kicks_that_passed_us_by() {
+    fn the_kernel_counts_the_kicks_that_bypass_the_vmm() {
         let kick = Kick::new(1).unwrap();
         kick.self_kick();
         (0..20).for_each(|_| kick.by_exit(&[1, 0], true));

@@ -1,7 +1,7 @@
 //! Where the device's registers are, and the capabilities that say so (virtio 1.2, 4.1.4).
 //!
-//! BAR 0, 64-bit memory, 32 KiB; every structure on a page of its own, so that each could be mapped or trapped by
-//! itself:
+//! BAR 0, 64-bit memory, 32 KiB; every structure on a page of its own, so that each can be mapped or trapped
+//! separately:
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | 0x4000 | 16 a vector | MSI-X table |
 //! | 0x5000 | 4 a queue | notify registers |
 //!
-//! A device made with `notify=pio` has its notify registers in BAR 2 instead, I/O ports, 4 a queue: one doorbell
-//! capability, so that the driver has no choice and the path that is configured is the path that is taken.
+//! A device made with `notify=pio` has its notify registers in BAR 2 instead, I/O ports, 4 a queue: there is
+//! one notify capability, so the driver has no choice and uses the configured path.
 
 use crate::pci::{Bar, BarKind, BarOffset, Capability};
 
@@ -38,7 +38,7 @@ pub(super) const NOTIFY: u64 = 0x5000;
 
 pub(super) const COMMON_LEN: usize = 0x3c;
 pub(super) const DEVICE_LEN: usize = 0x3c;
-/// `notify_off_multiplier`: queue n has its register n times this behind the first.
+/// `notify_off_multiplier`: the register of queue n is n times this behind the first.
 pub(super) const NOTIFY_STRIDE: u64 = 4;
 
 /// Capability ID "vendor specific".

@@ -1,11 +1,11 @@
-//! The seam to the dataplane: who runs a queue. One implementation, [`LoopHandle`], and a fake in tests.
+//! The interface to the dataplane, which runs the queues. Implemented by [`LoopHandle`], and by a fake in tests.
 
 use crate::backend::Backend;
 use crate::dataplane::{Attachment, DataplaneError, LoopHandle, QueueSetup};
 
 /// Something that runs queues: an I/O thread, or the main loop.
 pub trait QueueLoop: Send + Sync {
-    /// Runs a queue until its [`RunningQueue::detach`]. Looks at the ring once by itself, so that no kick from before
+    /// Runs a queue until its [`RunningQueue::detach`]. Checks the ring once at the start, so that no earlier kick
     /// is lost. May wait for the loop's thread; the caller holds no lock that this thread, or one of `setup`'s
     /// callbacks, could want.
     ///
@@ -19,8 +19,8 @@ pub trait QueueLoop: Send + Sync {
 
 /// A queue that runs.
 pub trait RunningQueue: Send {
-    /// Stops it. When this returns, all requests in flight have completed and nothing touches guest memory. Answers
-    /// the backend for the next run, if there is one left. Waits; same condition as [`QueueLoop::attach`].
+    /// Stops it. When this returns, all requests in flight have completed and nothing touches guest memory. Returns
+    /// the backend for the next run, if one is left. Waits; same condition as [`QueueLoop::attach`].
     fn detach(self: Box<Self>) -> Option<Box<dyn Backend>>;
 }
 

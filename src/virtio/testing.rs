@@ -1,4 +1,4 @@
-//! What the tests of this room stand on: a device on a fake machine, and a driver that finds its way by capabilities.
+//! Shared by the tests of this room: a device on a fake VM, and a driver that finds the registers by capabilities.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,7 +29,7 @@ impl Backend for Instant {
 type Hook = Box<dyn Fn() + Send + Sync>;
 type Broken = Arc<dyn Fn() + Send + Sync>;
 
-/// A loop that runs nothing, but holds queues as a real one does.
+/// A loop that runs nothing, but holds queues as a real loop does.
 #[derive(Default)]
 pub struct FakeLoop {
     /// The queues that run, by name, and their `broken` callbacks.
@@ -133,7 +133,7 @@ pub fn blk_config() -> BlkConfig {
 }
 
 impl Rig {
-    /// A device with two queues at [`BAR`] (and [`PORT`]), decoded, `change`d before it is made.
+    /// A device with two queues at [`BAR`] (and [`PORT`]), decoded, with its configuration changed by `change`.
     pub fn new(change: impl FnOnce(&mut BlkConfig)) -> Rig {
         let fake = Arc::new(FakeLoop::default());
         Rig::with_loops(change, vec![Arc::new(FakeHandle(fake.clone()))], fake)
@@ -247,7 +247,7 @@ impl Rig {
         self.put(1, 0x14, status.into(), 1);
     }
 
-    /// Up to FEATURES_OK; answers whether it stuck.
+    /// Up to FEATURES_OK; returns whether it was accepted.
     pub fn negotiate(&self, features: u64) -> bool {
         self.set_status(1);
         self.set_status(3);

@@ -8,7 +8,7 @@ use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};
 
-/// A device as a reader wants it, at one moment.
+/// A snapshot of a device, for display.
 #[derive(Clone, Debug)]
 pub struct DeviceView {
     /// "disk0".
@@ -17,9 +17,9 @@ pub struct DeviceView {
     pub status: u8,
     /// Features in force, 0 before FEATURES_OK.
     pub features: u64,
-    /// How kicks are to reach the host.
+    /// How kicks reach the host.
     pub notify: NotifyPath,
-    /// What the host refused last and the device does without.
+    /// The last thing that the host refused; the device works without it.
     pub last_error: Option<String>,
     /// MSI-X is on.
     pub msix_enabled: bool,
@@ -48,13 +48,13 @@ pub struct QueueView {
     pub doorbell: Option<IoeventfdSpec>,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
-    /// Of these, kicks that an ioeventfd should have caught: not 0 means that a doorbell does not match.
+    /// Of these, kicks that an ioeventfd should have caught: more than 0 means that a doorbell does not match.
     pub kicks_missed: u64,
     /// The driver's words in the rings, while the queue is enabled and they lie in RAM.
     pub rings: Option<RingWords>,
 }
 
-/// What stands in a queue's rings in guest memory (virtio 1.2, 2.7.6 and 2.7.8).
+/// The words of a queue's rings in guest memory (virtio 1.2, 2.7.6 and 2.7.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingWords {
     /// Next entry that the driver will fill.
@@ -84,7 +84,7 @@ impl RingWords {
 }
 
 impl VirtioBlk {
-    /// What it was made as.
+    /// Its description.
     pub fn config(&self) -> &super::BlkConfig {
         &self.config
     }
@@ -111,7 +111,7 @@ impl VirtioBlk {
         queues.chain([self.config_interrupt.clone()]).collect()
     }
 
-    /// Kicks of queue `n` that an ioeventfd caught in the kernel; asks the kernel without disturbing anyone (proc(5),
+    /// Kicks of queue `n` that an ioeventfd caught in the kernel; read from the kernel without side effects (proc(5),
     /// fdinfo). `None` if there is no /proc.
     pub fn kicks_ioeventfd(&self, n: usize) -> Option<u64> {
         self.kicks.get(n)?.by_ioeventfd()
@@ -122,7 +122,7 @@ impl VirtioBlk {
         self.block.writeback.load(Ordering::Relaxed)
     }
 
-    /// A consistent look at the registers.
+    /// A consistent snapshot of the registers.
     pub fn view(&self) -> DeviceView {
         let state = self.state();
         let features = state.common.features();

@@ -2,7 +2,7 @@ use crate::backend::DiskOptions;
 use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 
-/// Which thread works on a disk's queues.
+/// Which thread runs a disk's queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoThreadChoice {
     /// The queues are spread over all I/O threads.
@@ -23,9 +23,9 @@ pub struct DiskConfig {
     pub queues: u16,
     /// Entries of each queue, a power of two from 2 to 1024 (256).
     pub queue_size: u16,
-    /// Who works on them (auto).
+    /// The thread that runs them (auto).
     pub iothread: IoThreadChoice,
-    /// How the guest's kicks come in (fast-mmio).
+    /// How the guest's kicks reach the host (fast-mmio).
     pub notify: NotifyPath,
     /// How completions interrupt the guest (auto).
     pub complete: CompletePath,
@@ -33,7 +33,7 @@ pub struct DiskConfig {
     pub event_idx: bool,
     /// How interrupts are held (auto).
     pub moderation: Moderation,
-    /// What get-id answers, at most 20 bytes of printable ASCII; none: made up by the machine.
+    /// Serial number for GET_ID, at most 20 bytes of printable ASCII; `None`: one is generated.
     pub serial: Option<String>,
 }
 

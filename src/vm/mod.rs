@@ -1,7 +1,7 @@
 //! A virtual machine with its disks, I/O threads and passed-through devices.
 //!
 //! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which puts the rooms
-//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measuring.
+//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
 
@@ -18,7 +18,7 @@ use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
 use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
 
-/// What to put together.
+/// The description of a VM.
 #[derive(Clone, Debug)]
 pub struct VmConfig {
     /// The machine.
@@ -29,16 +29,16 @@ pub struct VmConfig {
     pub threads: Vec<ThreadConfig>,
 }
 
-/// How an I/O thread is to run.
+/// The description of an I/O thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadConfig {
     /// Longest busy-poll before it sleeps, in nanoseconds.
     pub poll_max_ns: u64,
-    /// Host CPU to stay on.
+    /// Host CPU to pin it to.
     pub cpu: Option<usize>,
 }
 
-/// Why it cannot be put together.
+/// Why a VM cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// The machine.
@@ -56,7 +56,7 @@ pub enum VmError {
     /// A passed-through device.
     #[error(transparent)]
     Vfio(#[from] VfioError),
-    /// A disk asks for a thread that there is not.
+    /// A disk asks for a thread that does not exist.
     #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
         0 => "is none".to_string(),
         1 => "is only thread 0".to_string(),
@@ -96,7 +96,7 @@ impl Vm {
             .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
             .collect::<Result<Vec<_>, DiskError>>()?;
         let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
-        let plan = plan(&choices, config.threads.len())?;
+        let plan = thread_plan(&choices, config.threads.len())?;
         let machine = Machine::new(config.machine)?;
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
         let main = EventLoop::new(&main)?;
@@ -259,7 +259,7 @@ struct ThreadPlan {
     threads: Vec<Option<bool>>,
 }
 
-fn plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
+fn thread_plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
     let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
     for (disk, &(choice, kind)) in disks.iter().enumerate() {
         let uring = kind == BackendKind::IoUring;

@@ -15,19 +15,19 @@ mod common;
 
 #[test]
 fn only_loops_that_serve_an_io_uring_disk_get_one() {
-    let both = plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
+    let both = thread_plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
     assert_eq!(both.threads, [Some(true), Some(false), None]);
     assert!(!both.main_uring);
-    let spread = plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
+    let spread = thread_plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
     assert_eq!(spread.threads, [Some(false), Some(true)]);
     assert!(spread.main_uring);
 }
 
 #[test]
 fn a_thread_that_is_not_there_is_an_error() {
-    let error = plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
+    let error = thread_plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
     assert!(error.contains("disk1") && error.contains("0 to 1"), "{error}");
-    assert!(plan(&[(Auto, Null)], 0).is_err());
+    assert!(thread_plan(&[(Auto, Null)], 0).is_err());
 }
 
 const PORT: u16 = 0x80;

@@ -22,7 +22,7 @@ pub fn render_diff(diff: &Diff) -> String {
         lines.push(rows(&diff.rows));
         lines.push(
             "Ratios are B to A: IOPS above 1, latencies below 1 mean that B is faster. Low: slowest round of B to fastest of A; \
-             high: the other way. ~: 1 lies between, the two have not been told apart."
+             high: the other way. ~: 1 lies between, A and B cannot be distinguished."
                 .into(),
         );
     }

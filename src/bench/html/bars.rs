@@ -1,4 +1,4 @@
-//! One bar per row: p50 with p99 at depth 1, IOPS with their fastest round where many requests are in flight.
+//! One bar per row: p50 and p99 at depth 1; IOPS and the fastest round at other depths.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ struct Bar<'a> {
     value: f64,
     /// Where the line behind it ends.
     whisker: Option<f64>,
-    /// The floor that it stands on.
+    /// The floor of its kind.
     stand: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ fn bar(row: &Row, measure: Measure) -> Option<Bar<'_>> {
     }
 }
 
-/// What the rows of a group have in common: all but the complete path.
+/// What the rows of a group have in common: everything but the complete path.
 fn group(row: &Row) -> impl PartialEq + '_ {
     let floor = row.job == FLOOR;
     let alike = (&row.notify, &row.backend, row.poll_us, row.queues, &row.moderate);

@@ -1,4 +1,4 @@
-//! A moment for people.
+//! A readable date.
 
 /// `unix` seconds since 1970 as "2026-11-20 16:40 UTC".
 pub fn utc(unix: u64) -> String {

@@ -1,4 +1,4 @@
-//! Small plots of how long requests took, several rows over each other and over their floor.
+//! Small plots of request latencies, several rows and their floor in each.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const LEFT: f64 = 42.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
-/// Most lines in a plot that can be told apart.
+/// Most lines in a plot: more could not be distinguished.
 const MOST: usize = 5;
 
 /// A line of a plot.
@@ -49,7 +49,7 @@ fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
     (all > 0.0).then(|| list.iter().map(|&(ns, count)| (Buckets::number(ns), count as f64 / all)).collect())
 }
 
-/// By notify path, backend and way of waiting, a line per complete path; what would be alone shares plots.
+/// One plot per notify path, backend and way of waiting, one line per complete path. Single rows share plots.
 fn of_paths<'a>(rows: &[&'a Row], floors: &[&'a Row]) -> Vec<Plot<'a>> {
     let key = |row: &Row| {
         let how = (row.wait.clone(), row.poll_us, row.queues, row.moderate.clone());
@@ -83,7 +83,7 @@ fn of_paths<'a>(rows: &[&'a Row], floors: &[&'a Row]) -> Vec<Plot<'a>> {
     plots
 }
 
-/// The three ways of answering, and the ways of waiting.
+/// One plot of the ways to interrupt, and one of the ways to wait.
 fn of_floors<'a>(rows: &[&'a Row]) -> Vec<Plot<'a>> {
     let plot = |title: &str, rows: Vec<&'a Row>, label: fn(&Row) -> Option<String>, by_place: bool| {
         let series = rows.into_iter().take(MOST).enumerate().map(|(n, row)| Series {
@@ -117,13 +117,13 @@ fn title(row: &Row) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The floor that waits as `row` does; at depth 1 only, where a request is one round trip.
+/// The floor that waits as `row` does; only at depth 1, where a request is one round trip.
 fn floor_of<'a>(row: &Row, floors: &[&'a Row]) -> Option<&'a Row> {
     let fits = |floor: &&&Row| row.depth == Some(1) && floor.wait == row.wait && shape(floor).is_some();
     floors.iter().find(fits).copied()
 }
 
-/// One axis for all: from the fastest requests to what nearly all of the ordinary rows stay below.
+/// One axis for all plots: from the fastest request to a time that nearly all requests of ordinary rows stay below.
 fn common_scale(rows: &[&Row]) -> LogScale {
     let quantile = |row: &&Row, q: f64| -> f64 {
         let mut sum = 0.0;
@@ -208,7 +208,7 @@ fn draw(plot: &Plot<'_>, scale: &LogScale) -> String {
     svg += "</svg>\n";
     let beyond = |row: &Row| {
         let inside: f64 = visible(row).iter().map(|&(_, share)| share).sum();
-        // Less cannot be seen in the plot either.
+        // A smaller share would not be visible in the plot.
         if inside < 0.995 { format!(", {:.0} % beyond", 100.0 * (1.0 - inside)) } else { String::new() }
     };
     let legend = |class: &str, label: &str, row: &Row| {
@@ -221,7 +221,7 @@ fn draw(plot: &Plot<'_>, scale: &LogScale) -> String {
     format!("<figure><h4>{}</h4>\n{svg}<figcaption>{legends}</figcaption></figure>\n", escape(&plot.title))
 }
 
-/// A line of steps over buckets, down to the ground between those that are not next to each other.
+/// A line of steps over buckets; it falls to zero between buckets that are not neighbours.
 fn outline(shape: &[(u32, f64)], x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
     let mut path = String::new();
     let mut end = None;

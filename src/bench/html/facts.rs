@@ -1,4 +1,4 @@
-//! Where and how it was measured.
+//! The host and the run as a table.
 
 use super::escape;
 use super::scale::time;

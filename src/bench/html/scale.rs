@@ -1,4 +1,4 @@
-//! Axes: where values go, which get a tick, and how they are written.
+//! Axes: positions of values, ticks, and labels.
 
 /// A logarithmic axis of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,18 +10,18 @@ pub struct LogScale {
 }
 
 impl LogScale {
-    /// One from `low` to `high`, at least a factor of 2 wide.
+    /// An axis from `low` to `high`, at least a factor of 2 wide.
     pub fn new(low: f64, high: f64) -> LogScale {
         let low = low.max(1.0);
         LogScale { low, high: high.max(low * 2.0) }
     }
 
-    /// Where `ns` is: 0 at the left end, 1 at the right; beyond the ends at the ends.
+    /// Position of `ns`: 0 at the left end, 1 at the right, clamped.
     pub fn at(&self, ns: f64) -> f64 {
         ((ns.max(1.0) / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0)
     }
 
-    /// 1, 2 and 5 times the powers of ten on it; the powers only, if that is too many.
+    /// Ticks at 1, 2 and 5 times the powers of ten; only at the powers if those are too many.
     pub fn ticks(&self) -> Vec<f64> {
         let of = |steps: &[f64]| -> Vec<f64> {
             let first = self.low.log10().floor() as i32;

@@ -1,4 +1,4 @@
-//! The two archive formats that a Linux guest takes and gives: cpio (newc) in, tar out.
+//! The archives of a Linux guest: cpio (newc) goes in, tar comes out.
 
 /// Files for an initramfs (Linux, Documentation/driver-api/early-userspace/buffer-format.rst): appended to another one,
 /// the kernel unpacks both.
@@ -47,8 +47,8 @@ impl Cpio {
     }
 }
 
-/// The regular files of a tar archive (POSIX.1-1988 ustar), by name without a leading `./`; `None` if it is none. What
-/// comes after the end, and files that were cut off, are left out: this comes from a guest.
+/// The regular files of a tar archive (POSIX.1-1988 ustar), by name without a leading `./`; `None` if it is not
+/// one. The guest is not trusted: bytes after the end and truncated files are left out.
 pub fn untar(bytes: &[u8]) -> Option<Vec<(String, &[u8])>> {
     const BLOCK: usize = 512;
     if bytes.get(257..262)? != b"ustar" {

@@ -30,9 +30,9 @@ pub struct Counts {
 /// Interrupts of a passed-through device, all vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
-    /// That the host handled (its lines of /proc/interrupts).
+    /// Interrupts that the host handled (its lines of /proc/interrupts).
     pub host: u64,
-    /// That the VMM read from an eventfd and passed on.
+    /// Interrupts that the VMM read from an eventfd and passed on.
     pub through_vmm: u64,
 }
 
@@ -92,7 +92,7 @@ impl Sources {
     /// The sources of a VM whose first `disks` disks are measured, each on the I/O thread of its number, and then all
     /// passed-through devices.
     pub fn of(vm: &Vm, disks: usize) -> Sources {
-        // Every one of them runs: each has its disk.
+        // All I/O threads run: each has its disk.
         let threads = vm.io_loops();
         let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());
         Sources {
@@ -102,7 +102,7 @@ impl Sources {
         }
     }
 
-    /// The counts of every disk now, those of the vCPUs in each: first the disks of ours, then those passed through.
+    /// The counts of every disk now, each with those of the vCPUs: first our disks, then passed-through ones.
     pub fn read(&self) -> Vec<Counts> {
         let vcpus = Counts {
             exits_to_user: self.vcpus.iter().map(|vcpu| vcpu.total()).sum(),

@@ -1,4 +1,4 @@
-//! What fio says (its `json+` output, read by the field names of fio 3.33), and histograms of latency.
+//! fio's output (`json+`, with the field names of fio 3.33), and histograms of latency.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ impl Histogram {
         self.min
     }
 
-    /// The latency that `percent` of the requests did not exceed, to the precision of a bin.
+    /// The latency that `percent` of the requests did not exceed, precise to one bin.
     pub fn percentile(&self, percent: f64) -> Option<u64> {
         let total: u64 = self.bins.values().sum();
         let wanted = ((percent / 100.0 * total as f64).ceil() as u64).max(1);
@@ -111,7 +111,7 @@ impl Latency {
 /// Reads fio's output.
 ///
 /// # Errors
-/// It is not fio's JSON, fio failed, or it did nothing; one clause that says which.
+/// It is not fio's JSON, fio failed, or fio did nothing; a clause says which.
 pub fn parse(bytes: &[u8]) -> Result<Measured, String> {
     // fio prints its warnings before the JSON.
     let start = bytes.iter().position(|&b| b == b'{').ok_or("no JSON in it")?;

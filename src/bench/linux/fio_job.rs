@@ -1,9 +1,9 @@
-//! Jobs for fio, by name.
+//! fio jobs and their names.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// One fio job: which requests, and how many at a time. Its name says it all: `rand-read-32`.
+/// One fio job: which requests, and how many at a time. The name is complete: `rand-read-32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FioJob {
     order: &'static str,

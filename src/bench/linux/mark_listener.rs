@@ -1,4 +1,4 @@
-//! Listening to the guest while it works: collects its marks, shows progress, and gives up on a guest that hangs.
+//! Collects the guest's marks while it works, shows progress, and gives up on a guest that hangs.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ pub struct MarkListener {
     pub progress: Progress,
 }
 
-/// How it went.
+/// What was heard.
 #[derive(Debug)]
 pub struct Heard {
-    /// What the guest said, in order.
+    /// The guest's marks, in order.
     pub marks: Vec<Mark>,
-    /// Whether it was given up: silent for longer than it may be.
+    /// Whether the guest was given up, because it was silent for too long.
     pub silent: bool,
 }
 
@@ -35,7 +35,7 @@ impl MarkListener {
         let mut silent = false;
         let mut last = Instant::now();
         loop {
-            // A bar shows the time that passes; a second is often enough.
+            // The bar shows elapsed time; one update per second is enough.
             match marks.recv_timeout(Duration::from_secs(1)) {
                 Ok(mark) => {
                     last = Instant::now();
@@ -70,7 +70,7 @@ impl MarkListener {
     }
 }
 
-/// What came between two marks, on all disks. A passed-through one's requests are only known to its driver.
+/// What was counted between two marks, on all disks. Requests of a passed-through disk are known only to its driver.
 fn done(begin: &Mark, end: &Mark) -> String {
     let mut sum = Counts::default();
     begin.counts.iter().zip(&end.counts).for_each(|(begin, end)| sum.add(&end.since(begin)));
@@ -121,7 +121,7 @@ mod tests {
         let (sender, marks) = crossbeam_channel::unbounded();
         let sender = Cell::new(Some(sender));
         let watch = MarkListener { labels: vec![], patience: Duration::ZERO, progress: Progress::Off };
-        // Giving up ends the machine, which drops its side.
+        // Giving up ends the VM, which drops the sender.
         let watched = watch.listen(&marks, || drop(sender.take().expect("asked once")));
         assert!(watched.silent && watched.marks.is_empty());
     }

@@ -1,4 +1,4 @@
-//! The marker: where a guest says that a step begins or ends, and the host's counters are read at that moment.
+//! The marker register: the guest reports that a step begins or ends, and the host reads its counters at that moment.
 //!
 //! One 32-bit register at [`layout::MARKER_START`]: the step's number in the low half, [`BEGIN`] or [`END`] in the high
 //! one. The counters are read on the vCPU's thread before the store is over, so the guest does nothing meanwhile.
@@ -14,13 +14,13 @@ use crate::machine::layout;
 pub const BEGIN: u16 = 1;
 /// High half: the step is over.
 pub const END: u16 = 2;
-/// Step number of "the job has started": no step, a sign of life.
+/// Step number of "the job has started": a sign of life, not a step.
 pub const STARTED: u16 = 0xffff;
-/// Exits that a mark itself costs. That of [`BEGIN`] comes before the counters are read, and so does that of [`END`]: what
-/// is counted between the two is too much by one mark.
+/// Exits that a mark itself costs. The exit of each mark comes before the counters are read, so the difference between
+/// [`BEGIN`] and [`END`] includes the one of [`END`].
 pub const EXITS_PER_MARK: u64 = 1;
 
-/// What a guest said, and the counts of every disk at that moment.
+/// One mark, and the counts of every disk at that moment.
 #[derive(Clone, Debug)]
 pub struct Mark {
     /// Step.
@@ -55,11 +55,11 @@ impl BusDevice for Marker {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        // Anything but a store to the whole register is a guest's right, and means nothing.
+        // A guest may store other widths; they are ignored.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
         let mark = Mark { step, what, counts: (self.read)() };
-        // Nobody listens any more: the run is over.
+        // Fails only when the run is over and the receiver is gone.
         let _ = self.marks.send(mark);
     }
 }

@@ -1,12 +1,10 @@
-//! The Linux guest: fio on one disk per path, and on disks of the host that are passed through, all in one guest, job by
-//! job in turn.
+//! The Linux bench: fio on one disk per path, and on passed-through disks of the host, all in one guest, job by job.
 //!
-//! What lives here: the jobs, what the guest is handed in (`script`, `archive`), the register by which it says where it is
-//! (`marker`, `counts`), listening to it (`watch`), and what is made of the results (`fio`, `rows`). What may not: how a
-//! path is implemented.
+//! What lives here: the jobs (`fio_job`), what the guest is given (`script`, `archive`), the register by which it reports
+//! its progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: how a path is
+//! implemented.
 //!
-//! The guest's fio knows times, the host knows counts; [`run`] puts both together per step, so that one divided by the
-//! other means something.
+//! fio in the guest measures times, the host counts; [`run`] joins both per step, so that counts per request are exact.
 
 pub mod archive;
 mod counts;
@@ -43,18 +41,18 @@ use rows::Results;
 
 use super::progress::Progress;
 
-/// Room for what the guest hands out: fio's histograms are some 20 KiB per step.
+/// Size of the guest's disk for results: fio's histograms take some 20 KiB per step.
 const OUT_BYTES: u64 = 64 << 20;
 /// How long each disk is used before the first round.
 const WARM_UP_S: f64 = 0.5;
 /// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What to compare, and how.
+/// What the Linux bench measures, and how.
 #[derive(Clone, Debug)]
 pub struct LinuxBench {
-    /// Jobs, what is compared (the disks of ours first), and rounds.
-    pub plan: Schedule<FioJob, Variant>,
+    /// Jobs, variants (our disks first), and rounds.
+    pub schedule: Schedule<FioJob, Variant>,
     /// Seconds of each step.
     pub runtime_s: f64,
     /// Bytes of a request.
@@ -86,24 +84,24 @@ pub struct LinuxBench {
 impl fmt::Display for LinuxBench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |names: Vec<String>| names.join(", ");
-        let jobs = list(self.plan.jobs.iter().map(ToString::to_string).collect());
-        let paths = list(self.plan.paths.iter().map(ToString::to_string).collect());
-        let (steps, each) = (self.plan.steps().len(), self.runtime_s);
-        write!(f, "{jobs} on {paths}: {} rounds, {steps} measurements of {each} s", self.plan.rounds)
+        let jobs = list(self.schedule.jobs.iter().map(ToString::to_string).collect());
+        let paths = list(self.schedule.paths.iter().map(ToString::to_string).collect());
+        let (steps, each) = (self.schedule.steps().len(), self.runtime_s);
+        write!(f, "{jobs} on {paths}: {} rounds, {steps} measurements of {each} s", self.schedule.rounds)
     }
 }
 
 impl LinuxBench {
-    /// The paths of the disks of ours, which come first.
+    /// The paths of our disks, which come first.
     fn disks(&self) -> impl Iterator<Item = (PathPair, Moderation)> {
-        self.plan.paths.iter().filter_map(Variant::disk)
+        self.schedule.paths.iter().filter_map(Variant::disk)
     }
 }
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The machine cannot be put together.
+    /// The VM cannot be made.
     #[error(transparent)]
     Vm(#[from] VmError),
     /// The machine failed.
@@ -119,12 +117,12 @@ pub enum BenchError {
         /// errno.
         cause: std::io::Error,
     },
-    /// The guest did not do what it was asked to; a sentence or more.
+    /// The guest failed; one or more sentences.
     #[error("{0}")]
     Guest(String),
 }
 
-/// Runs the guest through the whole plan.
+/// Runs the guest through the whole schedule.
 ///
 /// # Errors
 /// See [`BenchError`]. There are no partial reports.
@@ -147,11 +145,11 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         poll_us: Some(bench.poll_us),
         ..Row::default()
     };
-    let rows = rows::rows(&bench.plan, &results, &watched.marks, &common).map_err(BenchError::Guest)?;
+    let rows = rows::rows(&bench.schedule, &results, &watched.marks, &common).map_err(BenchError::Guest)?;
     let run = RunFacts {
         started_unix,
         took_s: started.elapsed().as_secs_f64(),
-        rounds: bench.plan.rounds as u64,
+        rounds: bench.schedule.rounds as u64,
         runtime_s: Some(bench.runtime_s),
         vcpus: bench.cpus.into(),
         memory_bytes: bench.memory,
@@ -172,7 +170,7 @@ fn file_error(doing: &'static str, what: impl Into<String>, cause: std::io::Erro
     BenchError::File { doing, what: what.into(), cause }
 }
 
-/// Files without names: gone with the process, however it ends.
+/// Files without names, so that they disappear with the process, however it ends.
 struct Files {
     disks: Vec<Option<MemFile>>,
     initrd: MemFile,
@@ -196,7 +194,7 @@ impl Files {
             .map_err(|cause| file_error("read", bench.initrd.display().to_string(), cause))?;
         let mut initrd = given;
         initrd.resize(initrd.len().next_multiple_of(4), 0);
-        let job = script::archive(&bench.plan, bench.block_size, bench.runtime_s, WARM_UP_S);
+        let job = script::archive(&bench.schedule, bench.block_size, bench.runtime_s, WARM_UP_S);
         initrd.extend(job);
         Ok(Files {
             disks: bench.disks().map(disk).collect::<Result<_, _>>()?,
@@ -209,10 +207,10 @@ impl Files {
 
 fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Heard), BenchError> {
     let mut assembly = Vm::new(config(bench, files))?;
-    for (n, spec) in bench.plan.paths.iter().enumerate() {
+    for (n, spec) in bench.schedule.paths.iter().enumerate() {
         let Some(spec) = spec.passed() else { continue };
         let slot = assembly.machine().next_slot()?.0;
-        if Some(slot) != script::slot(&bench.plan, n) {
+        if Some(slot) != script::slot(&bench.schedule, n) {
             let message = format!("a bug in the bench: {} would be in slot {slot} of the guest", spec.bdf);
             return Err(BenchError::Guest(message));
         }
@@ -227,19 +225,19 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Heard), BenchE
         .map_err(|e| MachineError::Host(format!("address map: {e}")))?;
     let (mmio, exit) = (machine.mmio(), machine.exit_latch());
 
-    let plan = &bench.plan;
+    let schedule = &bench.schedule;
     let label = |step: super::Step| {
-        format!("{} on {}, round {}", plan.jobs[step.job], plan.paths[step.path], step.round + 1)
+        format!("{} on {}, round {}", schedule.jobs[step.job], schedule.paths[step.path], step.round + 1)
     };
     let watch = MarkListener {
-        labels: plan.steps().into_iter().map(label).collect(),
+        labels: schedule.steps().into_iter().map(label).collect(),
         patience: PATIENCE + Duration::from_secs_f64(bench.runtime_s),
         progress: bench.progress,
     };
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch.listen(&marks, || exit.request(ExitReason::Stopped)));
         let reason = assembly.run();
-        // The marker is the only sender: without it, and without the machine that may still look at it, listening ends.
+        // The marker holds the only sender: the listener ends when marker and VM are dropped.
         mmio.remove(layout::MARKER_START);
         drop(assembly);
         let watched =
@@ -299,7 +297,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
     }
 }
 
-/// Why there are no results, with what the guest said last.
+/// Why there are no results, with the end of the guest's console.
 fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
     let what = match reason {
         ref ended if ended.why().is_some() => ended.why().unwrap_or_default().to_string(),

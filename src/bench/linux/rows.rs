@@ -1,4 +1,4 @@
-//! From what the guest left behind and the host counted to rows.
+//! Makes rows of the guest's results and the host's counts.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::variant::Variant;
 use crate::bench::{Row, Schedule, fill_ratios};
 use crate::vfio::IrqPath;
 
-/// What came out of the guest: files by name.
+/// The guest's results: files by name.
 pub struct Results<'a> {
     files: BTreeMap<String, &'a [u8]>,
 }
@@ -52,21 +52,21 @@ pub fn fio_version(results: &Results) -> Option<String> {
 /// # Errors
 /// A step that the guest did not finish, or whose result cannot be read: one sentence.
 pub fn rows(
-    plan: &Schedule<FioJob, Variant>,
+    schedule: &Schedule<FioJob, Variant>,
     results: &Results,
     marks: &[Mark],
     common: &Row,
 ) -> Result<Vec<Row>, String> {
     let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
-    for (number, step) in plan.steps().into_iter().enumerate() {
+    for (number, step) in schedule.steps().into_iter().enumerate() {
         let sample = sample(number, step.path, results, marks).map_err(|why| {
-            let (job, path) = (&plan.jobs[step.job], plan.paths[step.path]);
+            let (job, path) = (&schedule.jobs[step.job], schedule.paths[step.path]);
             format!("step {number} ({job} on {path}) has no result: {why}")
         })?;
         samples.entry((step.job, step.path)).or_default().push(sample);
     }
     let row = |((job, path), samples): (&(usize, usize), &Vec<Sample>)| {
-        let (job, path) = (&plan.jobs[*job], plan.paths[*path]);
+        let (job, path) = (&schedule.jobs[*job], schedule.paths[*path]);
         let named = Row { job: job.to_string(), depth: Some(job.depth().into()), ..path.name(common) };
         match path {
             Variant::Disk(..) => fill_disk(fill(named, samples), samples),
@@ -84,7 +84,7 @@ fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Resu
         found.and_then(|mark| mark.counts.get(path)).ok_or("the guest did not reach it")
     };
     let mut counts = find(END)?.since(find(BEGIN)?);
-    // What the second mark itself cost.
+    // The cost of the second mark itself.
     counts.exits_to_user = counts.exits_to_user.saturating_sub(EXITS_PER_MARK);
     counts.exits = counts.exits.map(|exits| exits.saturating_sub(EXITS_PER_MARK));
     let json = results.files.get(&format!("{number}.json")).ok_or("fio left no output")?;
@@ -138,7 +138,7 @@ fn total(samples: &[Sample]) -> Counts {
     samples.iter().map(|sample| sample.counts).reduce(add).unwrap_or_default()
 }
 
-/// What is known of every disk.
+/// Fields that every disk has.
 fn fill(named: Row, samples: &[Sample]) -> Row {
     let mut latency = Histogram::default();
     samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
@@ -161,7 +161,7 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
     }
 }
 
-/// What the VMM does for a disk of ours.
+/// Fields that only our disks have.
 fn fill_disk(named: Row, samples: &[Sample]) -> Row {
     let counts = total(samples);
     let disk = counts.disk;
@@ -183,13 +183,13 @@ fn fill_disk(named: Row, samples: &[Sample]) -> Row {
     }
 }
 
-/// A passed-through device's requests go past the VMM: fio has counted them. Of its interrupts the host has counted those
-/// that it handled itself, which are none where they are posted, and the VMM those that it passed on. Its doorbells are
-/// ordinary memory, and no thread of ours serves it: nothing of that is counted.
+/// Fields of a passed-through device. Its requests bypass the VMM; fio counts them. The host counts the interrupts that it
+/// handles itself (none where they are posted), the VMM those that it passes on. Its doorbells are ordinary memory and no
+/// thread of ours serves it, so kicks and system calls are not counted.
 fn fill_passed(named: Row, samples: &[Sample], irq: IrqPath) -> Row {
     let Passed { host, through_vmm } = total(samples).passed;
     let (irqfd, signal_msi) = match irq {
-        // What the VMM has read while a vector was masked ends in the irqfd as well, when it is unmasked.
+        // An interrupt that the VMM read while the vector was masked goes through the irqfd at unmask, and counts there too.
         IrqPath::Kernel => (host, 0),
         IrqPath::User => (0, through_vmm),
     };

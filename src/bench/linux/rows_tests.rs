@@ -21,7 +21,7 @@ fn a_disks_interrupts_are_those_of_its_queues() {
     assert_eq!(disk_interrupts("", "virtio0"), 0);
 }
 
-fn plan(rounds: usize) -> Schedule<FioJob, Variant> {
+fn schedule(rounds: usize) -> Schedule<FioJob, Variant> {
     let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::FastMmio, complete }, Moderation::Off);
     let paths = vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)];
     Schedule { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
@@ -37,10 +37,10 @@ fn fio_json(ios: u64) -> String {
 }
 
 /// Marks of a guest that does `ios` requests on its disk in each step.
-fn marks(plan: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
+fn marks(schedule: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();
-    for (number, step) in plan.steps().iter().enumerate() {
+    for (number, step) in schedule.steps().iter().enumerate() {
         let mut mark =
             |counts: &[Counts], what| marks.push(Mark { step: number as u16, what, counts: counts.to_vec() });
         mark(&counts, BEGIN);
@@ -59,7 +59,7 @@ fn marks(plan: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
 
 #[test]
 fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
-    let plan = plan(2);
+    let schedule = schedule(2);
     // Steps in order: round 0 irqfd, signal-msi; round 1 signal-msi, irqfd.
     let ios = [100, 80, 240, 200];
     let outputs = ios.map(fio_json);
@@ -76,7 +76,7 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
     ]);
     let results = Results::new(files);
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&plan, &results, &marks(&plan, 50), &common).unwrap();
+    let rows = rows(&schedule, &results, &marks(&schedule, 50), &common).unwrap();
     assert_eq!(rows.len(), 2);
     let (irqfd, msi) = (&rows[0], &rows[1]);
     assert_eq!(irqfd.complete.as_deref(), Some("irqfd"));
@@ -97,7 +97,7 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
 fn a_passed_through_disk_says_what_it_can_and_no_more() {
     let spec = |text: &str| Variant::Passed(text.parse().unwrap());
     let paths = vec![spec("01:00.0"), spec("02:00.0,irq=user")];
-    let plan = Schedule { paths, ..plan(1) };
+    let schedule = Schedule { paths, ..schedule(1) };
     let counts = |host, through_vmm| Counts { passed: Passed { host, through_vmm }, ..Counts::default() };
     let mut marks = Vec::new();
     for step in [0, 1] {
@@ -114,7 +114,7 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
         ("0.after".into(), later.as_bytes()),
     ];
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&plan, &Results::new(files), &marks, &common).unwrap();
+    let rows = rows(&schedule, &Results::new(files), &marks, &common).unwrap();
     let (kernel, user) = (&rows[0], &rows[1]);
     assert_eq!((kernel.requests, kernel.interrupts, kernel.guest_interrupts), (Some(90), Some(70), Some(63)));
     assert_eq!((kernel.interrupts_irqfd, kernel.interrupts_signal_msi), (Some(70), Some(0)));
@@ -128,11 +128,12 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
 
 #[test]
 fn a_step_without_a_result_is_an_error_that_names_it() {
-    let plan = plan(1);
+    let schedule = schedule(1);
     let json = fio_json(1);
     let first = || vec![("0.json".to_string(), json.as_bytes())];
-    let all = marks(&plan, 1);
-    let run = |files, marks: &[Mark]| rows(&plan, &Results::new(files), marks, &Row::default()).unwrap_err();
+    let all = marks(&schedule, 1);
+    let run =
+        |files, marks: &[Mark]| rows(&schedule, &Results::new(files), marks, &Row::default()).unwrap_err();
     let error = run(first(), &all);
     assert!(
         error.contains("step 1 (rand-read-4 on fast-mmio+signal-msi)") && error.contains("no output"),

@@ -1,4 +1,4 @@
-//! What the guest is given to do: the job archive that its init looks for (guest-images/linux/README.md).
+//! The job archive that the guest's init looks for (guest-images/linux/README.md).
 
 use std::fmt::Write;
 
@@ -9,15 +9,15 @@ use super::variant::Variant;
 use crate::bench::{Schedule, Step};
 use crate::machine::layout;
 
-/// The serial number of disk `n`, and the name of the files that tell of it.
+/// The serial number of disk `n`, which also names its files.
 pub fn serial(n: usize) -> String {
     format!("bench{n}")
 }
 
 /// The functions; what follows is one `step` per line.
 ///
-/// Interrupts are looked at outside the marks, so that nothing but fio
-/// runs between them; a row's interrupts in the guest so include those of starting fio, which are none of its disk's.
+/// Interrupts are read outside the marks, so that only fio runs between them. A row's guest interrupts therefore include
+/// those of starting fio, which are not its disk's.
 const FUNCTIONS: &str = r#"
 mark() { devmem "$MARKER" 32 "$1" || exit 1; }
 
@@ -63,35 +63,40 @@ step() {
 "#;
 
 /// `/job` of the guest.
-pub fn archive(plan: &Schedule<FioJob, Variant>, block_size: u64, runtime_s: f64, warm_up_s: f64) -> Vec<u8> {
+pub fn archive(
+    schedule: &Schedule<FioJob, Variant>,
+    block_size: u64,
+    runtime_s: f64,
+    warm_up_s: f64,
+) -> Vec<u8> {
     let mut cpio = Cpio::default();
     cpio.directory("job");
-    cpio.file("job/run", 0o755, run(plan).as_bytes());
-    for job in &plan.jobs {
+    cpio.file("job/run", 0o755, run(schedule).as_bytes());
+    for job in &schedule.jobs {
         cpio.file(&format!("job/{job}.fio"), 0o644, job.file(block_size, runtime_s).as_bytes());
     }
-    if let Some(job) = plan.jobs.first() {
+    if let Some(job) = schedule.jobs.first() {
         cpio.file("job/warm-up.fio", 0o644, job.file(block_size, warm_up_s).as_bytes());
     }
     cpio.finish()
 }
 
-/// The slot of the guest's PCI bus that the passed-through device `n` of the subjects has: one after the other, with the disk
-/// for results between the disks and them.
-pub fn slot(plan: &Schedule<FioJob, Variant>, n: usize) -> Option<u8> {
-    let passed = plan.paths.get(n)?.passed().is_some();
+/// The slot on the guest's PCI bus of variant `n`, a passed-through device: after our disks comes the disk for results,
+/// then these devices, one after the other.
+pub fn slot(schedule: &Schedule<FioJob, Variant>, n: usize) -> Option<u8> {
+    let passed = schedule.paths.get(n)?.passed().is_some();
     passed.then(|| u8::try_from(n + 2).ok()).flatten()
 }
 
-fn run(plan: &Schedule<FioJob, Variant>) -> String {
+fn run(schedule: &Schedule<FioJob, Variant>) -> String {
     let mut script =
         format!("#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\n{FUNCTIONS}\n", layout::MARKER_START);
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
     line(format_args!("mark {:#x}", value(STARTED, BEGIN)));
     line(format_args!("uname -r >$OUT/kernel"));
-    for n in 0..plan.paths.len() {
+    for n in 0..schedule.paths.len() {
         let serial = serial(n);
-        if let (Some(slot), Some(spec)) = (slot(plan, n), plan.paths[n].passed()) {
+        if let (Some(slot), Some(spec)) = (slot(schedule, n), schedule.paths[n].passed()) {
             line(format_args!("disk_behind {slot:02x} {} >{serial} || exit 1", spec.bdf));
             line(format_args!("echo irqs $(irqs_of {slot:02x}) >$OUT/{serial}"));
             continue;
@@ -100,14 +105,14 @@ fn run(plan: &Schedule<FioJob, Variant>) -> String {
         line(format_args!("device=$(readlink -f /sys/block/$(basename $(cat {serial}))/device)"));
         line(format_args!("basename $device >$OUT/{serial}"));
     }
-    for n in 0..plan.paths.len() {
+    for n in 0..schedule.paths.len() {
         line(format_args!(
             "DISK=$(cat {}) fio --eta=never --output=/dev/null warm-up.fio || exit 1",
             serial(n)
         ));
     }
-    for (number, Step { job, path, .. }) in plan.steps().into_iter().enumerate() {
-        let (job, disk) = (&plan.jobs[job], serial(path));
+    for (number, Step { job, path, .. }) in schedule.steps().into_iter().enumerate() {
+        let (job, disk) = (&schedule.jobs[job], serial(path));
         let (begin, end) = (value(number as u16, BEGIN), value(number as u16, END));
         line(format_args!("step {number} {disk} {job}.fio {begin:#x} {end:#x}"));
     }
@@ -121,7 +126,7 @@ mod tests {
     use crate::dataplane::{CompletePath, Moderation};
     use crate::virtio::NotifyPath;
 
-    fn plan() -> Schedule<FioJob, Variant> {
+    fn schedule() -> Schedule<FioJob, Variant> {
         let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::Mmio, complete }, Moderation::Off);
         Schedule {
             jobs: ["rand-read-1", "seq-write-32"].iter().map(|job| job.parse().unwrap()).collect(),
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_step_is_a_line_with_its_marks() {
-        let script = run(&plan());
+        let script = run(&schedule());
         let steps: Vec<_> = script.lines().filter(|l| l.starts_with("step ")).collect();
         assert_eq!(steps.len(), 8);
         assert_eq!(steps[0], "step 0 bench0 rand-read-1.fio 0x10000 0x20000");
@@ -141,11 +146,11 @@ mod tests {
 
     #[test]
     fn a_passed_through_disk_is_found_by_its_slot_behind_the_disk_for_results() {
-        let mut plan = plan();
-        assert_eq!(slot(&plan, 1), None);
-        plan.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
-        assert_eq!(slot(&plan, 2), Some(4));
-        let script = run(&plan);
+        let mut schedule = schedule();
+        assert_eq!(slot(&schedule, 1), None);
+        schedule.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
+        assert_eq!(slot(&schedule, 2), Some(4));
+        let script = run(&schedule);
         let steps = script.lines().filter(|l| l.starts_with("step ") && l.contains(" bench2 ")).count();
         assert!(
             steps == 4 && script.contains("\ndisk_behind 04 0000:01:00.0 >bench2 || exit 1\n"),
@@ -158,15 +163,15 @@ mod tests {
         use std::io::Write as _;
         use std::process::{Command, Stdio};
         let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
-        let mut plan = plan();
-        plan.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
-        sh.stdin.take().unwrap().write_all(run(&plan).as_bytes()).unwrap();
+        let mut schedule = schedule();
+        schedule.paths.push(Variant::Passed("01:00.0".parse().unwrap()));
+        sh.stdin.take().unwrap().write_all(run(&schedule).as_bytes()).unwrap();
         assert!(sh.wait().unwrap().success());
     }
 
     #[test]
     fn the_archive_has_the_script_and_every_job() {
-        let archive = archive(&plan(), 4096, 2.0, 0.5);
+        let archive = archive(&schedule(), 4096, 2.0, 0.5);
         let has = |text: &str| archive.windows(text.len()).any(|w| w == text.as_bytes());
         assert!(
             has("job/run\0")

@@ -1,4 +1,4 @@
-//! What is compared: disks of ours, each on a path of its own, and disks of the host that are passed through.
+//! What is compared: our disks, each on a path of its own, and passed-through disks of the host.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::bench::{PathPair, Row};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::vfio::{IrqPath, VfioSpec};
 
-/// What a row of passed-through disk has for its backend.
+/// The backend column of a passed-through disk.
 pub const VFIO: &str = "vfio";
 
-/// One of the disks that are compared.
+/// One disk that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// A virtio disk of ours.
@@ -35,8 +35,8 @@ impl Variant {
         }
     }
 
-    /// A row's name, upon `disk` with what all disks of ours have in common. A passed-through device has no notify path of
-    /// ours, and its queues are its driver's choice: `None`.
+    /// The columns that name a row; `disk` has those that all our disks share. A passed-through device has no notify path
+    /// of ours, and its driver chooses its queues: both are `None`.
     pub fn name(&self, disk: &Row) -> Row {
         match self {
             Variant::Disk(path, moderation) => Row {
@@ -56,7 +56,7 @@ impl Variant {
     }
 }
 
-/// The last step of a device's interrupt, in the words of a disk's.
+/// The last step of a device's interrupt, named like a disk's complete path.
 fn complete(irq: IrqPath) -> CompletePath {
     match irq {
         IrqPath::Kernel => CompletePath::Irqfd,

@@ -106,7 +106,7 @@ impl LinuxArgs {
                 self.vfio[0].bdf
             )));
         }
-        let plan = Schedule {
+        let schedule = Schedule {
             jobs: if self.jobs.is_empty() {
                 let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
                 jobs.retain(|job| job.reads() || !only_read);
@@ -117,15 +117,15 @@ impl LinuxArgs {
             paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
             rounds: common.rounds.map_or(rounds, usize::from),
         };
-        if let Some(twice) = twice(&plan.jobs) {
+        if let Some(twice) = twice(&schedule.jobs) {
             return Err(Failure::usage(format!("--jobs names {twice} twice; leave one out")));
         }
-        if plan.jobs.len() * plan.paths.len() * plan.rounds > MAX_STEPS {
+        if schedule.jobs.len() * schedule.paths.len() * schedule.rounds > MAX_STEPS {
             return Err(Failure::usage(format!(
                 "jobs x paths x rounds is more than {MAX_STEPS}; use fewer rounds"
             )));
         }
-        if plan.paths.len() > MAX_PATHS {
+        if schedule.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
                 "--paths and --vfio name more than {MAX_PATHS}, a disk each; use fewer"
             )));
@@ -147,7 +147,7 @@ impl LinuxArgs {
         let kernel = given(self.kernel, &guest_dir, "vmlinux", "--kernel")?;
         let initrd = given(self.initrd, &guest_dir, "initrd", "--initrd")?;
         Ok(LinuxBench {
-            plan,
+            schedule,
             runtime_s: self.runtime.unwrap_or(runtime_s),
             block_size: self.block_size,
             kernel,

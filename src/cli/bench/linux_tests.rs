@@ -25,25 +25,25 @@ fn bench(line: &str) -> Result<LinuxBench, String> {
 #[test]
 fn without_flags_both_completions_are_compared() {
     let bench = bench("").unwrap();
-    let paths: Vec<_> = bench.plan.paths.iter().map(ToString::to_string).collect();
-    assert_eq!(paths, ["fast-mmio+irqfd", "fast-mmio+signal-msi"]);
-    let jobs: Vec<_> = bench.plan.jobs.iter().map(ToString::to_string).collect();
+    let paths: Vec<_> = bench.schedule.paths.iter().map(ToString::to_string).collect();
+    assert_eq!(paths, ["fast-mmio+irqfd", "fast-mmio+signal-msi", "fast-mmio+irqfd moderated"]);
+    let jobs: Vec<_> = bench.schedule.jobs.iter().map(ToString::to_string).collect();
     assert_eq!(jobs.join(","), JOBS);
-    assert_eq!((bench.plan.rounds, bench.runtime_s, bench.block_size), (FULL.0, FULL.1, 4096));
+    assert_eq!((bench.schedule.rounds, bench.runtime_s, bench.block_size), (FULL.0, FULL.1, 4096));
 }
 
 #[test]
 fn quick_is_a_default_that_other_flags_override() {
     let quick = bench("--quick --rounds 9").unwrap();
-    assert_eq!((quick.plan.rounds, quick.runtime_s, quick.plan.jobs.len()), (9, QUICK.1, 2));
+    assert_eq!((quick.schedule.rounds, quick.runtime_s, quick.schedule.jobs.len()), (9, QUICK.1, 2));
     let job = bench("--quick --jobs seq-rw-7 --runtime 0.5").unwrap();
-    assert_eq!((job.plan.jobs[0].to_string().as_str(), job.runtime_s), ("seq-rw-7", 0.5));
+    assert_eq!((job.schedule.jobs[0].to_string().as_str(), job.runtime_s), ("seq-rw-7", 0.5));
 }
 
 #[test]
 fn paths_are_completed_by_notify() {
     let bench = bench("--paths auto,exit+signal-msi,pio --notify mmio").unwrap();
-    let paths: Vec<_> = bench.plan.paths.iter().map(ToString::to_string).collect();
+    let paths: Vec<_> = bench.schedule.paths.iter().map(ToString::to_string).collect();
     assert_eq!(paths, ["mmio+auto", "exit+signal-msi", "pio+irqfd"]);
 }
 
@@ -51,8 +51,8 @@ fn paths_are_completed_by_notify() {
 fn a_passed_through_disk_is_compared_last_and_only_read_unless_told_otherwise() {
     let bench_of = |line: &str| {
         let bench = bench(line).unwrap();
-        let last = bench.plan.paths.last().unwrap().to_string();
-        (last, bench.plan.jobs.len(), bench.plan.jobs.iter().all(FioJob::reads))
+        let last = bench.schedule.paths.last().unwrap().to_string();
+        (last, bench.schedule.jobs.len(), bench.schedule.jobs.iter().all(FioJob::reads))
     };
     assert_eq!(bench_of("--vfio 01:00.0"), ("vfio 0000:01:00.0 irq=kernel".into(), 2, true));
     assert_eq!(

@@ -141,7 +141,7 @@ fn locked_memory() -> Item {
 
 /// Whether interrupts of passed-through devices can reach a running vCPU without the host.
 pub(super) fn posted_interrupts(host: &Host) -> Item {
-    let posting = Posting::look(host);
+    let posting = Posting::read(host);
     let obstacles: Vec<_> = posting.obstacles().collect();
     let list = |parts: Vec<&str>| parts.join("; ");
     let found = match &obstacles[..] {

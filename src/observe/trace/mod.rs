@@ -1,7 +1,7 @@
 //! Traces: where each request spent its time.
 //!
 //! What lives here: switching the dataplane's timestamps on for a whole VM, and what becomes of them: a timeline for the
-//! Perfetto viewer ([`timeline`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
+//! Perfetto viewer ([`timeline()`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
 //! request is under way; the timestamps are taken in [`crate::dataplane`].
 
 mod summary;

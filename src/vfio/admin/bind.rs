@@ -1,4 +1,4 @@
-//! Giving a device to vfio-pci, and back to the driver that it had.
+//! Binding a device to vfio-pci, and back to its former driver.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use crate::vfio::{Bdf, Host, VfioError};
 /// What [`bind`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// The driver that it had; [`unbind`] gives it back.
+    /// The former driver; [`unbind`] restores it.
     pub before: Option<String>,
-    /// False: it was with vfio-pci already.
+    /// False: it was bound to vfio-pci already.
     pub changed: bool,
 }
 
-/// Gives `bdf` to vfio-pci through its driver_override, so that no other device of the same kind follows. The driver that
-/// it had is noted under /run/doorbell, for [`unbind`]. On an error the device is with the driver it had.
+/// Binds `bdf` to vfio-pci through its driver_override, so that no other device of the same kind is affected. The former
+/// driver is recorded under /run/doorbell, for [`unbind`]. On an error the device keeps its driver.
 ///
 /// # Errors
 /// No such device, no IOMMU, no vfio-pci, in use, no permission, or the driver did not take it.
@@ -47,7 +47,7 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     if host.driver(bdf).as_deref() == Some(VFIO_PCI) {
         return Ok(Bound { before: device.driver, changed: true });
     }
-    // Back to how it was.
+    // Restore the former state.
     let _ = rebind_driver(host, bdf, Some(device.driver.as_deref()));
     forget(host, bdf);
     let left = match host.driver(bdf) {
@@ -57,8 +57,8 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     Err(VfioError::Refused { bdf, driver: VFIO_PCI.into(), source: io_of(probed.err()), left })
 }
 
-/// Takes `bdf` from vfio-pci and gives it to the driver that it had before [`bind`]; without a note of that, to the one
-/// that the kernel chooses. Answers the driver.
+/// Unbinds `bdf` from vfio-pci and binds it to its driver before [`bind`], or without a record of that to the one that the
+/// kernel chooses. Returns the driver.
 ///
 /// # Errors
 /// No such device, not with vfio-pci, in use by a VMM, or the driver did not take it.
@@ -68,7 +68,7 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
         return Err(VfioError::NotOurs { bdf, driver: device.driver });
     }
     if opened(host, bdf, device.group.as_ref().map(|g| g.id.as_str())) {
-        // The kernel would wait, without end, until that process lets go.
+        // The kernel would wait until that process closes the device, without a limit.
         return Err(VfioError::Busy { bdf });
     }
     let before = noted(host, bdf);
@@ -85,8 +85,8 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     }
 }
 
-/// Clears the override and gives the device to the driver that it had (`Some(None)`: to none); without a note, to the
-/// kernel's choice. By name only if the choice is none: the kernel usually finds the same one.
+/// Clears the override and binds the device to its former driver (`Some(None)`: to none); without a record, to the kernel's
+/// choice. Binds by name only if the kernel chooses none: it usually finds the same driver.
 fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<(), VfioError> {
     host.write(&host.device_dir(bdf).join("driver_override"), "\n")?;
     if before == Some(None) {
@@ -101,7 +101,7 @@ fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<
     }
 }
 
-/// Whether some process has the device's group or its character device open (of those that we may look at).
+/// Whether a process has the device's group or character device open, as far as we may see.
 fn opened(host: &Host, bdf: Bdf, group: Option<&str>) -> bool {
     let group = group.map(|id| PathBuf::from(format!("/dev/vfio/{id}")));
     let cdev = host.cdev(bdf).map(|name| PathBuf::from(format!("/dev/vfio/devices/{name}")));
@@ -125,7 +125,7 @@ fn note_path(host: &Host, bdf: Bdf) -> PathBuf {
 
 fn note(host: &Host, bdf: Bdf, driver: Option<&str>) {
     let path = note_path(host, bdf);
-    // Unwritable /run: the kernel's own choice will have to do.
+    // Without a writable /run, unbind leaves the choice to the kernel.
     if let Some(dir) = path.parent()
         && fs::create_dir_all(dir).is_ok()
     {

@@ -60,10 +60,7 @@ fn what_cannot_work_is_refused_before_anything_changes() {
     let host = tree.host();
     assert!(matches!(bind(&host, nvme()), Err(VfioError::NoVfioPci)));
     let error = unbind(&host, nvme()).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "0000:00:03.0 is with the driver nvme, not with vfio-pci: there is nothing to give back"
-    );
+    assert_eq!(error, "0000:00:03.0 is with the driver nvme, not with vfio-pci: there is nothing to unbind");
     assert_eq!(override_of(&tree), "");
 }
 

@@ -10,12 +10,11 @@ pub const VFIO_PCI: &str = "vfio-pci";
 #[cfg(test)]
 pub(super) type TestKernel = std::sync::Arc<dyn Fn(&Path, &str) + Send + Sync>;
 
-/// Where the host's kernel shows itself: /sys, /proc, /dev, and /run for what must survive a process. Tests put a
-/// made-up tree in its place.
+/// The host's file trees: /sys, /proc, /dev, and /run for records that outlive a process. Tests use a fake tree.
 #[derive(Clone)]
 pub struct Host {
     root: PathBuf,
-    /// What the made-up kernel of a test does after a write.
+    /// What a test's fake kernel does after a write.
     #[cfg(test)]
     pub(in crate::vfio) kernel: Option<TestKernel>,
 }
@@ -33,16 +32,16 @@ pub struct HostDevice {
     pub driver: Option<String>,
     /// IOMMU group, and who else is in it.
     pub group: Option<Group>,
-    /// Vectors of its MSI-X table; `None` if it has none, or only root may look.
+    /// Vectors of its MSI-X table; `None` if it has none, or only root may read it.
     pub msix: Option<u16>,
 }
 
-/// An IOMMU group: the smallest set of devices that the IOMMU can tell from others.
+/// An IOMMU group: the smallest set of devices that the IOMMU can isolate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its number.
     pub id: String,
-    /// All devices in it but the one asked for, with their drivers.
+    /// The other devices in it, with their drivers.
     pub others: Vec<(Bdf, Option<String>)>,
 }
 
@@ -58,7 +57,7 @@ impl Host {
         Host::at("/")
     }
 
-    /// A machine whose file trees are below `root`.
+    /// A host whose file trees are below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Host {
         Host {
             root: root.into(),
@@ -67,7 +66,7 @@ impl Host {
         }
     }
 
-    /// An absolute path (without its slash) on that machine.
+    /// An absolute path (without its slash) on that host.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
@@ -100,7 +99,7 @@ impl Host {
         let mut all: Vec<Bdf> =
             entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
         all.sort();
-        // One that was unplugged meanwhile is left out.
+        // A device that was unplugged meanwhile is left out.
         Ok(all.into_iter().filter_map(|bdf| self.device(bdf).ok()).collect())
     }
 
@@ -160,13 +159,13 @@ pub(super) fn link_name(link: &Path) -> Option<String> {
 fn msix_vectors(config: &[u8]) -> Option<u16> {
     let byte = |at: u8| config.get(usize::from(at)).copied().unwrap_or(0);
     let (_, at) = capabilities(byte).into_iter().find(|&(id, _)| id == MSIX_CAPABILITY)?;
-    // A config file that ends before it was cut by the kernel: only root sees more than 64 bytes.
+    // The kernel shows only 64 bytes of the config file to users other than root.
     let control = config.get(usize::from(at) + 2..)?.first_chunk()?;
     Some((u16::from_le_bytes(*control) & 0x7ff) + 1)
 }
 
-/// Whether a device with this driver keeps the others of its IOMMU group from a guest: its driver might do DMA. PCI ports
-/// do none (`vfio_dev_viable` in drivers/vfio, `driver_managed_dma` on newer kernels).
+/// Whether a device with this driver blocks the others of its IOMMU group, because its driver may do DMA. PCI ports do
+/// none (`vfio_dev_viable` in drivers/vfio, `driver_managed_dma` on newer kernels).
 pub fn blocks_binding(driver: Option<&str>) -> bool {
     !matches!(driver, None | Some(VFIO_PCI | "pcieport" | "pci-stub" | "shpchp"))
 }
@@ -174,7 +173,7 @@ pub fn blocks_binding(driver: Option<&str>) -> bool {
 /// The class of a function in words (PCI Code and ID Assignment), for the common ones.
 pub fn class_name(class: u32) -> &'static str {
     match class >> 8 {
-        // Class 00, from before there were class codes, and class ff, which fits none: neither tells what a function does.
+        // Class 00 (older than class codes) and class ff (no class fits) do not describe the function.
         // QEMU gives 00ff to its edu device and to virtio devices that are neither disk nor network card.
         0x0000..=0x00ff => "unclassified",
         0xff00..=0xffff => "no class",

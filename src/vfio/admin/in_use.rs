@@ -1,4 +1,4 @@
-//! Whether the host's own kernel or users need a device: taking a mounted disk away loses data.
+//! Whether the host itself uses a device: taking away a mounted disk loses data.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,7 +11,7 @@ use crate::vfio::{Bdf, Host, VfioError};
 /// interface is up.
 ///
 /// # Errors
-/// [`VfioError::InUse`], with who uses it and what to do.
+/// [`VfioError::InUse`], with the user and the fix.
 pub fn check(host: &Host, bdf: Bdf) -> Result<(), VfioError> {
     let in_use = |(reason, fix): (String, String)| VfioError::InUse { bdf, reason, fix };
     let Ok(dir) = fs::canonicalize(host.device_dir(bdf)) else { return Ok(()) };
@@ -81,7 +81,7 @@ fn disk_use(host: &Host, class: &Path) -> Option<(String, String)> {
         let fix = "stop that device (dmsetup, vgchange -an, mdadm --stop)".to_owned();
         return Some((format!("/dev/{name} is part of {}", holders.join(", ")), fix));
     }
-    // Whatever else has claimed it: the kernel lets one in exclusively.
+    // Any other user: the kernel allows one exclusive open.
     let open = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(node);
     match open.err().and_then(|e: io::Error| e.raw_os_error()) {
         Some(libc::EBUSY) => {

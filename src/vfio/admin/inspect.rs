@@ -1,4 +1,4 @@
-//! What a device shows of itself through VFIO, decoded.
+//! What VFIO reports about a device, decoded.
 
 use std::fmt::{self, Write};
 
@@ -21,7 +21,7 @@ pub struct Inspection {
     pub irqs: Vec<IrqInfo>,
 }
 
-/// Opens `bdf` and asks for all there is. The kernel resets the device when it is closed.
+/// Opens `bdf` and reads all its properties. The kernel resets the device when it is closed.
 ///
 /// # Errors
 /// It cannot be opened.
@@ -78,7 +78,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// The four questions that a first look at VFIO leaves open.
+    /// Four questions that this output raises for newcomers to VFIO, with answers.
     fn answers(&self) -> [(&'static str, String); 4] {
         let bars: Vec<_> =
             self.regions.iter().take(6).filter(|r| r.size > 0).map(|r| r.index.to_string()).collect();

@@ -24,14 +24,14 @@ pub struct IrqTest {
 }
 
 /// Opens `bdf`, binds an eventfd to `vector`, lets the kernel signal it as if the device had, and reads it. It shows the
-/// way from VFIO to user space; the device itself does nothing, for only its driver could make it.
+/// path from VFIO to user space. The device itself does nothing: only its driver could start something.
 ///
 /// # Errors
 /// It cannot be opened, has no such vector, or an ioctl failed.
 pub fn irq_test(host: &Host, bdf: Bdf, vector: u32) -> Result<IrqTest, VfioError> {
     let dma = Dma::new(host.clone(), None);
     let fd = dma.open(bdf)?;
-    // The richest kind that it has.
+    // MSI-X if it has that, else MSI, else INTx.
     let kinds = [IrqIndex::Msix, IrqIndex::Msi, IrqIndex::Intx];
     let Some(index) = kinds.into_iter().find(|&index| fd.irq_info(index).count > 0) else {
         return Err(VfioError::Device { bdf, what: "has no interrupts".into() });
@@ -47,7 +47,7 @@ pub fn irq_test(host: &Host, bdf: Bdf, vector: u32) -> Result<IrqTest, VfioError
     fd.set_eventfds(index, vector, &[event.as_raw_fd()]).map_err(fail("VFIO_DEVICE_SET_IRQS (bind)"))?;
     let start = Instant::now();
     fd.trigger(index, vector).map_err(fail("VFIO_DEVICE_SET_IRQS (trigger)"))?;
-    // The trigger has signalled it before it returned, so this does not wait.
+    // Does not wait: the eventfd was signalled before the trigger returned.
     let signalled = event.read().map_err(fail("read of the eventfd"))?;
     let took = start.elapsed();
     fd.disable(index).map_err(fail("VFIO_DEVICE_SET_IRQS (disable)"))?;

@@ -3,44 +3,44 @@ use std::fs;
 
 use crate::vfio::Host;
 
-/// Whether a passed-through device's interrupt can go straight into a running vCPU, without the host (posted interrupts on
+/// Whether a passed-through device's interrupt can go directly to a running vCPU, without the host (posted interrupts on
 /// Intel, AVIC on AMD): the CPU's side, the IOMMU's, and whether KVM may use the two together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {
-    /// KVM has a virtual APIC that can be posted to.
+    /// Whether KVM has a virtual APIC that can be posted to.
     pub cpu: Result<(), Obstacle>,
-    /// The IOMMU can post, and may.
+    /// Whether the IOMMU can post, and posting is enabled.
     pub iommu: Result<(), Obstacle>,
-    /// KVM was not told to leave it.
+    /// Whether KVM's parameters allow it.
     pub kvm: Result<(), Obstacle>,
 }
 
-/// What stands in the way of posting.
+/// What prevents posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// A clause.
+    /// The reason, as a clause.
     pub what: String,
-    /// What to do about it, where something can be done.
+    /// What to do about it, if anything.
     pub fix: Option<String>,
 }
 
-/// Words on the kernel's command line that take posting away (Linux, Documentation/admin-guide/kernel-parameters.txt).
+/// Words on the kernel's command line that disable posting (Linux, Documentation/admin-guide/kernel-parameters.txt).
 const SWITCHED_OFF: [&str; 4] = ["intremap=off", "nointremap", "intremap=nopost", "amd_iommu_intr=legacy"];
 
 impl Posting {
-    /// Looks at module parameters, IOMMU capabilities, and the kernel's command line.
-    pub fn look(host: &Host) -> Posting {
+    /// Reads module parameters, IOMMU capabilities, and the kernel's command line.
+    pub fn read(host: &Host) -> Posting {
         Posting { cpu: cpu(host), iommu: iommu(host), kvm: kvm(host) }
     }
 
-    /// Nothing is in the way.
+    /// Whether nothing prevents it.
     pub fn possible(&self) -> bool {
         self.obstacles().next().is_none()
     }
 
-    /// What is in the way.
+    /// What prevents it.
     pub fn obstacles(&self) -> impl Iterator<Item = &Obstacle> {
-        // The kernel's parameter follows from the other two where they say no.
+        // KVM's parameter is off as a consequence if one of the other two is missing.
         let kvm = self.kvm.as_ref().err().filter(|_| self.cpu.is_ok() && self.iommu.is_ok());
         [self.cpu.as_ref().err(), self.iommu.as_ref().err(), kvm].into_iter().flatten()
     }
@@ -86,7 +86,7 @@ fn cpu(host: &Host) -> Result<(), Obstacle> {
     }
 }
 
-/// Kernels of 2025 and later say what has become of both sides in one parameter, and can be told not to.
+/// Kernels of 2025 and later show the result for both sides in one parameter, which can also switch posting off.
 fn kvm(host: &Host) -> Result<(), Obstacle> {
     let name = "enable_device_posted_irqs";
     match parameter(host, "kvm_intel", name).or_else(|| parameter(host, "kvm_amd", name)) {
@@ -99,7 +99,7 @@ fn kvm(host: &Host) -> Result<(), Obstacle> {
 }
 
 /// Intel: bit 59 of the capability register (VT-d 10.4.2). AMD: GASup and GAMSup, bits 7 and 21 of the extended features
-/// (IOMMU specification, MMIO offset 0x30). Linux wants it of all of them.
+/// (IOMMU specification, MMIO offset 0x30). Linux requires it of all IOMMUs.
 fn iommu(host: &Host) -> Result<(), Obstacle> {
     let dir = host.path("sys/class/iommu");
     let units: Vec<_> = fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn said(tree: &Tree) -> String {
-        let posting = Posting::look(&tree.host());
+        let posting = Posting::read(&tree.host());
         assert!(!posting.possible());
         posting.to_string()
     }
@@ -161,7 +161,7 @@ mod tests {
              the host first"
         );
         let tree = intel();
-        assert!(Posting::look(&tree.host()).possible());
+        assert!(Posting::read(&tree.host()).possible());
         // One that cannot is enough.
         tree.file("sys/class/iommu/dmar1/intel-iommu/cap", POSTS_NOT);
         assert!(said(&tree).contains("the IOMMU cannot post"));
@@ -172,12 +172,12 @@ mod tests {
         let tree = Tree::new();
         tree.file("sys/module/kvm_amd/parameters/avic", "N\n");
         tree.file("sys/class/iommu/ivhd0/amd-iommu/features", "246577efa2254afa:0\n");
-        let posting = Posting::look(&tree.host());
+        let posting = Posting::read(&tree.host());
         assert!(posting.iommu.is_ok() && said(&tree).contains("without AVIC"));
         let fixes: Vec<_> = posting.obstacles().map(|obstacle| obstacle.fix.as_deref()).collect();
         assert_eq!(fixes, [Some("load kvm_amd with avic=1, if the CPU has it")]);
         tree.file("sys/module/kvm_amd/parameters/avic", "1\n");
-        assert!(Posting::look(&tree.host()).possible());
+        assert!(Posting::read(&tree.host()).possible());
     }
 
     #[test]

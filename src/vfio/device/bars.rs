@@ -46,7 +46,7 @@ pub fn lay_out(fd: &dyn DeviceFd, config: &mut ConfigSpace) -> Bars {
     laid
 }
 
-/// Which parts of a region are the VMM's: the pages of the MSI-X table and of the pending bits.
+/// The parts of a region that the VMM emulates: the pages of the MSI-X table and of the pending bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Trapped {
     /// The table.
@@ -96,7 +96,7 @@ pub fn direct(region: &Region, trapped: Option<Trapped>) -> Vec<Area> {
     whole_pages.filter(|area| area.len > 0).collect()
 }
 
-/// The device's memory in this process, and in the guest where its BARs are now.
+/// The device's memory, mapped in this process, and in the guest at the present places of its BARs.
 #[derive(Debug)]
 pub struct MappedBars {
     slots: Arc<MemorySlots>,
@@ -106,10 +106,10 @@ pub struct MappedBars {
 }
 
 impl MappedBars {
-    /// Maps what the guest may reach directly.
+    /// Maps in this process what the guest may reach directly.
     ///
     /// # Errors
-    /// The kernel refused a mapping that it offered: BAR number and errno.
+    /// The kernel refused a mapping that it reported as possible: BAR number and errno.
     pub fn new(
         fd: &dyn DeviceFd,
         trapped: Option<Trapped>,
@@ -130,11 +130,11 @@ impl MappedBars {
         self.live.locked()
     }
 
-    /// The guest has the BAR here from now on.
+    /// Maps the BAR into the guest at `window`.
     ///
     /// # Errors
-    /// KVM refused a slot; accesses to that part exit to the VMM, which passes them on.
-    pub fn show(&self, window: Window) -> Result<(), KvmError> {
+    /// KVM refused a slot. Accesses to that part exit to the VMM, which performs them.
+    pub fn map_into_guest(&self, window: Window) -> Result<(), KvmError> {
         if window.space != Space::Mmio || !window.base.is_multiple_of(PAGE) {
             return Ok(());
         }
@@ -155,8 +155,8 @@ impl MappedBars {
         Ok(())
     }
 
-    /// The BAR is not there any more.
-    pub fn hide(&self, bar: u8) {
+    /// Removes the BAR from the guest.
+    pub fn unmap(&self, bar: u8) {
         self.lock().remove(&bar);
     }
 

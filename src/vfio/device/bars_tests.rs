@@ -62,10 +62,10 @@ fn a_bar_is_in_the_guest_where_it_is_mapped_and_nowhere_else() {
         MappedBars::new(&fd, Some(trapped(0x2000, 0x2800, 8)), MemorySlots::new(vm.clone())).unwrap();
     let window = |base| Window { bar: 0, space: Space::Mmio, base, len: 0x4000 };
     let shown = || mapped.shown().iter().map(|(_, r)| (r.guest, r.len)).collect::<Vec<_>>();
-    mapped.show(window(0xc000_0000)).unwrap();
+    mapped.map_into_guest(window(0xc000_0000)).unwrap();
     assert_eq!(shown(), [(0xc000_0000, 0x2000), (0xc000_3000, 0x1000)]);
-    mapped.hide(0);
-    mapped.show(window(0xd000_0000)).unwrap();
+    mapped.unmap(0);
+    mapped.map_into_guest(window(0xd000_0000)).unwrap();
     assert_eq!(shown(), [(0xd000_0000, 0x2000), (0xd000_3000, 0x1000)]);
     assert_eq!(vm.memory().len(), 2);
     drop(mapped);

@@ -12,7 +12,7 @@ const LEGACY: usize = 0x100;
 const FLR_CAPABLE: u32 = 1 << 28;
 const INITIATE_FLR: u8 = 0x80;
 
-/// Where things are in a device's config space.
+/// The places of registers in a device's config space.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// The MSI-X capability and its table size, table and pending bits.
@@ -32,7 +32,7 @@ pub struct PassthroughConfig {
     /// Emulated bytes.
     pub own: ConfigSpace,
     rules: Box<[Rule; CONFIG_LEN]>,
-    /// Where things are.
+    /// The places of registers.
     pub places: Places,
 }
 
@@ -90,7 +90,7 @@ impl PassthroughConfig {
             let (head, at) = (device.head(at.into()), usize::from(at));
             let Some(shown) = rules::CAPABILITIES.iter().find(|shown| shown.id == id) else { continue };
             let len = (shown.len)(&head);
-            // One that leaves the space, or that lies in another one, is a broken device's.
+            // Ignore a capability that leaves the space or overlaps another: the device is broken.
             if at + len > LEGACY || self.rules[at..at + len].iter().any(|rule| *rule != Rule::Hidden) {
                 continue;
             }
@@ -112,7 +112,7 @@ impl PassthroughConfig {
         }
     }
 
-    /// Capabilities with more to them than who answers.
+    /// Capabilities that need more than the table's rules.
     fn note(&mut self, id: u8, at: usize, device: &Snapshot, fd: &dyn DeviceFd) {
         match id {
             MSI_CAPABILITY => {
@@ -132,7 +132,7 @@ impl PassthroughConfig {
                 self.places.msix = Some((at, vectors, place(at + 4), place(at + 8)));
             }
             rules::POWER => {
-                // No PME from a function whose power state is made up; D0.
+                // D0, and no PME: the power state is emulated.
                 self.own.set(at + 2, &(device.u16(at + 2) & 0x07ff).to_le_bytes());
                 self.own.set(at + 4, &[0, 0, 0, 0]);
                 self.own.allow(at + 4, &[3, 0]);
@@ -177,13 +177,13 @@ impl PassthroughConfig {
         }
     }
 
-    /// The guest's read: the device's bytes come by one access of the guest's width.
+    /// The guest's read. Bytes of the device are read with one access of the guest's width.
     pub fn read(&self, fd: &dyn DeviceFd, offset: u16, data: &mut [u8]) {
         let start = usize::from(offset);
         let range = start..(start + data.len()).min(CONFIG_LEN);
         let rule = |at: usize| self.rules.get(at).copied().unwrap_or(Rule::Hidden);
-        let asks = |rule| matches!(rule, Rule::ReadOnly | Rule::Passed);
-        let device = range.clone().any(|at| asks(rule(at)));
+        let is_devices = |rule| matches!(rule, Rule::ReadOnly | Rule::Passed);
+        let device = range.clone().any(|at| is_devices(rule(at)));
         if !device || fd.read(CONFIG_REGION, offset.into(), data).is_err() {
             data.fill(0);
         }
@@ -202,7 +202,7 @@ impl PassthroughConfig {
         byte[0]
     }
 
-    /// The guest's write, apart from what follows from it: ours is kept, the device's is handed on.
+    /// The guest's write, without its side effects: emulated bytes are stored, the device's are passed on.
     pub fn write(&mut self, fd: &dyn DeviceFd, offset: u16, data: &[u8]) {
         let start = usize::from(offset);
         let rules: Vec<_> = (start..).zip(data).map(|(at, _)| self.rules.get(at).copied()).collect();
@@ -219,8 +219,8 @@ impl PassthroughConfig {
         }
     }
 
-    /// Makes the device's command register follow the guest's: it always decodes (the guest's windows come and go by
-    /// mapping), and it may master the bus when the guest says so.
+    /// Makes the device's command register follow the guest's: it always decodes (mapping
+    /// makes the guest's windows come and go), and masters the bus when the guest allows it.
     pub fn push_command(&self, fd: &dyn DeviceFd) {
         let command = self.own.command() & Command::BUS_MASTER | Command::MEMORY | Command::IO;
         let _ = fd.write(CONFIG_REGION, COMMAND as u64, &command.bits().to_le_bytes());
@@ -234,7 +234,7 @@ impl PassthroughConfig {
             || self.places.flr_advanced.is_some_and(|at| written(at) & 1 != 0)
     }
 
-    /// What a reset of the function does to the registers that are kept here, MSI-X's table apart.
+    /// Resets the emulated registers, except the MSI-X table.
     pub fn reset(&mut self) {
         self.own.set(COMMAND, &[0, 0]);
         self.own.set(0x3c, &[0]);
@@ -253,7 +253,7 @@ impl PassthroughConfig {
         }
     }
 
-    /// The bits of the BAR register at `at` that are no address.
+    /// The bits of the BAR register at `at` that are not address bits.
     fn kind_mask(&self, at: usize) -> u32 {
         let mut probe = self.own.clone();
         probe.write(at as u16, &[0xff; 4]);
@@ -262,7 +262,7 @@ impl PassthroughConfig {
         !(ones ^ probe.u32(at))
     }
 
-    /// Whether the guest has switched INTx off by the command register.
+    /// Whether the guest has disabled INTx in the command register.
     pub fn intx_disabled(&self) -> bool {
         self.own.command().contains(Command::INTX_DISABLE)
     }

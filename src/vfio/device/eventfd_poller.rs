@@ -13,11 +13,11 @@ use crate::kvm::KvmError;
 
 type Action = Arc<dyn Fn() + Send + Sync>;
 
-/// Reads the eventfds that the VMM itself listens to: those of masked vectors, all of them with `irq=user`, and the host's
-/// wish to have the device back.
+/// Reads the eventfds that the VMM itself serves: those of masked vectors, all of them with `irq=user`, and the host's
+/// request to release the device.
 ///
-/// One thread for each device, so that an interrupt by way of the VMM waits for nothing else. [`EventfdPoller::turn`] without a
-/// thread is for tests.
+/// One thread for each device, so that an interrupt through the VMM waits for nothing else. Tests call `turn` instead of
+/// starting the thread.
 #[derive(Debug)]
 pub struct EventfdPoller {
     inner: Arc<Inner>,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Inner {
     }
 }
 
-/// An eventfd being watched, until it is dropped. Its action may be in the middle of its last call even then.
+/// Polls an eventfd until it is dropped. Its action may still be running after that.
 #[derive(Debug)]
 pub struct PolledEventfd {
     inner: Arc<Inner>,
@@ -64,11 +64,11 @@ impl EventfdPoller {
         Ok(EventfdPoller { inner: Arc::new(Inner { epoll, stop, seats: Mutex::default() }), thread: None })
     }
 
-    /// Lets a thread of this name (15 characters are shown) do the watching. `on_death` is told if it ends by an error or a
-    /// panic: the device's interrupts are lost from then on.
+    /// Starts the thread, with this name (15 characters are shown). Calls `on_death` if it ends by an error or a panic: the
+    /// device's interrupts are lost from then on.
     ///
     /// # Errors
-    /// No thread to be had.
+    /// The host could not start a thread.
     pub fn start(&mut self, name: &str, on_death: OnDeath) -> io::Result<()> {
         let inner = self.inner.clone();
         let body = move || {
@@ -79,7 +79,7 @@ impl EventfdPoller {
         Ok(())
     }
 
-    /// Calls `action` whenever `event` has been signalled; it has been read by then.
+    /// Calls `action` whenever `event` has been signalled, after reading it.
     ///
     /// # Errors
     /// The kernel's limit on watches (`fs.epoll.max_user_watches`).
@@ -110,7 +110,7 @@ impl Inner {
         self.seats.locked()
     }
 
-    /// Waits and serves; `false` when it is to end.
+    /// Waits and serves; `false`: the thread must end.
     fn turn(&self, timeout: i32) -> io::Result<bool> {
         let mut events = [EpollEvent::default(); 32];
         let count = match self.epoll.wait(timeout, &mut events) {
@@ -122,7 +122,7 @@ impl Inner {
             if event.data() == STOP {
                 return Ok(false);
             }
-            // Called without the lock: an action may end a watch.
+            // Called without the lock: an action may drop a `PolledEventfd`.
             let seat = self.lock().all.get(&event.data()).cloned();
             if let Some((event, action)) = seat
                 && event.read().is_ok()

@@ -10,9 +10,9 @@ use crate::vfio::IrqPath;
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 
-/// A device's level line: VFIO masks it when it fires and signals an eventfd; a level irqfd raises the pin; at the guest's
-/// EOI KVM lowers it and signals the resamplefd, which VFIO takes as the order to unmask. If the device still has cause, it
-/// fires again.
+/// A device's level interrupt. When it fires, VFIO masks it and signals an eventfd, and a level irqfd raises the pin. At the
+/// guest's EOI, KVM lowers the pin and signals the resamplefd, at which VFIO unmasks. If the device still has cause, it fires
+/// again.
 #[derive(Debug)]
 pub struct Intx {
     _irqfd: Irqfd,
@@ -22,11 +22,11 @@ pub struct Intx {
 }
 
 impl Intx {
-    /// Arms it. With `irq=user` the device signals a second eventfd, which the VMM reads and passes on; the way back is the
-    /// same, for only KVM sees the EOI.
+    /// Arms it. With `irq=user` the device signals a second eventfd, which the VMM reads and passes on. The unmask is the
+    /// same, because only KVM sees the EOI.
     ///
     /// # Errors
-    /// The host cannot give it (a shared line of a device without INTx Disable), or KVM refused; it is off then.
+    /// The host cannot provide it (a shared line of a device without INTx Disable), or KVM refused. It is off then.
     pub fn arm(
         fd: &dyn DeviceFd,
         vm: Arc<dyn VmIoctls>,
@@ -50,7 +50,7 @@ impl Intx {
             }
         };
         fd.set_eventfds(IrqIndex::Intx, 0, &[signalled.as_raw_fd()])?;
-        // The way back before the way there: an interrupt that came already is delivered by the assignment.
+        // The unmask first: assigning the irqfd may deliver an interrupt that came already, whose EOI must unmask.
         let armed = fd
             .unmask_intx_by(resample.as_raw_fd())
             .and_then(|()| Irqfd::with_resample(vm, gsi, event, &resample).map_err(io::Error::other));

@@ -1,4 +1,4 @@
-//! What a device's interrupts came to: how each vector was armed, and how often it fired, as seen by the host and by the VMM.
+//! The interrupt counts of a device over its life: per vector, as seen by the host and by the VMM.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use crate::vfio::Bdf;
 use crate::vfio::device::vector_report::VectorReport;
 use crate::vfio::kernel::device_fd::IrqIndex;
 
-/// Counts of the host's handlers by kind and vector. With posted interrupts they stand still while the guest's run: the host
+/// Counts of the host's handlers by kind and vector. With posted interrupts they do not grow while the guest's do: the host
 /// does not see those interrupts.
 type HostCounts = BTreeMap<(IrqIndex, usize), u64>;
 
-/// Remembers what vectors came to before they were switched off.
+/// Keeps the interrupt counts of vectors that have since been disabled.
 #[derive(Debug)]
 pub struct IrqHistory {
     bdf: Bdf,
@@ -46,12 +46,12 @@ impl IrqHistory {
         ProcInterrupts::now().map(|all| host_counts(&all, self.bdf)).unwrap_or_default()
     }
 
-    /// Something has just been armed.
+    /// Must be called after arming.
     pub fn armed(&mut self) {
         self.base = self.now();
     }
 
-    /// What is armed now, with the host's counts and with what it came to before.
+    /// What is armed now, with the host's counts, and with the counts of its earlier lives added.
     pub fn report(&self, armed: Vec<VectorReport>) -> Vec<VectorReport> {
         let now = self.now();
         let mut all = self.past.clone();
@@ -68,7 +68,7 @@ impl IrqHistory {
         all.into_values().collect()
     }
 
-    /// What is armed now is about to be switched off: the host's counts go with it.
+    /// Must be called before disarming: the host's counts disappear with it.
     pub fn disarming(&mut self, armed: Vec<VectorReport>) {
         let ended = self.report(armed).into_iter().map(|report| VectorReport { armed: false, ..report });
         self.past = ended.map(|report| ((report.index, report.vector), report)).collect();
@@ -81,7 +81,7 @@ mod tests {
     use crate::vfio::device::vector_report::Signals;
 
     #[test]
-    fn the_host_s_lines_are_told_apart_by_kind_vector_and_device() {
+    fn the_hosts_lines_are_distinguished_by_kind_vector_and_device() {
         let text = "           CPU0       CPU1
   24:          5          7  PCI-MSI 65536-edge      vfio-msix[0](0000:00:01.0)
   25:          0          9  PCI-MSI 65537-edge      vfio-msix[12](0000:00:01.0)
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_switched_off_is_remembered_and_added_to() {
+    fn the_counts_of_disabled_vectors_are_kept_and_added_to() {
         let report = |through_vmm| VectorReport {
             vector: 1,
             index: IrqIndex::Msix,

@@ -18,7 +18,7 @@ use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::kernel::region::Area;
 use crate::vfio::{Bdf, Dma, IrqPath, VfioError};
 
-/// What a passed-through device stands on.
+/// The parts of a VM that a passed-through device uses.
 #[derive(Clone, Debug)]
 pub struct VmResources {
     /// The VM.
@@ -34,8 +34,8 @@ pub struct VmResources {
 /// A device of the host on the guest's PCI bus.
 ///
 /// # Locks
-/// `state` first, then those of [`VectorTable`] and of `kvm`. Loads and stores to BARs take none of them unless they hit the
-/// MSI-X table or the pending bits; most of them do not even come here, because the pages are mapped into the guest.
+/// `state` first, then those of `VectorTable` and of `kvm`. Loads and stores to BARs take none of them unless they hit the
+/// MSI-X table or the pending bits; most of them do not even exit, because the pages are mapped into the guest.
 pub struct VfioPci {
     bdf: Bdf,
     path: IrqPath,
@@ -54,12 +54,12 @@ struct State {
     bars: Bars,
     msix: Option<Msix>,
     msi: Option<Msi>,
-    /// MSI as of the last look.
+    /// The MSI vectors at the last reconcile.
     msi_states: Vec<VectorState>,
 }
 
 impl VfioPci {
-    /// Puts the open device `fd` into the guest's hands: resets it, maps its BARs, and makes its config space.
+    /// Makes a guest device of the open device `fd`: resets it, maps its BARs, and builds its config space.
     ///
     /// # Errors
     /// A BAR cannot be mapped, or file descriptors ran out.
@@ -71,10 +71,10 @@ impl VfioPci {
         dma: Option<Arc<Dma>>,
         on_death: OnDeath,
     ) -> Result<Arc<VfioPci>, VfioError> {
-        let mut poller = EventfdPoller::new().map_err(|e| host_lacks(bdf, e))?;
+        let mut poller = EventfdPoller::new().map_err(|e| no_poller(bdf, e))?;
         let name = bdf.to_string();
         let thread = format!("vfio {}", &name[name.len() - 7..]);
-        poller.start(&thread, on_death).map_err(|e| host_lacks(bdf, e))?;
+        poller.start(&thread, on_death).map_err(|e| no_poller(bdf, e))?;
         VfioPci::with_poller(bdf, fd, path, resources, dma, poller)
     }
 
@@ -131,12 +131,13 @@ impl VfioPci {
         self.bdf
     }
 
-    /// How its interrupts travel.
+    /// How its interrupts reach the guest.
     pub fn path(&self) -> IrqPath {
         self.path
     }
 
-    /// Calls `action` when the host wants the device back (its driver is being unbound): the kernel waits until it is let go.
+    /// Calls `action` when the host requests the device's release (its driver is being unbound). The kernel waits until the
+    /// device is closed.
     pub fn on_request(&self, action: impl Fn() + Send + Sync + 'static) {
         if self.fd.irq_info(IrqIndex::Request).count == 0 {
             return;
@@ -154,12 +155,12 @@ impl VfioPci {
         self.bars.shown().into_iter().map(|(bar, range)| (bar, range.guest, range.len)).collect()
     }
 
-    /// How each vector is or was armed, and what it came to.
+    /// How each vector is or was armed, with its counts.
     pub fn report(&self) -> Vec<VectorReport> {
         self.interrupts.report()
     }
 
-    /// Which interrupts the guest wants, by its config space.
+    /// The kind of interrupt that the guest has enabled in config space.
     fn wanted(&self, state: &State) -> Wanted {
         if let Some(msix) = state.msix.as_ref().filter(|msix| msix.enabled()) {
             return Wanted::Msix(msix.vectors());
@@ -184,7 +185,7 @@ impl VfioPci {
         self.interrupts.reconcile(wanted, &changes);
     }
 
-    /// The MSI vectors that changed since the last look; all of them when MSI came on.
+    /// The MSI vectors that changed since the last reconcile; all of them if MSI has just been enabled.
     fn msi_changes(state: &mut State) -> Vec<(usize, VectorState)> {
         let now = state.msi.and_then(|msi| msi.states(&state.config.own)).unwrap_or_default();
         let before = std::mem::replace(&mut state.msi_states, now);
@@ -193,7 +194,7 @@ impl VfioPci {
         now.filter(|&(n, new)| !same_count || before.get(n) != Some(&new)).collect()
     }
 
-    /// Lets the MSI-X state machine do `work`, then applies the changes that it returns.
+    /// Runs `work` on the MSI-X state machine and applies the changes that it returns.
     fn with_msix(&self, work: impl FnOnce(&mut Msix) -> VectorChanges) {
         let mut state = self.lock();
         let changes = state.msix.as_mut().map(work).unwrap_or_default();
@@ -202,11 +203,10 @@ impl VfioPci {
         }
     }
 
-    /// The guest resets the function: everything that is kept here starts again, and nothing is armed while the device
-    /// is being reset.
+    /// The guest resets the function: all emulated state is reset, and nothing is armed while the device is being reset.
     fn function_reset(&self, state: &mut State, offset: u16, data: &[u8]) {
         if let Some(msix) = &mut state.msix {
-            // All interrupts are switched off below: there is nothing to apply one by one.
+            // All interrupts are disabled below, so these changes need not be applied.
             let _ = msix.reset();
         }
         state.config.reset();
@@ -224,14 +224,14 @@ impl VfioPci {
     }
 }
 
-fn host_lacks(bdf: Bdf, error: std::io::Error) -> VfioError {
+fn no_poller(bdf: Bdf, error: std::io::Error) -> VfioError {
     VfioError::Device {
         bdf,
         what: format!("cannot be watched: {error}; raise the limit on open files (ulimit -n)"),
     }
 }
 
-/// The place of `offset` within `area`.
+/// `offset` relative to `area`, if it is inside.
 fn within(area: Option<Area>, offset: u64) -> Option<u64> {
     area.filter(|area| (area.offset..area.end()).contains(&offset)).map(|area| offset - area.offset)
 }
@@ -279,13 +279,13 @@ impl PciDevice for VfioPci {
     }
 
     fn bar_mapped(&self, window: Window) {
-        if let Err(error) = self.bars.show(window) {
+        if let Err(error) = self.bars.map_into_guest(window) {
             log::warn(self.bdf, format_args!("BAR {} is slow: {error}", window.bar));
         }
     }
 
     fn bar_unmapped(&self, window: Window) {
-        self.bars.hide(window.bar);
+        self.bars.unmap(window.bar);
     }
 
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]) {
@@ -323,7 +323,7 @@ impl Drop for VfioPci {
     fn drop(&mut self) {
         self.interrupts.reconcile(Wanted::Nothing, &[]);
         if self.fd.can_reset() {
-            // The kernel does so too when the last descriptor closes; now, no DMA is in flight when RAM is unmapped.
+            // The kernel also resets when the last descriptor closes. Earlier is better: no DMA is in flight when RAM is unmapped.
             let _ = self.fd.reset();
         }
     }

@@ -1,26 +1,26 @@
-//! Who answers for each byte of a passed-through device's config space: the table.
+//! The table of who implements each byte of a passed-through device's config space.
 
 use crate::pci::MSIX_CAPABILITY;
 
 use crate::vfio::device::msi::{MSI_CAPABILITY, Msi};
 
-/// Who answers for a byte.
+/// Who implements a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Reads 0, writes are dropped.
     Hidden,
     /// Read from the device; writes are dropped.
     ReadOnly,
-    /// Read from the device and written to it. The kernel's VFIO still looks after what would harm the host.
+    /// Read from the device and written to it. VFIO in the kernel still filters what would harm the host.
     Passed,
     /// Kept here: the device's own register is not touched by the guest's writes.
     Emulated,
 }
 
-/// The header (PCI Local Bus 3.0, 6.1): first byte, length, who answers, why. What is not named is hidden.
+/// The header (PCI Local Bus 3.0, 6.1): first byte, length, who implements it, why. All other bytes are hidden.
 pub const HEADER: &[(usize, usize, Rule, &str)] = &[
     (0x00, 4, Rule::ReadOnly, "vendor and device ID"),
-    (0x04, 2, Rule::Emulated, "command: decoding is the VMM's, bus mastering is handed on"),
+    (0x04, 2, Rule::Emulated, "command: decoding is the VMM's, bus mastering is passed on"),
     (0x06, 2, Rule::Passed, "status: error bits are cleared by writing ones"),
     (0x08, 4, Rule::ReadOnly, "revision and class"),
     (0x0c, 2, Rule::Emulated, "cache line size, latency timer"),
@@ -32,16 +32,16 @@ pub const HEADER: &[(usize, usize, Rule, &str)] = &[
     (0x3e, 2, Rule::ReadOnly, "minimum grant, maximum latency"),
 ];
 
-/// A capability that a guest may see: its ID, its length, and who answers for its bytes from offset 2 on (0 and 1, ID and
+/// A capability that a guest may see: its ID, its length, and who implements its bytes from offset 2 on (0 and 1, ID and
 /// next pointer, are always emulated).
 pub struct Shown {
     /// Capability ID.
     pub id: u8,
     /// Bytes, from its first 8 ones.
     pub len: fn(&[u8; 8]) -> usize,
-    /// Who answers for all of it.
+    /// Who implements it.
     pub rule: Rule,
-    /// Exceptions: first byte, length, who answers.
+    /// Exceptions: first byte, length, who implements them.
     pub parts: &'static [(usize, usize, Rule)],
 }
 

@@ -1,4 +1,4 @@
-//! One vector as people and JSON see it.
+//! One vector as tables and JSON show it.
 
 use crate::kvm::Gsi;
 use crate::vfio::kernel::device_fd::IrqIndex;
@@ -15,18 +15,18 @@ pub enum Signals {
     Vmm,
 }
 
-/// One vector for people.
+/// A snapshot of one vector, for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorReport {
     /// Its number.
     pub vector: usize,
     /// INTx, MSI or MSI-X.
     pub index: IrqIndex,
-    /// Whether it is armed now; if not, the rest is how it was.
+    /// Whether it is armed now; if not, the other fields are from when it was.
     pub armed: bool,
     /// Where the device's signal goes.
     pub signals: Signals,
-    /// Whether it goes to the irqfd when it is not masked.
+    /// Whether the device signals the irqfd directly while it is not masked.
     pub direct: bool,
     /// Whether it is masked.
     pub masked: bool,
@@ -39,7 +39,7 @@ pub struct VectorReport {
 }
 
 impl VectorReport {
-    /// As people write it: `MSI-X 3`, `INTx`.
+    /// For display: `MSI-X 3`, `INTx`.
     pub fn name(&self) -> String {
         match self.index {
             IrqIndex::Intx => region::irq_name(0).into(),

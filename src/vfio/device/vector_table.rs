@@ -16,12 +16,12 @@ use crate::vfio::device::vector_report::{Signals, VectorReport};
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::{Bdf, IrqPath};
 
-/// What the guest wants now, apart from the state of single vectors.
+/// The kind of interrupt that the guest has enabled, without the state of single vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// No interrupt: all kinds are off.
+    /// None: all kinds are off.
     Nothing,
-    /// The level line.
+    /// INTx, level triggered.
     Intx,
     /// MSI with this many vectors.
     Msi(usize),
@@ -32,9 +32,9 @@ pub enum Wanted {
 /// An MSI or MSI-X vector: two eventfds.
 ///
 /// The first is [`Vector::event`]: bound to the irqfd while unmasked, and its counter is the pending bit while masked. The
-/// second is read by the poller thread, which passes it on to the first one's [`Vector`]: there it becomes pending, or, if
-/// the vector has been unmasked meanwhile (or always, with `irq=user`), is delivered. So nothing is lost in whatever order
-/// the device fires, the guest masks, and VFIO is told.
+/// second is read by the poller thread, which signals the first one's [`Vector`]: there the interrupt becomes pending, or is
+/// delivered if the vector has been unmasked meanwhile (or always, with `irq=user`). So no interrupt is lost, in whatever
+/// order the device fires, the guest masks, and VFIO switches eventfds.
 #[derive(Debug)]
 struct ArmedVector {
     vector: Arc<Vector>,
@@ -47,9 +47,9 @@ struct ArmedVector {
 #[derive(Debug)]
 struct ArmedVectors {
     index: IrqIndex,
-    /// VFIO has switched the index on.
+    /// Whether VFIO has enabled the index.
     enabled: bool,
-    /// By vector; made at the first unmask.
+    /// By vector; created at the first unmask.
     all: Vec<Option<ArmedVector>>,
 }
 
@@ -64,16 +64,16 @@ impl Armed {
     fn is(&self, wanted: Wanted) -> bool {
         match (self, wanted) {
             (Armed::Nothing, Wanted::Nothing) | (Armed::Intx(_), Wanted::Intx) => true,
-            (Armed::Vectors(lines), Wanted::Msi(count)) => {
-                lines.index == IrqIndex::Msi && lines.all.len() == count
+            (Armed::Vectors(vectors), Wanted::Msi(count)) => {
+                vectors.index == IrqIndex::Msi && vectors.all.len() == count
             }
-            (Armed::Vectors(lines), Wanted::Msix(_)) => lines.index == IrqIndex::Msix,
+            (Armed::Vectors(vectors), Wanted::Msix(_)) => vectors.index == IrqIndex::Msix,
             _ => false,
         }
     }
 }
 
-/// The interrupts of one device: what is armed, and [`VectorTable::reconcile`], which makes it what the guest wants.
+/// The interrupts of one device: what is armed, and [`VectorTable::reconcile`], which makes that match the guest.
 #[derive(Debug)]
 pub struct VectorTable {
     bdf: Bdf,
@@ -83,7 +83,7 @@ pub struct VectorTable {
     path: IrqPath,
     /// The GSI of its INTx pin.
     intx: Gsi,
-    // Before the poller: what is armed holds watches.
+    // Before the poller: what is armed is registered there.
     armed: Mutex<Armed>,
     history: Mutex<IrqHistory>,
     poller: EventfdPoller,
@@ -109,13 +109,13 @@ impl VectorTable {
         self.armed.locked()
     }
 
-    /// The thread that reads for the VMM.
+    /// The poller that reads eventfds for the VMM.
     pub fn poller(&self) -> &EventfdPoller {
         &self.poller
     }
 
-    /// Compares what the guest wants with what is armed and makes the difference: another kind of interrupt, and the
-    /// vectors in `changes`. One routing commit at most, and one `VFIO_DEVICE_SET_IRQS` for each run of neighbours.
+    /// Makes what is armed match the guest: the kind of interrupt, then the vectors in `changes`. At most one routing commit,
+    /// and one `VFIO_DEVICE_SET_IRQS` for each run of neighbouring vectors.
     pub fn reconcile(&self, wanted: Wanted, changes: &[(usize, VectorState)]) {
         let mut armed = self.lock();
         if !armed.is(wanted) {
@@ -126,7 +126,7 @@ impl VectorTable {
                     let intx = Intx::arm(&*self.fd, self.vm.clone(), self.intx, self.path, &self.poller);
                     match intx {
                         Ok(intx) => *armed = Armed::Intx(intx),
-                        Err(error) => self.warn(&format!("INTx cannot be had: {error}")),
+                        Err(error) => self.warn(&format!("INTx does not work: {error}")),
                     }
                 }
                 Wanted::Msi(count) => *armed = Armed::Vectors(ArmedVectors::new(IrqIndex::Msi, count)),
@@ -134,22 +134,22 @@ impl VectorTable {
             }
             self.history().armed();
         }
-        if let Armed::Vectors(lines) = &mut *armed {
-            self.change(lines, changes);
+        if let Armed::Vectors(vectors) = &mut *armed {
+            self.change(vectors, changes);
         }
     }
 
     /// The pending bit of a vector.
     pub fn pending(&self, n: usize) -> bool {
         match &*self.lock() {
-            Armed::Vectors(lines) => lines.all.get(n).and_then(Option::as_ref).is_some_and(|line| {
-                line.vector.pending() || line.vector.state().masked && readable(&line.second)
+            Armed::Vectors(vectors) => vectors.all.get(n).and_then(Option::as_ref).is_some_and(|armed| {
+                armed.vector.pending() || armed.vector.state().masked && readable(&armed.second)
             }),
             _ => false,
         }
     }
 
-    /// The vectors that are or have been armed, and what they came to.
+    /// The vectors that are or were armed, with their counts.
     pub fn report(&self) -> Vec<VectorReport> {
         let armed = self.lock();
         let now = self.report_armed(&armed);
@@ -174,22 +174,22 @@ impl VectorTable {
                 through_vmm: intx.through_vmm(),
                 host: 0,
             }],
-            Armed::Vectors(lines) => {
-                let report = |(vector, line): (usize, &Option<ArmedVector>)| {
-                    let line = line.as_ref()?;
+            Armed::Vectors(vectors) => {
+                let report = |(vector, armed): (usize, &Option<ArmedVector>)| {
+                    let armed = armed.as_ref()?;
                     Some(VectorReport {
                         vector,
-                        index: lines.index,
+                        index: vectors.index,
                         armed: true,
-                        signals: line.bound,
-                        direct: self.path == IrqPath::Kernel && line.vector.via_irqfd(),
-                        masked: line.vector.state().masked,
-                        gsi: line.vector.gsi().map(|(gsi, _)| gsi),
-                        through_vmm: line.through_vmm.load(Ordering::Relaxed),
+                        signals: armed.bound,
+                        direct: self.path == IrqPath::Kernel && armed.vector.via_irqfd(),
+                        masked: armed.vector.state().masked,
+                        gsi: armed.vector.gsi().map(|(gsi, _)| gsi),
+                        through_vmm: armed.through_vmm.load(Ordering::Relaxed),
                         host: 0,
                     })
                 };
-                lines.all.iter().enumerate().filter_map(report).collect()
+                vectors.all.iter().enumerate().filter_map(report).collect()
             }
         }
     }
@@ -198,90 +198,90 @@ impl VectorTable {
         let index = match armed {
             Armed::Nothing => return,
             Armed::Intx(_) => IrqIndex::Intx,
-            Armed::Vectors(lines) => lines.index,
+            Armed::Vectors(vectors) => vectors.index,
         };
         let report = self.report_armed(armed);
         self.history().disarming(report);
-        // The source first; then irqfds and GSIs go with the value.
+        // First the source; irqfds and GSIs are released with the value.
         if let Err(error) = self.fd.disable(index) {
-            self.warn(&format!("{} cannot be switched off: {error}", index.name()));
+            self.warn(&format!("{} cannot be disabled: {error}", index.name()));
         }
         *armed = Armed::Nothing;
     }
 
-    fn change(&self, lines: &mut ArmedVectors, changes: &[(usize, VectorState)]) {
+    fn change(&self, vectors: &mut ArmedVectors, changes: &[(usize, VectorState)]) {
         for &(n, state) in changes {
-            if let Some(place @ None) = lines.all.get_mut(n)
-                && (!state.masked || lines.index == IrqIndex::Msi)
+            if let Some(place @ None) = vectors.all.get_mut(n)
+                && (!state.masked || vectors.index == IrqIndex::Msi)
             {
-                match self.line() {
-                    Ok(line) => *place = Some(line),
+                match self.arm() {
+                    Ok(armed) => *place = Some(armed),
                     Err(error) => self.warn(&error.to_string()),
                 }
             }
         }
         let batch: Vec<(&Vector, VectorState)> = changes
             .iter()
-            .filter_map(|&(n, state)| Some((&*lines.all.get(n)?.as_ref()?.vector, state)))
+            .filter_map(|&(n, state)| Some((&*vectors.all.get(n)?.as_ref()?.vector, state)))
             .collect();
         for (n, _) in changes {
-            if let Some(Some(line)) = lines.all.get(*n) {
-                line.gather();
+            if let Some(Some(armed)) = vectors.all.get(*n) {
+                armed.drain();
             }
         }
-        // Irqfds off, routes, irqfds on. A vector that gets no irqfd goes through the VMM.
+        // Deassigns irqfds, commits routes, assigns irqfds. A vector without irqfd goes through the VMM.
         if let Err(error) = Vector::apply(&batch) {
             self.warn(&error.to_string());
         }
         let mut dirty = Vec::new();
         for &(n, state) in changes {
-            let Some(Some(line)) = lines.all.get_mut(n) else { continue };
-            let direct = !state.masked && self.path == IrqPath::Kernel && line.vector.via_irqfd();
+            let Some(Some(armed)) = vectors.all.get_mut(n) else { continue };
+            let direct = !state.masked && self.path == IrqPath::Kernel && armed.vector.via_irqfd();
             let bound = if direct { Signals::Kernel } else { Signals::Vmm };
-            if line.bound != bound {
-                line.bound = bound;
+            if armed.bound != bound {
+                armed.bound = bound;
                 dirty.push(n);
             }
         }
-        self.bind(lines, dirty);
+        self.bind(vectors, dirty);
     }
 
-    /// Tells VFIO which eventfds the vectors in `dirty` have now.
-    fn bind(&self, lines: &mut ArmedVectors, mut dirty: Vec<usize>) {
-        if !lines.enabled {
-            // Switches the index on. Where no vectors can be added later, all are asked for now, those without a line as
-            // holes; else at least the first, since the kernel switches nothing on for no vector.
-            let fixed = self.fd.irq_info(lines.index).flags & VFIO_IRQ_INFO_NORESIZE != 0;
-            let first = if fixed { lines.all.len() } else { 1 };
+    /// Gives VFIO the eventfds of the vectors in `dirty`.
+    fn bind(&self, vectors: &mut ArmedVectors, mut dirty: Vec<usize>) {
+        if !vectors.enabled {
+            // Enables the index. If vectors cannot be added later (NORESIZE), all are set now, unarmed ones as holes; else at
+            // least the first, because the kernel enables nothing for no vector.
+            let fixed = self.fd.irq_info(vectors.index).flags & VFIO_IRQ_INFO_NORESIZE != 0;
+            let first = if fixed { vectors.all.len() } else { 1 };
             dirty.retain(|&n| n >= first);
-            lines.enabled = self.set(lines, 0, first);
-            if !lines.enabled {
+            vectors.enabled = self.set(vectors, 0, first);
+            if !vectors.enabled {
                 return;
             }
         }
         dirty.sort_unstable();
         for run in dirty.chunk_by(|a, b| a + 1 == *b) {
-            self.set(lines, run[0], run.len());
+            self.set(vectors, run[0], run.len());
         }
     }
 
-    fn set(&self, lines: &ArmedVectors, start: usize, count: usize) -> bool {
-        let fds: Vec<_> = lines
+    fn set(&self, vectors: &ArmedVectors, start: usize, count: usize) -> bool {
+        let fds: Vec<_> = vectors
             .all
             .iter()
             .skip(start)
             .take(count)
             .map(|l| l.as_ref().map_or(-1, ArmedVector::fd))
             .collect();
-        let set = self.fd.set_eventfds(lines.index, start as u32, &fds);
+        let set = self.fd.set_eventfds(vectors.index, start as u32, &fds);
         if let Err(error) = &set {
-            let name = lines.index.name();
+            let name = vectors.index.name();
             self.warn(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"));
         }
         set.is_ok()
     }
 
-    fn line(&self) -> Result<ArmedVector, KvmError> {
+    fn arm(&self) -> Result<ArmedVector, KvmError> {
         let direct = self.path == IrqPath::Kernel;
         let vector = Arc::new(Vector::new(self.vm.clone(), self.routes.clone(), direct)?);
         let second = Arc::new(EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?);
@@ -298,7 +298,7 @@ impl VectorTable {
         Ok(ArmedVector { vector, second, bound: Signals::Off, through_vmm, _polled: watch })
     }
 
-    /// Says what went wrong, once: a guest could make it happen again and again.
+    /// Prints a warning, once: a guest could trigger it again and again.
     fn warn(&self, what: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn(self.bdf, format_args!("{what}; interrupts of this device may be missing"));
@@ -320,9 +320,9 @@ impl ArmedVectors {
 }
 
 impl ArmedVector {
-    /// What came while masked and has not been read by the thread yet joins what is pending, so that unmasking delivers
-    /// all of it once.
-    fn gather(&self) {
+    /// Moves interrupts that came while masked, and that the poller has not read yet, to the pending bit, so that unmasking
+    /// delivers them once.
+    fn drain(&self) {
         if self.vector.state().masked && self.second.read().is_ok() {
             self.through_vmm.fetch_add(1, Ordering::Relaxed);
             let _ = self.vector.event().write(1);

@@ -16,12 +16,12 @@ pub enum IrqIndex {
     Msi = 1,
     /// MSI-X, 1 to 2048 vectors.
     Msix = 2,
-    /// The host wants the device back.
+    /// The host requests the device's release.
     Request = 4,
 }
 
 impl IrqIndex {
-    /// As people write it.
+    /// For display.
     pub fn name(self) -> &'static str {
         crate::vfio::kernel::region::irq_name(self as u32)
     }
@@ -36,7 +36,7 @@ pub struct IrqInfo {
     pub count: u32,
 }
 
-/// An open VFIO device: [`VfioFd`], or a made-up one in tests. Region offsets are bytes from the region's start.
+/// An open VFIO device: [`VfioFd`], or a fake in tests. Region offsets are bytes from the region's start.
 pub trait DeviceFd: Send + Sync + fmt::Debug {
     /// All regions, by index.
     fn regions(&self) -> &[Region];
@@ -50,15 +50,15 @@ pub trait DeviceFd: Send + Sync + fmt::Debug {
     fn write(&self, region: u32, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Maps a part of a region.
     fn map(&self, region: u32, area: Area) -> io::Result<Mapping>;
-    /// Binds the vectors from `start` on to these eventfds, one call for all; -1 unbinds one and leaves its place.
+    /// Binds the vectors from `start` on to these eventfds, one call for all; -1 unbinds one and keeps its place.
     fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<()>;
-    /// Switches all vectors of an index off.
+    /// Disables all vectors of an index.
     fn disable(&self, index: IrqIndex) -> io::Result<()>;
-    /// Lets the kernel signal the eventfd of `vector` as if the device had.
+    /// Makes the kernel signal the eventfd of `vector` as if the device had.
     fn trigger(&self, index: IrqIndex, vector: u32) -> io::Result<()>;
-    /// Which eventfd unmasks INTx when it is signalled.
+    /// Sets the eventfd that unmasks INTx when it is signalled.
     fn unmask_intx_by(&self, fd: RawFd) -> io::Result<()>;
-    /// `VFIO_DEVICE_RESET`: FLR, power state or bus reset, whatever the kernel finds.
+    /// `VFIO_DEVICE_RESET`: FLR, power state or bus reset, as the kernel chooses.
     fn reset(&self) -> io::Result<()>;
 }
 
@@ -104,7 +104,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` and is ours alone.
+        // SAFETY: the mapping was made by `new` and is not shared.
         unsafe { libc::munmap(self.address as *mut libc::c_void, self.len) };
     }
 }
@@ -119,13 +119,13 @@ pub struct VfioFd {
 }
 
 impl VfioFd {
-    /// Asks the device for its regions and interrupts.
+    /// Reads the device's regions and interrupts.
     ///
     /// # Errors
     /// errno of the ioctl that failed.
     pub fn new(fd: OwnedFd) -> io::Result<VfioFd> {
         let (flags, regions, irqs) = sys::device_info(fd.as_fd())?;
-        // An index that is not there (legacy VGA) answers EINVAL.
+        // An index that does not exist (legacy VGA) gives EINVAL.
         let region = |index| {
             sys::region_info(fd.as_fd(), index)
                 .map_or_else(|_| Region { index, ..Region::default() }, |info| Region::parse(&info))
@@ -134,7 +134,7 @@ impl VfioFd {
             sys::irq_info(fd.as_fd(), index)
                 .map_or(IrqInfo::default(), |(flags, count)| IrqInfo { flags, count })
         };
-        // A sane kernel has 9 and 5, and a few device specific ones.
+        // Usually 9 and 5, and a few device specific ones.
         let regions = (0..regions.min(64)).map(region).collect();
         let irqs = (0..irqs.min(64)).map(irq).collect();
         Ok(VfioFd { fd, flags, regions, irqs })
@@ -181,7 +181,7 @@ impl DeviceFd for VfioFd {
 
     fn read(&self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let place = self.place(region, offset, data.len())?;
-        // SAFETY: the buffer is as long as said.
+        // SAFETY: the buffer has the given length.
         whole(
             unsafe { libc::pread(self.fd.as_raw_fd(), data.as_mut_ptr().cast(), data.len(), place) },
             data.len(),
@@ -190,7 +190,7 @@ impl DeviceFd for VfioFd {
 
     fn write(&self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
         let place = self.place(region, offset, data.len())?;
-        // SAFETY: the buffer is as long as said.
+        // SAFETY: the buffer has the given length.
         whole(
             unsafe { libc::pwrite(self.fd.as_raw_fd(), data.as_ptr().cast(), data.len(), place) },
             data.len(),

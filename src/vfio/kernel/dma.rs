@@ -15,10 +15,10 @@ use crate::vfio::kernel::kvm_device::KvmVfio;
 use crate::vfio::kernel::sys;
 use crate::vfio::{Bdf, Host, VfioError, VfioFd};
 
-/// Whose RAM the devices reach.
+/// The guest whose RAM the devices reach.
 #[derive(Debug)]
 pub struct Guest {
-    /// The VM, which must know which devices it has.
+    /// The VM; KVM must know its devices.
     pub vm: Arc<dyn VmIoctls>,
     /// Its RAM, mapped at the same addresses for the devices as for the guest.
     pub memory: Arc<GuestMemoryMmap>,
@@ -53,7 +53,7 @@ fn open(path: &Path) -> io::Result<OwnedFd> {
 }
 
 impl Dma {
-    /// Nothing is opened yet. Without a guest, devices can be looked at and their interrupts tried.
+    /// Opens nothing yet. Without a guest, devices can be inspected and their interrupts tested.
     pub fn new(host: Host, guest: Option<Guest>) -> Arc<Dma> {
         Arc::new(Dma { host, guest, state: Mutex::default() })
     }
@@ -62,7 +62,7 @@ impl Dma {
         self.state.locked()
     }
 
-    /// How devices reach RAM, in a word, once one is open.
+    /// How devices reach RAM; `None` before the first is open.
     pub fn kind(&self) -> Option<&'static str> {
         self.lock().space.as_ref().map(|space| match space {
             Space::Container { .. } => "type-1 container",
@@ -74,11 +74,11 @@ impl Dma {
     ///
     /// # Errors
     /// Not there, not with vfio-pci, group not viable, in use, no permission, or not enough lockable memory. Nothing is
-    /// left half done: what was opened is closed again.
+    /// left half done: everything opened is closed again.
     pub fn open(&self, bdf: Bdf) -> Result<VfioFd, VfioError> {
         let device = self.host.device(bdf)?;
         let group = device.group.ok_or(VfioError::NoIommu(bdf))?;
-        // Vendor variants of vfio-pci say so in their names.
+        // Vendor variants of vfio-pci have "vfio" in their names.
         if !device.driver.as_ref().is_some_and(|name| name.contains("vfio")) {
             return Err(VfioError::NotBound { bdf, driver: device.driver });
         }
@@ -118,14 +118,14 @@ impl Dma {
             return Err(VfioError::Busy { bdf });
         };
         let device = open(cdev).map_err(|e| open_error(bdf, cdev, e))?;
-        // Before the bind: that is when VFIO looks whether the device belongs to a VM.
+        // Before the bind: at the bind VFIO checks whether the device belongs to a VM.
         if let Some(kvm) = &mut state.kvm {
             kvm.add(device.as_fd());
         }
         sys::device_bind(device.as_fd(), iommufd.as_fd()).map_err(|e| match e.raw_os_error() {
             Some(libc::EBUSY) => VfioError::Busy { bdf },
             Some(libc::EINVAL | libc::EPERM)
-                if self.host.group(bdf).is_some_and(|g| !hindering(&g).is_empty()) =>
+                if self.host.group(bdf).is_some_and(|g| !blocking_devices(&g).is_empty()) =>
             {
                 not_viable(bdf, &self.host)
             }
@@ -195,7 +195,7 @@ impl Dma {
         for region in guest.memory.iter() {
             let (iova, address, len) = (region.start_addr().0, region.as_ptr() as u64, region.len());
             // SAFETY: the memory is guest RAM, which `guest` keeps mapped until this value is dropped, and to which no
-            // Rust reference is ever made: the guest writes it as a device does.
+            // Rust reference exists: the guest writes it as a device does.
             let (name, mapped) = unsafe {
                 match space {
                     Space::Container { container, .. } => {
@@ -239,7 +239,7 @@ fn open_error(bdf: Bdf, path: &Path, error: io::Error) -> VfioError {
     }
 }
 
-fn hindering(group: &Group) -> Vec<String> {
+fn blocking_devices(group: &Group) -> Vec<String> {
     let others = group.others.iter().filter(|(_, driver)| blocks_binding(driver.as_deref()));
     others
         .map(|(bdf, driver)| format!("{bdf} is with {}", driver.as_deref().unwrap_or("no driver")))
@@ -248,14 +248,14 @@ fn hindering(group: &Group) -> Vec<String> {
 
 fn not_viable(bdf: Bdf, host: &Host) -> VfioError {
     let group = host.group(bdf);
-    let mut others = group.as_ref().map(hindering).unwrap_or_default().join(", ");
+    let mut others = group.as_ref().map(blocking_devices).unwrap_or_default().join(", ");
     if others.is_empty() {
         others = "another device of it has a driver of the host".into();
     }
     VfioError::NotViable { bdf, group: group.map_or("?".into(), |g| g.id), others }
 }
 
-/// Refuses before anything is pinned: the kernel's own answer (ENOMEM) says neither how much nor what to do.
+/// Checks before anything is pinned: the kernel's error (ENOMEM) says neither the amount nor the fix.
 fn check_memlock(host: &Host, bdf: Bdf, guest: &Guest) -> Result<(), VfioError> {
     let need: u64 = guest.memory.iter().map(|region| region.len()).sum();
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_lockable_memory_is_told_with_the_limit_that_would_do() {
+    fn too_little_lockable_memory_is_reported_with_the_limit_that_is_needed() {
         let bdf: Bdf = "00:03.0".parse().unwrap();
         let answer = |limit, status| enough_memlock(bdf, 512 << 20, limit, status).map_err(|e| e.to_string());
         let expected = "guest RAM of 512 MiB must be locked for 0000:00:03.0's DMA but the limit is 8 MiB: raise it \
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_not_be_opened_is_named_with_the_fix_and_one_in_use_is_told() {
+    fn a_file_that_may_not_be_opened_is_named_with_the_fix_and_one_in_use_is_reported() {
         let (bdf, group) = ("00:03.0".parse().unwrap(), Path::new("/dev/vfio/3"));
         let answer = |errno| open_error(bdf, group, io::Error::from_raw_os_error(errno)).to_string();
         let expected = "no permission for /dev/vfio/3: run as root, or make the file yours (chown)";
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_way_of_opening_is_said_with_its_fix() {
+    fn what_prevents_opening_is_reported_with_its_fix() {
         let bdf: Bdf = "00:03.0".parse().unwrap();
         let answer = |tree: &Tree| Dma::new(tree.host(), None).open(bdf).unwrap_err().to_string();
         let tree = Tree::new();

@@ -16,14 +16,14 @@ impl Area {
     }
 }
 
-/// One region of a device as `VFIO_DEVICE_GET_REGION_INFO` tells it.
+/// One region of a device as `VFIO_DEVICE_GET_REGION_INFO` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Region {
-    /// Its index: see [`region_name`].
+    /// Its index: see `region_name`.
     pub index: u32,
-    /// Bytes; 0: it is not there.
+    /// Bytes; 0: the region does not exist.
     pub size: u64,
-    /// Where it is in the device's file.
+    /// Its place in the device's file.
     pub offset: u64,
     /// `VFIO_REGION_INFO_FLAG_*`.
     pub flags: u32,
@@ -44,7 +44,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 impl Region {
-    /// Reads a `struct vfio_region_info` with the capability chain behind it. Nonsense from the kernel ends the chain.
+    /// Reads a `struct vfio_region_info` with the capability chain behind it. An invalid chain ends early.
     pub fn parse(info: &[u8]) -> Region {
         let word = |at| u32_at(info, at).unwrap_or(0);
         let mut region = Region {
