@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
+use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
@@ -38,7 +39,7 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the results as one HTML page, which needs nothing else, to FILE
+    /// Write the results as one HTML page, which needs nothing else, to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Check the flags, say what would be measured, and end
@@ -125,7 +126,12 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     // They end it at once, and no file is left half written.
     let _signals = Signals::take()?;
     // Before minutes of measuring, not after.
-    let output = Output::prepare(args.json, args.html)?;
+    let mut files = FilesInUse::default();
+    if let Bench::Linux(bench) = &bench {
+        files.input("--kernel", &bench.kernel);
+        files.input("--initrd", &bench.initrd);
+    }
+    let output = Output::prepare(args.json, args.html, &mut files)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
         Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,

@@ -22,6 +22,7 @@ mod inspect;
 mod inspect_text;
 mod observed;
 mod out_file;
+mod out_place;
 mod run;
 mod signals;
 mod stats;
@@ -29,6 +30,7 @@ mod trace;
 mod vfio;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
@@ -192,7 +194,7 @@ fn parse_and_call() -> Result<u8, Failure> {
 
 /// Prints `text` on standard output.
 fn print(text: &str) -> Result<(), Failure> {
-    printed(std::io::stdout().write_all(text.as_bytes()))
+    printed(out_file::Patient(std::io::stdout().as_fd()).write_all(text.as_bytes()))
 }
 
 /// What became of a print: a reader that went away (`| head`) is no failure.

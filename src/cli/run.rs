@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::disk_arg::parse_size;
 use super::observed::ObserveArgs;
+use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
@@ -80,7 +81,19 @@ fn parse_console(text: &str) -> Result<Console, String> {
 /// Runs the guest to its end; answers the exit code.
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
-    let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
+    let mut files = FilesInUse::default();
+    files.input("--kernel", &args.kernel);
+    args.initrd.iter().for_each(|path| files.input("--initrd", path));
+    args.disks
+        .iter()
+        .filter_map(|disk| disk.options.path.as_ref())
+        .for_each(|path| files.input("--disk", path));
+    if let Console::File(path) = &args.console {
+        files.output("--console", path)?;
+    }
+    args.stats.as_ref().map_or(Ok(()), |path| files.output("--stats", path))?;
+    let stats = args.stats.as_deref().map(StatsFile::open).transpose()?;
+    let trace = args.observe.open_trace(&mut files)?;
     let config = VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(args.kernel),
@@ -109,7 +122,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         exit.request(ExitReason::Signal(signal));
         exit.is_running()
     });
-    let observed = args.observe.start(&mut assembly)?;
+    let observed = args.observe.start(&mut assembly, trace)?;
     let ended = assembly.run();
     vfio::summary(assembly.vfio());
     observed.finish()?;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
+use crate::host::cleanup::Leftover;
 use crate::host::thread::{self, OnDeath};
 use crate::observe::trace::{Tracer, Tracing};
 use crate::observe::{VmParts, inspect};
@@ -55,6 +56,8 @@ pub struct ControlServer {
     listener: UnixListener,
     clients: Arc<Clients>,
     thread: Option<JoinHandle<()>>,
+    /// Also when a signal ends the process at once.
+    _name: Leftover,
 }
 
 /// The connections that are open, so that they can be ended.
@@ -94,7 +97,7 @@ impl ControlServer {
         let (accepting, all) = (listener.try_clone().map_err(fail)?, clients.clone());
         let serve = move || accept(&accepting, &all, &parts, &tracer);
         let thread = thread::spawn("control", on_death, serve).map_err(fail)?;
-        Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread) })
+        Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread), _name: Leftover::new(path) })
     }
 
     /// Makes its thread fail.
