@@ -7,7 +7,7 @@ mod probe;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
@@ -94,14 +94,9 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     if let Some(Verb::Diff(args)) = args.verb {
         return diff::run(&args);
     }
-    let stray = |flags, guest| {
-        Failure::usage(format!(
-            "bench was given a flag of the {flags} without --guest {guest}; add that, or leave the flag out (bench --help lists both)"
-        ))
-    };
     match args.guest {
-        Guest::Probe if args.linux.is_some() => return Err(stray("Linux guest", "linux")),
-        Guest::Linux if args.probe.is_some() => return Err(stray("probe", "probe")),
+        Guest::Probe if args.linux.is_some() => return Err(stray(&linux::LinuxArgs::command(), "linux")),
+        Guest::Linux if args.probe.is_some() => return Err(stray(&probe::ProbeArgs::command(), "probe")),
         _ => {}
     }
     // Those of the guest that is measured, if none was given: their defaults.
@@ -143,6 +138,18 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         log::say(format_args!("{counts}"));
     }
     Ok(0)
+}
+
+/// A flag of the guest that is not measured.
+fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
+    let flags: Vec<_> =
+        of_guest.get_arguments().filter_map(|arg| arg.get_long().map(|name| format!("--{name}"))).collect();
+    let given = std::env::args().find_map(|word| {
+        let word = word.split('=').next().unwrap_or_default().to_string();
+        flags.contains(&word).then_some(word)
+    });
+    let given = given.unwrap_or_else(|| "a flag".into());
+    Failure::usage(format!("{given} is for --guest {guest}: add that, or leave {given} out"))
 }
 
 fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {

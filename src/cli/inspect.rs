@@ -60,6 +60,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
                 log::say(format_args!("doorbell: the VM behind {} has ended", path.display()));
                 return Ok(0);
             }
+            // The client has seen to it that the VM cannot be reached any more; anything else is a failure.
             Err(error) => return Err(error.into()),
         };
     }

@@ -55,7 +55,7 @@ Exit codes:
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
 #[derive(Debug, Parser)]
-#[command(name = "doorbell", version, after_help = EXIT_CODES)]
+#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -121,7 +121,10 @@ impl From<VmError> for Failure {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Failure {
         let code = match &error {
-            ControlError::Gone(_) | ControlError::Silent(_) => 1,
+            ControlError::Gone(_)
+            | ControlError::Closed(_)
+            | ControlError::TooLong(_)
+            | ControlError::Silent(_) => 1,
             ControlError::Refused(refusal) => match refusal.kind.as_str() {
                 "usage" => 2,
                 "busy" => 4,
@@ -212,5 +215,10 @@ fn one_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let kept: Vec<_> =
         lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
-    kept.join(" ").trim_start_matches("error: ").to_string()
+    let sentence = kept.join(" ").trim_start_matches("error: ").to_string();
+    // What Rust says about numbers.
+    let number = "it takes a whole number";
+    ["invalid digit found in string", "cannot parse integer from empty string"]
+        .into_iter()
+        .fold(sentence, |sentence, rust| sentence.replace(rust, number))
 }

@@ -10,6 +10,7 @@ use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
+use crate::machine::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
@@ -34,7 +35,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "STRING", default_value = CMDLINE)]
     cmdline: String,
     /// vCPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
@@ -45,7 +46,7 @@ pub struct RunArgs {
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi, event-idx=on|off, serial=S; a comma in a value is written twice
+    ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
     /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
@@ -66,7 +67,15 @@ pub struct RunArgs {
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
-    parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 512M, 2G".into())
+    let bytes = parse_size(text).ok_or("it takes a number with M or G: 512M, 2G")?;
+    let plain = text.bytes().all(|c| c.is_ascii_digit());
+    if plain && bytes < RAM_MIN {
+        return Err(format!("it takes a unit: did you mean {text}M? {text} alone is a number of bytes"));
+    }
+    if !(RAM_MIN..=RAM_MAX).contains(&bytes) || !bytes.is_multiple_of(MIB) {
+        return Err("it takes 128 MiB to 8 GiB in whole MiB".into());
+    }
+    Ok(bytes)
 }
 
 fn parse_console(text: &str) -> Result<Console, String> {
@@ -81,6 +90,13 @@ fn parse_console(text: &str) -> Result<Console, String> {
 /// Runs the guest to its end; answers the exit code.
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
+    if let Some(twice) =
+        args.vfio.iter().enumerate().find_map(|(n, spec)| {
+            args.vfio[..n].iter().any(|other| other.bdf == spec.bdf).then_some(spec.bdf)
+        })
+    {
+        return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
+    }
     let mut files = FilesInUse::default();
     files.input("--kernel", &args.kernel);
     args.initrd.iter().for_each(|path| files.input("--initrd", path));

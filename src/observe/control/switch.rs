@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use crate::dataplane::CompletePath;
 use crate::observe::VmParts;
-use crate::virtio::{NotifyPath, VirtioBlk};
+use crate::virtio::{NotifyPath, VirtioBlk, VirtioError};
 
 /// The paths of a disk after a switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +30,14 @@ pub(super) fn switch(
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
     if let Some(path) = notify {
-        disk.set_notify_path(path).map_err(|error| Refusal::new("failed", error.to_string()))?;
+        disk.set_notify_path(path).map_err(|error| {
+            let kind = if matches!(error, VirtioError::OtherSpace { .. }) { "usage" } else { "failed" };
+            Refusal::new(kind, error.to_string())
+        })?;
     }
     if let Some(path) = complete {
-        disk.lines().set_path(path).map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
+        let kind = if path.is_level() || disk.lines().path().is_level() { "usage" } else { "failed" };
+        disk.lines().set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     Ok(InForce {
         disk: disk.config().name.clone(),
