@@ -251,3 +251,22 @@ fn a_disk_in_memory_is_not_read_where_its_file_has_nothing() {
     let disk = format!("backend=mem,path={disk}");
     assert_eq!(doorbell(&["run", "--kernel", &kernel, "--disk", &disk]).status.code(), Some(0));
 }
+
+#[test]
+fn the_exit_code_tells_how_the_guest_ended() {
+    use doorbell::machine::layout;
+    if doorbell::machine::open_kvm().is_err() {
+        return;
+    }
+    let files = Files::new();
+    let idle = vec![0xeb, 0xfe];
+    let reset = [common::out(layout::RESET_PORT, layout::RESET_VALUE), idle.clone()].concat();
+    let panic = [common::out(layout::PVPANIC_PORT, 1), idle].concat();
+    for (guest, code) in [(common::power_off(), 0), (reset, 5), (vec![0x0f, 0x0b], 5), (panic, 6)] {
+        let kernel = files.with("kernel", &common::elf(&guest));
+        let output = doorbell(&["run", "--kernel", &kernel, "--memory", "128M"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert_eq!(error.contains("panicked"), code == 6, "{error}");
+    }
+}

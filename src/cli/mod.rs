@@ -7,12 +7,16 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done; for `run`: the guest turned the machine off or reset it, or the user typed Ctrl-A x |
-//! | 1 | it failed while it ran: the guest crashed (triple fault, an instruction that KVM cannot run), or a bug |
+//! | 0 | done; for `run`: the guest powered off, or the user typed Ctrl-A x |
+//! | 1 | it failed while it ran: the guest crashed (an instruction that KVM cannot run), a thread died, a bug |
 //! | 2 | wrong use: unknown flags, keys or values, numbers out of range |
-//! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory |
+//! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory, threads |
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
+//! | 5 | `run`: the guest reset the machine (reboot, or a triple fault) |
+//! | 6 | `run`: the guest's kernel panicked and said so by pvpanic (Linux: CONFIG_PVPANIC_MMIO, module `pvpanic-mmio`) |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
+//!
+//! A Linux guest that panics without that driver reboots (`panic=-1` in the default command line): 5.
 
 mod bench;
 mod check;
@@ -46,11 +50,13 @@ use crate::vm::VmError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        done; for run: the guest powered off or rebooted, or Ctrl-A x
-  1        failed while running: guest crash, internal error
+  0        done; for run: the guest powered off, or Ctrl-A x
+  1        failed while running: guest crash, a thread that died, internal error
   2        wrong use: flags, keys, values
   3        the host lacks something: /dev/kvm, a permission, a capability
   4        a file is missing, unreadable, in use, or not what it should be
+  5        run: the guest reset the machine (reboot, triple fault)
+  6        run: the guest's kernel panicked (pvpanic)
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.

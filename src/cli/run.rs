@@ -19,11 +19,17 @@ use crate::vm::{ThreadConfig, Vm, VmConfig};
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 
+/// Exit code of a run that the guest ended by a reset.
+const RESET: u8 = 5;
+/// Exit code of a run whose guest panicked.
+const PANICKED: u8 = 6;
+
 /// Boot a guest on the serial console.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 On a terminal every key goes to the guest, Ctrl-C included; Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
-A guest that powers off or reboots ends the run with exit code 0; see `doorbell --help` for the others.")]
+A guest that powers off ends the run with exit code 0, one that reboots with 5, one whose kernel panics and has the
+pvpanic driver with 6; see `doorbell --help` for the others.")]
 pub struct RunArgs {
     /// Linux bzImage, or an ELF image with a PVH entry (vmlinux)
     #[arg(long, value_name = "FILE")]
@@ -146,7 +152,11 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         stats.write(&assembly)?;
     }
     match ended? {
-        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
+        ExitReason::PowerOff | ExitReason::Quit | ExitReason::Stopped => Ok(0),
+        ExitReason::Reset => Ok(RESET),
+        ExitReason::Panicked => {
+            Err(Failure { code: PANICKED, message: "the guest's kernel panicked (pvpanic)".into() })
+        }
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
         ExitReason::Crash(message) | ExitReason::Failed(message) => Err(Failure { code: 1, message }),
         ExitReason::Host(message) => Err(Failure::host(message)),

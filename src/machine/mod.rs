@@ -158,10 +158,11 @@ impl Machine {
         let exit = self.exit.clone();
         let reset = Box::new(move || exit.request(ExitReason::Reset));
         self.mmio.insert(layout::ECAM_START, layout::ECAM_LEN, Arc::new(pci_root::Ecam(self.pci.clone())))?;
-        let ports: [(u16, u64, Arc<dyn bus::BusDevice>); 4] = [
+        let ports: [(u16, u64, Arc<dyn bus::BusDevice>); 5] = [
             (layout::SERIAL_PORT, 8, self.serial.clone()),
             (layout::PCI_CONFIG_PORT, 8, Arc::new(pci_root::ConfigPorts { root: self.pci.clone(), reset })),
             (layout::SLEEP_CONTROL_PORT, 2, Arc::new(power::SleepRegisters(self.exit.clone()))),
+            (layout::PVPANIC_PORT, 1, Arc::new(power::PanicPort(self.exit.clone()))),
             (layout::KEYBOARD_PORT, 1, Arc::new(power::KeyboardReset(self.exit.clone()))),
         ];
         ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))
