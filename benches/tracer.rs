@@ -1,8 +1,8 @@
 //! What a trace costs while it is off, and while it is on: one worker over a ring in memory, with no thread, no guest and no
 //! system call, in three makes: its timestamps compiled out, compiled in and off, on.
 //!
-//!     cargo bench --bench timestamps                      times and their ratios
-//!     cargo bench --bench timestamps -- --instructions    instructions per request, counted by valgrind
+//!     cargo bench --bench tracer                      times and their ratios
+//!     cargo bench --bench tracer -- --instructions    instructions per request, counted by valgrind
 //!
 //! A batch of requests is made available, processed on the spot and published, and the driver wants no interrupt: all
 //! that is left is what the timestamps are a part of. In a VM a request is some hundred times dearer.
@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use doorbell::backend::{Backend, Outcome, Request, Submitter};
 use doorbell::dataplane::{
-    BlockParams, CompletePath, DeviceInterrupts, NoTracer, QueueCounters, QueueLayout, QueueSetup,
-    RequestTracer, Tracer, Worker,
+    BlockParams, CompletePath, DeviceInterrupts, Moderation, ModerationSwitch, NoTracer, QueueCounters,
+    QueueLayout, QueueSetup, RequestTracer, Tracer, Worker,
 };
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -95,6 +95,7 @@ impl<S: Tracer> Queue<S> {
             kick: Arc::new(EventFd::new(0).unwrap()),
             backend: Box::new(Instantly),
             interrupt: lines.queue_interrupt(),
+            moderation: ModerationSwitch::new(Moderation::Off),
             block: Arc::new(BlockParams {
                 capacity: 8,
                 readonly: false,

@@ -22,6 +22,7 @@ fn config(code: &[u8]) -> MachineConfig {
         console: Console::Off,
         vcpu_pins: Vec::new(),
         host_tsc: false,
+        backing: Default::default(),
     }
 }
 

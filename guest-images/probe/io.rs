@@ -24,6 +24,9 @@ struct Block<'a> {
     /// Slots pushed and not yet published.
     fresh: [u16; MAX_DEPTH],
     fresh_count: usize,
+    /// One by one: slots whose requests have completed and were not submitted again yet.
+    idle: [u16; MAX_DEPTH],
+    idle_count: usize,
     submitted: u32,
     completed: u32,
     /// Completions in submission order would have this number next.
@@ -66,6 +69,8 @@ pub fn run(cpu: usize, plan: &GuestJob) -> Outcome {
         stamped: other == 0 && (vector::STAMPED..vector::INTX).contains(&vector),
         fresh: [0; MAX_DEPTH],
         fresh_count: 0,
+        idle: [0; MAX_DEPTH],
+        idle_count: 0,
         submitted: 0,
         completed: 0,
         expected: 0,
@@ -95,6 +100,9 @@ impl Block<'_> {
     fn go(&mut self, cpu: usize) -> Result<(), TimedOut> {
         // What an earlier block left in the ring is not ours.
         self.drain(0);
+        if self.one_by_one() {
+            return self.go_one_by_one(cpu);
+        }
         let eager = self.plan.depth > 1 || self.plan.flags & flag::EAGER != 0;
         let mut count = self.rearm();
         self.out.tsc_begin = cpu::tsc();
@@ -122,6 +130,45 @@ impl Block<'_> {
             count = self.rearm();
             if self.fresh_count > 0 {
                 self.publish();
+            }
+        }
+        Ok(())
+    }
+
+    fn one_by_one(&self) -> bool {
+        self.plan.flags & flag::ONE_BY_ONE != 0
+    }
+
+    /// As Linux with an application above it: the driver's handler takes completions when the interrupt comes, and until
+    /// then the application goes on submitting what it may.
+    fn go_one_by_one(&mut self, cpu: usize) -> Result<(), TimedOut> {
+        let first = self.plan.depth.min(self.plan.requests) as usize;
+        for slot in 0..first {
+            self.idle[slot] = slot as u16;
+        }
+        self.idle_count = first;
+        let mut count = self.rearm();
+        self.out.tsc_begin = cpu::tsc();
+        while self.completed < self.plan.requests {
+            if self.waiter.count() == count {
+                if self.idle_count == 0 || self.submitted == self.plan.requests {
+                    self.waiter.interrupt(count, &mut self.out)?;
+                } else {
+                    cpu::delay(self.plan.gap);
+                    self.idle_count -= 1;
+                    self.submit(self.idle[self.idle_count] as usize);
+                    self.publish();
+                    continue;
+                }
+            }
+            // The handler: take, ask for the next interrupt, and look again, until nothing came in between.
+            loop {
+                self.drain(cpu::tsc());
+                control::set_completed(cpu, self.completed);
+                count = self.rearm();
+                if !self.queue.has_used() {
+                    break;
+                }
             }
         }
         Ok(())
@@ -195,7 +242,10 @@ impl Block<'_> {
             self.expected = slot.number.wrapping_add(1);
             self.slots[index] = slot;
             self.completed += 1;
-            if self.submitted < self.plan.requests {
+            if self.one_by_one() {
+                self.idle[self.idle_count] = index as u16;
+                self.idle_count += 1;
+            } else if self.submitted < self.plan.requests {
                 self.submit(index);
             }
         }

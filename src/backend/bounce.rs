@@ -1,10 +1,10 @@
 use std::io;
-use std::sync::PoisonError;
 
 use super::Op;
 use super::aligned::AlignedBuffer;
 use super::file::{QueueFile, ended};
 use super::transfer::Transfer;
+use crate::host::Locked;
 
 /// Bytes moved at a time; a multiple of every block size.
 pub(super) const BOUNCE: usize = 256 * 1024;
@@ -16,7 +16,7 @@ impl QueueFile {
     /// one in a block that both write to, and the order of overlapping writes in flight is the guest's business.
     pub(super) fn bounced(&self, op: Op, mut transfer: Transfer) -> io::Result<()> {
         let block = self.disk.direct.map_or(1, |direct| direct.offset) as u64;
-        let mut held = self.disk.bounce.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.disk.bounce.locked();
         let buffer = held.get_or_insert_with(|| AlignedBuffer::new(BOUNCE)).bytes_mut();
         while transfer.left() > 0 {
             let (from, until) = (transfer.offset(), transfer.offset() + transfer.left());

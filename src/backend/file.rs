@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::aligned::{AlignedBuffer, PAGE};
-use super::geometry::Alignment;
+use super::geometry::{Alignment, in_memory};
 use super::transfer::{self, Transfer};
 use super::{Op, Request};
 
@@ -27,6 +27,8 @@ pub(super) struct DiskFile {
     pub(super) device_block: Option<u32>,
     /// `Some`: opened with O_DIRECT.
     pub(super) direct: Option<Alignment>,
+    /// It lies in a file system of memory (tmpfs, ramfs): nothing that is done to it waits for a device.
+    pub(super) in_memory: bool,
     /// Bytes on their way between guest buffers and a disk that they are not aligned for. One at a time: it bounds
     /// the memory that a guest can make us use, and keeps two read-modify-writes of one block apart.
     pub(super) bounce: Mutex<Option<AlignedBuffer>>,
@@ -39,6 +41,7 @@ impl DiskFile {
     /// A disk of `size` bytes in `file`.
     pub(super) fn new(file: File, size: u64, readonly: bool) -> DiskFile {
         DiskFile {
+            in_memory: in_memory(&file),
             file,
             size,
             readonly,

@@ -146,3 +146,19 @@ fn statx_alignment(file: &File) -> Option<Option<Alignment>> {
     let usable = |n: usize| n.is_power_of_two() && n <= PAGE;
     Some((usable(memory) && usable(offset)).then_some(Alignment { memory, offset: offset.max(512) }))
 }
+
+/// Whether `file` is a regular file in a file system of memory. Device nodes lie in one, too (devtmpfs).
+pub(super) fn in_memory(file: &File) -> bool {
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return false;
+    }
+    // SAFETY: a zeroed statfs is a valid place for the result; the descriptor is open.
+    let kind = unsafe {
+        let mut about: libc::statfs = std::mem::zeroed();
+        if libc::fstatfs(file.as_raw_fd(), &mut about) == 0 { about.f_type } else { 0 }
+    };
+    [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind)
+}
+
+/// linux/magic.h; missing in libc.
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;

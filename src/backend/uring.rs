@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -21,7 +19,8 @@ const MOST_RETRIES: u8 = 16;
 /// the file system has no fallocate for them.
 pub(super) struct UringBackend {
     file: QueueFile,
-    in_flight: HashMap<u64, InFlight, BuildHasherDefault<TokenHasher>>,
+    /// By token, which is a slot number of the queue: small, and used again.
+    in_flight: Vec<Option<InFlight>>,
 }
 
 /// A request in the ring. What its entry points to is on the heap, and stays there however this is moved.
@@ -39,12 +38,17 @@ enum Work {
 
 impl UringBackend {
     pub(super) fn new(disk: Arc<DiskFile>) -> UringBackend {
-        UringBackend { file: QueueFile::new(disk), in_flight: HashMap::default() }
+        UringBackend { file: QueueFile::new(disk), in_flight: Vec::new() }
     }
 
     /// What `request` is to the ring; `Err`: it is over already.
     fn plan(&self, request: Request) -> Result<Work, io::Result<()>> {
         let file = &self.file;
+        if file.disk.in_memory {
+            // The ring would hand it to a worker thread of the kernel, since these file systems cannot say whether they
+            // would wait (no FMODE_NOWAIT): two thread switches for a copy that never waits.
+            return Err(file.execute(request));
+        }
         transfer::check(&request, file.disk.size, file.disk.readonly).map_err(Err)?;
         let Request { op, offset, len, .. } = request;
         match op {
@@ -69,14 +73,18 @@ impl UringBackend {
 
     fn push(&mut self, token: u64, flight: InFlight, submitter: &mut dyn Submitter) -> Outcome {
         let entry = flight.work.entry(Fd(self.file.fd()));
-        self.in_flight.insert(token, flight);
+        let slot = token as usize;
+        if slot >= self.in_flight.len() {
+            self.in_flight.resize_with(slot + 1, || None);
+        }
+        self.in_flight[slot] = Some(flight);
         // SAFETY: the entry points to guest memory, valid until the request completes (see `Request::buffers`), and
         // to the vector in `flight`, which is neither changed nor freed before its completion takes it out of
         // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as the disk.
         match unsafe { submitter.push(token, entry) } {
             Ok(()) => Outcome::Pending,
             Err(e) => {
-                self.in_flight.remove(&token);
+                self.in_flight[slot] = None;
                 Outcome::Done(Err(e))
             }
         }
@@ -104,7 +112,8 @@ impl Backend for UringBackend {
     }
 
     fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome {
-        let Some(mut flight) = self.in_flight.remove(&token) else {
+        let taken = self.in_flight.get_mut(token as usize).and_then(Option::take);
+        let Some(mut flight) = taken else {
             return super::nothing_in_flight();
         };
         match (&mut flight.work, result) {
@@ -146,7 +155,7 @@ impl Drop for UringBackend {
     fn drop(&mut self) {
         // The ring may still read these vectors and use this descriptor: lost memory is the smaller harm. The
         // dataplane drains before it drops, so that there are none.
-        if !self.in_flight.is_empty() {
+        if self.in_flight.iter().any(Option::is_some) {
             mem::forget(mem::take(&mut self.in_flight));
             mem::forget(self.file.disk.clone());
         }
@@ -189,24 +198,6 @@ impl Work {
 
 fn bytes(buffer: &libc::iovec) -> u32 {
     buffer.iov_len.min(MOST_BYTES) as u32
-}
-
-/// Spreads tokens, which are small numbers of our own: no defence against chosen keys is needed.
-#[derive(Default)]
-struct TokenHasher(u64);
-
-impl Hasher for TokenHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&b| self.write_u64(self.0 ^ u64::from(b)));
-    }
-
-    fn write_u64(&mut self, token: u64) {
-        self.0 = token.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
 }
 
 #[cfg(test)]

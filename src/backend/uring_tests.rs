@@ -9,7 +9,8 @@ use super::*;
 const SIZE: usize = 3 * 256 * 1024 + 8192;
 
 fn disk(shm: bool) -> DiskFile {
-    DiskFile::new(file_of(SIZE as u64, shm), SIZE as u64, false)
+    // What is tested is the way through the ring, which files in memory do not take.
+    DiskFile { in_memory: false, ..DiskFile::new(file_of(SIZE as u64, shm), SIZE as u64, false) }
 }
 
 fn blocky(shm: bool) -> DiskFile {
@@ -42,7 +43,7 @@ fn many_in_flight_each_complete_once() {
     assert!(done.iter().all(|(_, result)| result.is_ok()));
     let tokens: BTreeSet<u64> = done.iter().map(|&(token, _)| token).collect();
     assert_eq!(tokens, (1000..1064).collect());
-    assert!(backend.in_flight.is_empty());
+    assert!(backend.in_flight.iter().all(Option::is_none));
     assert_eq!(backend.system_calls(), 0, "all of it went through the ring");
     let mut sector = [0; 512];
     for i in 0..64 {
@@ -136,12 +137,12 @@ fn a_ring_that_takes_nothing_fails_the_request() {
     for request in requests {
         assert!(matches!(backend.start(1, request, &mut ring), Outcome::Done(Err(_))));
     }
-    assert!(backend.in_flight.is_empty());
+    assert!(backend.in_flight.iter().all(Option::is_none));
     // It breaks in the middle of a request.
     ring.room = 1;
     assert!(matches!(backend.start(1, request(Op::Read, 0, &mut [&mut bytes]), &mut ring), Outcome::Pending));
     assert!(matches!(backend.complete(1, 512, &mut ring), Outcome::Done(Err(_))));
-    assert!(backend.in_flight.is_empty());
+    assert!(backend.in_flight.iter().all(Option::is_none));
 }
 
 #[test]
@@ -202,4 +203,20 @@ fn errors_of_the_kernel_are_passed_on() {
     }
     assert!(matches!(backend.complete(1, i32::MIN, &mut ring), Outcome::Done(Err(_))), "nothing in flight");
     assert!(!backend.file.disk.no_zero_range.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_file_in_memory_needs_no_worker_thread_of_the_kernel() {
+    let Some(mut ring) = TestRing::new() else { return };
+    let disk = DiskFile::new(file_of(SIZE as u64, true), SIZE as u64, false);
+    if !disk.in_memory {
+        return eprintln!("skipped: /dev/shm is not in memory here");
+    }
+    let mut backend = backend(disk);
+    let mut sector = [7; 512];
+    let write = request(Op::Write { durable: true }, 512, &mut [&mut sector[..]]);
+    assert!(matches!(backend.start(0, write, &mut ring), Outcome::Done(Ok(()))));
+    let mut read = [0; 512];
+    backend.file.disk.file.read_exact_at(&mut read, 512).unwrap();
+    assert_eq!(read, sector);
 }

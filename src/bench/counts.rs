@@ -1,8 +1,8 @@
-//! The counters of a disk, summed up at one moment.
+//! The counters of a disk at one moment, summed over its queues.
 
 use crate::virtio::VirtioBlk;
 
-/// What a disk did so far, all queues together.
+/// What a disk has done so far, all queues together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounts {
     /// Requests completed.
@@ -15,22 +15,34 @@ pub struct DiskCounts {
     pub intx: u64,
     /// Batches for which the driver wanted none.
     pub suppressed: u64,
+    /// Interrupts that were held, to merge more completions into them.
+    pub held: u64,
+    /// Completions that needed no interrupt of their own, because one was held.
+    pub merged: u64,
+    /// Held interrupts that were sent because nothing more came in time.
+    pub expired: u64,
+    /// Of these, holds that brought no further completion.
+    pub failed: u64,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
     /// Of these, kicks that an ioeventfd should have caught.
     pub kicks_missed: u64,
-    /// Ring-backs and the backend's system calls; the waits are the thread's.
+    /// System calls for interrupts and by the backend. The waits are counted by the thread.
     pub syscalls: u64,
 }
 
 impl DiskCounts {
-    /// Those of `disk` now.
+    /// The counts of `disk` now.
     pub fn of(disk: &VirtioBlk) -> DiskCounts {
         let mut sum = DiskCounts::default();
         for queue in disk.counters() {
             let counts = queue.counts();
             sum.requests += counts.requests;
             sum.suppressed += counts.suppressed;
+            sum.held += counts.held;
+            sum.merged += counts.merged;
+            sum.expired += counts.expired;
+            sum.failed += counts.failed;
             sum.syscalls += counts.system_calls;
         }
         for interrupt in disk.interrupts() {
@@ -53,27 +65,28 @@ impl DiskCounts {
 
     /// Adds `more`.
     pub fn add(&mut self, more: &DiskCounts) {
-        self.requests += more.requests;
-        self.irqfd += more.irqfd;
-        self.signal_msi += more.signal_msi;
-        self.intx += more.intx;
-        self.suppressed += more.suppressed;
-        self.kicks_exit += more.kicks_exit;
-        self.kicks_missed += more.kicks_missed;
-        self.syscalls += more.syscalls;
+        *self = self.zip(more, |sum, more| sum + more);
     }
 
     /// What came since `earlier`.
     pub fn since(&self, earlier: &DiskCounts) -> DiskCounts {
+        self.zip(earlier, |now, earlier| now - earlier)
+    }
+
+    fn zip(&self, other: &DiskCounts, f: impl Fn(u64, u64) -> u64) -> DiskCounts {
         DiskCounts {
-            requests: self.requests - earlier.requests,
-            irqfd: self.irqfd - earlier.irqfd,
-            signal_msi: self.signal_msi - earlier.signal_msi,
-            intx: self.intx - earlier.intx,
-            suppressed: self.suppressed - earlier.suppressed,
-            kicks_exit: self.kicks_exit - earlier.kicks_exit,
-            kicks_missed: self.kicks_missed - earlier.kicks_missed,
-            syscalls: self.syscalls - earlier.syscalls,
+            requests: f(self.requests, other.requests),
+            irqfd: f(self.irqfd, other.irqfd),
+            signal_msi: f(self.signal_msi, other.signal_msi),
+            intx: f(self.intx, other.intx),
+            suppressed: f(self.suppressed, other.suppressed),
+            held: f(self.held, other.held),
+            merged: f(self.merged, other.merged),
+            expired: f(self.expired, other.expired),
+            failed: f(self.failed, other.failed),
+            kicks_exit: f(self.kicks_exit, other.kicks_exit),
+            kicks_missed: f(self.kicks_missed, other.kicks_missed),
+            syscalls: f(self.syscalls, other.syscalls),
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Identity {
     pub depth: Option<u64>,
     /// Longest busy-poll.
     pub poll_us: Option<u64>,
+    /// How interrupts are held.
+    pub moderate: Option<String>,
 }
 
 impl Identity {
@@ -78,6 +80,7 @@ impl Identity {
             queues: row.queues,
             depth: row.depth,
             poll_us: row.poll_us,
+            moderate: row.moderate.clone(),
         }
     }
 }

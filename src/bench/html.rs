@@ -115,6 +115,7 @@ fn name(row: &Row) -> String {
         _ if row.job == FLOOR => parts.extend(row.wait.clone()),
         _ => {}
     }
+    parts.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
     parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
     parts.join(", ")
 }

@@ -142,6 +142,9 @@ pub mod flag {
     pub const EAGER: u32 = 2048;
     /// SETUP: leave VIRTIO_BLK_F_MQ alone and use one queue.
     pub const NO_MQ: u32 = 4096;
+    /// IO: submit as Linux does under an application with many requests in flight: one request and one kick decision at
+    /// a time, `gap` ticks of the application's own before each, and completions taken on interrupts only.
+    pub const ONE_BY_ONE: u32 = 8192;
 }
 
 /// [`super::GuestJob::op`] of [`kind::POKE`].

@@ -3,11 +3,15 @@
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use strum::{EnumCount, VariantArray, VariantNames};
+
+use crate::host::named;
 
 use crate::host::log;
 
 /// How progress is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumCount, VariantArray, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Progress {
     /// A bar if standard error is a terminal, else nothing.
     #[default]
@@ -19,9 +23,9 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// Every kind by its name on the command line.
-    pub const NAMES: [(&'static str, Progress); 3] =
-        [("auto", Progress::Auto), ("lines", Progress::Lines), ("off", Progress::Off)];
+    /// Every kind with its name on the command line.
+    pub const NAMES: [(&'static str, Progress); Progress::COUNT] =
+        named(<Progress as VariantNames>::VARIANTS, <Progress as VariantArray>::VARIANTS);
 }
 
 /// What is shown while it runs, on standard error.

@@ -100,6 +100,8 @@ pub struct Row {
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
+    /// How interrupts are held: "off", "auto", or "N:US". `None`: not a disk of ours.
+    pub moderate: Option<String>,
 
     /// Why this host has no such row; it then has no figures. `None`: it was measured.
     pub not_here: Option<String>,
@@ -139,6 +141,14 @@ pub struct Row {
     pub guest_interrupts: Option<u64>,
     /// Batches of completions for which the driver wanted no interrupt.
     pub interrupts_suppressed: Option<u64>,
+    /// Interrupts that were held, to merge more completions into them.
+    pub holds: Option<u64>,
+    /// Completions that needed no interrupt of their own, because one was held.
+    pub holds_merged: Option<u64>,
+    /// Held interrupts that were sent because nothing more came in time.
+    pub holds_expired: Option<u64>,
+    /// Of these, holds that brought no further completion.
+    pub holds_failed: Option<u64>,
     /// Kicks that an ioeventfd caught in the kernel.
     pub kicks_ioeventfd: Option<u64>,
     /// Kicks that left the guest and were passed on by hand.

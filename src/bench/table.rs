@@ -1,15 +1,14 @@
-//! A report for eyes.
-
-use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+//! A report as text.
 
 use super::report::per_request;
 use super::{Report, Row};
+use crate::observe::text::table;
 
-/// One column: its heading, and what a row has to say in it.
+/// One column: its heading, and the text of a row in it.
 pub(super) struct Column {
     pub(super) heading: &'static str,
     pub(super) text: fn(&Row) -> String,
-    /// Left out if no row has anything to say.
+    /// Left out if no row has a value.
     pub(super) optional: bool,
 }
 
@@ -46,13 +45,15 @@ pub(super) const COUNTS: &[Column] = &[
     column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
     column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
     column("to VMM\n/req", |r| two(per_request(r.exits_to_user, r.requests))),
+    optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
+    optional("failed\nholds", |r| r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
 ];
 
 /// A part of a row's name.
 type Name = (&'static str, fn(&Row) -> Option<String>);
 
-/// What differs between the rows of a report names them; what does not is said once, above the table.
+/// A value that differs between the rows is a column of the table; one that all rows share stands once, above it.
 const NAMES: &[Name] = &[
     ("guest", |r| Some(r.guest.clone())),
     ("peer", |r| r.peer.clone()),
@@ -63,10 +64,11 @@ const NAMES: &[Name] = &[
     ("device", |r| r.device.clone()),
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),
+    ("moderate", |r| r.moderate.clone()),
 ];
 
-/// Of these, what a passed-through device has not: not to have it is no difference that would need a column.
-const OF_DISKS: [&str; 3] = ["wait", "queues", "poll us"];
+/// Columns that do not apply to passed-through devices. A missing value there does not make the column appear.
+const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
 /// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
 pub fn render(report: &Report) -> String {
@@ -80,31 +82,27 @@ pub fn render(report: &Report) -> String {
     let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(differs);
     let mut lines = vec![heading(report, &common)];
     let here: Vec<_> = rows.iter().filter(|row| row.not_here.is_none()).collect();
-    lines.extend([TIMES, COUNTS].map(|columns| table(&here, &names, columns) + "\n"));
+    lines.extend([TIMES, COUNTS].map(|columns| times_or_counts(&here, &names, columns) + "\n"));
     lines.push(format!("host: {}", report.host.sentence()));
     lines.extend(warnings(rows));
     lines.join("\n")
 }
 
-fn table(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
+fn times_or_counts(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
     let columns: Vec<_> =
         columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
-    let line = LineStyle::none().fill('─').junction('─');
-    let mut table = Table::new();
-    table.load_style(TableStyle::new().top_border(line).header_separator(line).bottom_border(line));
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    let headings = ["job"].into_iter().chain(names.iter().map(|&(heading, _)| heading));
-    let numbers = |c: &&Column| Cell::new(c.heading).set_alignment(CellAlignment::Right);
-    table.set_header(headings.map(Cell::new).chain(columns.iter().map(numbers)));
-    for (n, row) in rows.iter().enumerate() {
+    let names_first =
+        ["job".to_string()].into_iter().chain(names.iter().map(|(heading, _)| heading.to_string()));
+    let headings: Vec<String> =
+        names_first.chain(columns.iter().map(|column| format!("{}>", column.heading))).collect();
+    let cells = rows.iter().enumerate().map(|(n, row)| {
         // A job's name stands at its first row.
         let repeated = n > 0 && rows[n - 1].job == row.job;
-        let job = Cell::new(if repeated { "" } else { &row.job });
-        let names = names.iter().map(|(_, name)| Cell::new(name(row).unwrap_or(NONE.into())));
-        let numbers = columns.iter().map(|c| Cell::new((c.text)(row)).set_alignment(CellAlignment::Right));
-        table.add_row([job].into_iter().chain(names).chain(numbers));
-    }
-    table.to_string()
+        let job = if repeated { String::new() } else { row.job.clone() };
+        let names = names.iter().map(|(_, name)| name(row).unwrap_or(NONE.into()));
+        [job].into_iter().chain(names).chain(columns.iter().map(|c| (c.text)(row))).collect()
+    });
+    table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), cells)
 }
 
 fn heading(report: &Report, common: &[Name]) -> String {
@@ -128,7 +126,7 @@ fn heading(report: &Report, common: &[Name]) -> String {
     parts.join(", ")
 }
 
-/// What looks wrong, and what this host has not.
+/// What looks wrong, and what cannot be measured on this host.
 pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {

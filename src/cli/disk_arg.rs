@@ -18,7 +18,7 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "path",
     "readonly",
     "backend",
@@ -30,6 +30,7 @@ const KEYS: [&str; 12] = [
     "notify",
     "complete",
     "event-idx",
+    "moderate",
     "serial",
 ];
 
@@ -136,6 +137,11 @@ impl FromStr for DiskConfig {
             notify: pairs.named("notify", &NotifyPath::NAMES)?.unwrap_or(default.notify),
             complete: pairs.named("complete", &CompletePath::NAMES)?.unwrap_or(default.complete),
             event_idx: pairs.flag("event-idx", default.event_idx)?,
+            moderation: pairs
+                .parsed("moderate", "auto, off, or N:US (N completions, US microseconds at most)", |v| {
+                    v.parse().ok()
+                })?
+                .unwrap_or(default.moderation),
             serial: pairs.parsed("serial", "1 to 20 printable ASCII characters", |v| {
                 let fits = (1..=20).contains(&v.len()) && v.bytes().all(|b| (0x20..0x7f).contains(&b));
                 fits.then(|| v.to_string())

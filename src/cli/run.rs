@@ -11,7 +11,7 @@ use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
 use crate::machine::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
-use crate::machine::{Console, ExitReason, Kernel, MachineConfig};
+use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{ThreadConfig, Vm, VmConfig};
@@ -46,13 +46,20 @@ pub struct RunArgs {
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
+    /// Back guest RAM with huge pages of this size (hugetlbfs): 2M or 1G. They must have been set aside
+    #[arg(long, value_name = "SIZE", value_parser = parse_huge_page)]
+    hugepages: Option<HugePage>,
+    /// Make every page of guest RAM before the guest runs
+    #[arg(long)]
+    prefault: bool,
     /// Serial console: stdio, file=F (output only) or off
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off, serial=S; a comma in a value is written twice
+    ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
+    ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
     /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
@@ -82,6 +89,14 @@ fn parse_memory(text: &str) -> Result<u64, String> {
         return Err("it takes 128 MiB to 8 GiB in whole MiB".into());
     }
     Ok(bytes)
+}
+
+fn parse_huge_page(text: &str) -> Result<HugePage, String> {
+    match parse_size(text) {
+        Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
+        Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
+        _ => Err("it takes 2M or 1G".into()),
+    }
 }
 
 fn parse_console(text: &str) -> Result<Console, String> {
@@ -126,6 +141,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             console: args.console,
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: RamBacking { huge: args.hugepages, prefault: args.prefault },
         },
         disks: args.disks,
         threads: vec![

@@ -71,7 +71,7 @@ impl DiskStats {
             name: view.name,
             serial: disk.config().serial.clone(),
             notify: view.notify.to_string(),
-            complete: disk.lines().path().to_string(),
+            complete: disk.device_interrupts().path().to_string(),
             features: view.features,
             last_error: view.last_error,
             queues: of_queues.map(|((view, queue), int)| QueueStats::of(view, queue, int.counts())).collect(),

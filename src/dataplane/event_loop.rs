@@ -2,15 +2,18 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
-use super::poll::PollWindow;
+use super::lookahead::Lookahead;
+use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
+use super::seat::{Seat, is_ready, seat_id, seat_of};
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
 use crate::host::log;
+use crate::host::monotonic_ns;
 
 /// What a source's callback wants of its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,26 +26,14 @@ pub enum Flow {
     Stop,
 }
 
-struct Seat {
-    worker: Box<Worker>,
-    /// There may be requests in the ring.
-    ready: bool,
-    /// Kicks are on: the thread may sleep.
-    armed: bool,
-    /// Whoever waits for the drained worker.
-    leaving: Option<Sender<Box<Worker>>>,
-}
-
 struct Source {
     fd: OwnedFd,
     callback: Box<dyn FnMut() -> Flow>,
 }
 
-enum Watched {
-    Queue(u32),
-    Source(u32),
-    Wake,
-}
+/// Tags of watched descriptors: a seat's id, or one of these bits with the number of a source.
+const SOURCE: u32 = 1 << 29;
+const WAKE: u32 = 1 << 30;
 
 /// One thread's loop: queues, and for the main loop other file descriptors too.
 ///
@@ -52,7 +43,9 @@ pub struct EventLoop {
     waiter: Waiter,
     seats: Vec<Option<Seat>>,
     sources: Vec<Option<Source>>,
-    watched: Vec<Watched>,
+    /// Counts attachments, for the seats' generations.
+    attached: u16,
+    lookahead: Lookahead,
     control: Receiver<Control>,
     handle: LoopHandle,
     poll: PollWindow,
@@ -70,12 +63,13 @@ impl EventLoop {
         let fail = |source| DataplaneError::Loop { name: config.name.clone(), source };
         let mut waiter = if config.uring { Waiter::uring() } else { Waiter::epoll() }.map_err(fail)?;
         let (handle, control, wake) = LoopHandle::new(&config.name).map_err(fail)?;
-        waiter.add(0, wake.as_raw_fd(), true).map_err(fail)?;
+        waiter.add(WAKE, wake.as_raw_fd(), true).map_err(fail)?;
         Ok(EventLoop {
             waiter,
             seats: Vec::new(),
             sources: Vec::new(),
-            watched: vec![Watched::Wake],
+            attached: 0,
+            lookahead: Lookahead::default(),
             control,
             handle,
             poll: PollWindow::new(config.poll_max_ns),
@@ -95,9 +89,8 @@ impl EventLoop {
     /// # Errors
     /// The descriptor cannot be watched (a regular file, with epoll).
     pub fn add_source(&mut self, fd: OwnedFd, callback: Box<dyn FnMut() -> Flow>) -> io::Result<()> {
-        let tag = self.watched.len() as u32;
+        let tag = SOURCE | self.sources.len() as u32;
         self.waiter.add(tag, fd.as_raw_fd(), false)?;
-        self.watched.push(Watched::Source(self.sources.len() as u32));
         self.sources.push(Some(Source { fd, callback }));
         Ok(())
     }
@@ -112,6 +105,7 @@ impl EventLoop {
         }
         for seat in self.seats.iter_mut().flatten() {
             seat.worker.finish(&mut |_| false);
+            seat.worker.release_held();
         }
         if self.waiter.has_unsubmitted() {
             self.waiter.wait(WaitMode::Look, &mut self.events)?;
@@ -130,8 +124,8 @@ impl EventLoop {
             match event {
                 Event::Ready(tag) => self.ready(tag),
                 Event::Completion { worker, token, result } => {
-                    let submitter = &mut Tagged { waiter: &mut self.waiter, worker };
-                    if let Some(Some(seat)) = self.seats.get_mut(worker as usize) {
+                    if let Some(seat) = seat_of(&mut self.seats, worker) {
+                        let submitter = &mut Tagged { waiter: &mut self.waiter, worker };
                         seat.worker.complete(token, result, submitter);
                         // A slot is free again.
                         seat.ready |= seat.worker.has_work();
@@ -147,9 +141,10 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Collects events: without a sleep if there is work, after a busy-poll if that is wanted, else by sleeping.
+    /// Collects events: without a sleep if there is work or an interrupt is held, after a busy-poll if that is wanted, else
+    /// by sleeping.
     fn collect_events(&mut self) -> io::Result<()> {
-        let busy = self.has_ready() || self.poll_rings() || !self.arm();
+        let busy = self.has_ready() || self.looks_first() || self.watch_rings() || !self.arm();
         // A queue that is never empty must not keep the other descriptors from being looked at.
         self.turns = self.turns.wrapping_add(1);
         let look =
@@ -161,20 +156,34 @@ impl EventLoop {
         let counters = self.handle.counters();
         counters.waits.store(counters.waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let slept = self.poll.sleeping();
+        let submitted = self.waiter.queued_requests() > 0;
         self.waiter.wait(mode, &mut self.events)?;
         if !busy {
             self.poll.woken(slept);
+        } else if submitted {
+            self.lookahead.looked(self.events.iter().any(|event| matches!(event, Event::Completion { .. })));
         }
         Ok(())
+    }
+
+    /// Whether to submit what is queued and look at once, kicks still off: for requests that complete within their
+    /// submission, as reads from the page cache do. Their guest need not kick for what it submits meanwhile.
+    fn looks_first(&mut self) -> bool {
+        self.waiter.queued_requests() > 0 && self.lookahead.pays()
     }
 
     fn has_ready(&self) -> bool {
         self.seats.iter().flatten().any(|seat| seat.ready)
     }
 
-    /// Watches the rings for as long as the window says; `true` if something came. Kicks are off meanwhile.
-    fn poll_rings(&mut self) -> bool {
-        let Some(mut deadline) = self.poll.start() else { return false };
+    /// Watches the rings with kicks off: while an interrupt is held, and for as long as the busy-poll's window says. `true`
+    /// if something came; then, or when it returns, no interrupt is due and the thread may sleep only if none is held.
+    fn watch_rings(&mut self) -> bool {
+        let mut held = self.seats.iter().flatten().any(|seat| seat.worker.is_held());
+        let mut window = self.poll.start();
+        if !held && window.is_none() {
+            return false;
+        }
         if self.waiter.has_unsubmitted() {
             // First the kernel gets what is queued; it would lie there for as long as the rings are empty.
             return true;
@@ -191,7 +200,13 @@ impl EventLoop {
                 counters.poll_hits.store(counters.poll_hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
                 return true;
             }
-            if deadline.passed() {
+            if held {
+                let now = monotonic_ns();
+                held = false;
+                for seat in self.seats.iter_mut().flatten() {
+                    held |= seat.worker.is_held() && seat.worker.check_held(now);
+                }
+            } else if window.as_mut().is_none_or(Deadline::passed) {
                 return false;
             }
             std::hint::spin_loop();
@@ -211,27 +226,26 @@ impl EventLoop {
     }
 
     fn ready(&mut self, tag: u32) {
-        match self.watched.get(tag as usize) {
-            Some(&Watched::Queue(id)) => {
-                if let Some(Some(seat)) = self.seats.get_mut(id as usize) {
-                    (seat.ready, seat.armed) = (true, false);
-                    seat.worker.woken();
-                }
-            }
-            Some(&Watched::Source(index)) => self.call(tag, index),
-            // Messages are looked for in every turn.
-            Some(Watched::Wake) | None => {}
+        // Messages, of which WAKE tells, are looked for in every turn.
+        if tag & SOURCE != 0 {
+            self.call(tag);
+        } else if tag != WAKE
+            && let Some(seat) = seat_of(&mut self.seats, tag)
+        {
+            (seat.ready, seat.armed) = (true, false);
+            seat.worker.woken();
         }
     }
 
-    fn call(&mut self, tag: u32, index: u32) {
-        let Some(Some(source)) = self.sources.get_mut(index as usize) else { return };
+    fn call(&mut self, tag: u32) {
+        let index = (tag & !SOURCE) as usize;
+        let Some(Some(source)) = self.sources.get_mut(index) else { return };
         match (source.callback)() {
             Flow::Continue => {}
             Flow::Stop => self.stopping = true,
             Flow::Remove => {
                 let _ = self.waiter.remove(tag, source.fd.as_raw_fd());
-                self.sources[index as usize] = None;
+                self.sources[index] = None;
             }
         }
     }
@@ -244,7 +258,8 @@ impl EventLoop {
                     let _ = reply.send(self.seat(*setup));
                 }
                 Control::Detach(id, reply) => {
-                    if let Some(Some(seat)) = self.seats.get_mut(id as usize) {
+                    if let Some(seat) = seat_of(&mut self.seats, id) {
+                        seat.worker.release_held();
                         (seat.leaving, seat.ready) = (Some(reply), false);
                     }
                 }
@@ -254,41 +269,53 @@ impl EventLoop {
 
     fn seat(&mut self, setup: QueueSetup) -> Result<u32, RingError> {
         let worker = Box::new(Worker::new(setup)?);
-        let id = self.seats.len() as u32;
-        let tag = self.watched.len() as u32;
+        // The place of a queue that was detached, so that a guest that resets its device again and again costs nothing.
+        let place = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
+        self.attached = self.attached.wrapping_add(1);
+        let generation = self.attached;
+        let id = seat_id(place, generation);
         let kick = worker.setup().kick.as_raw_fd();
-        if let Err(error) = self.waiter.add(tag, kick, true) {
+        if let Err(error) = self.waiter.add(id, kick, true) {
             log::warn(&worker.setup().name, format_args!("cannot watch its kicks: {error}"));
         }
-        self.watched.push(Watched::Queue(id));
-        self.seats.push(Some(Seat { worker, ready: true, armed: false, leaving: None }));
+        let seat = Seat { worker, ready: true, armed: false, leaving: None, generation };
+        if place == self.seats.len() {
+            self.seats.push(None);
+        }
+        self.seats[place] = Some(seat);
         Ok(id)
     }
 
-    /// Starts what is available and ends the batches of all queues.
+    /// Ends the batches of all queues and starts what is available.
     fn work(&mut self) {
-        for id in 0..self.seats.len() {
-            let Some(seat) = &mut self.seats[id] else { continue };
-            if seat.ready && !self.stopping && seat.leaving.is_none() {
-                let submitter = &mut Tagged { waiter: &mut self.waiter, worker: id as u32 };
-                seat.ready = seat.worker.process(submitter);
-            } else if self.stopping {
-                seat.ready = false;
+        for place in 0..self.seats.len() {
+            let others = || self.seats.iter().enumerate().any(|(n, seat)| n != place && is_ready(seat));
+            // A queued interrupt goes with the thread's next wait: only where nothing else of this turn delays it.
+            let alone = !others();
+            let Some(seat) = &mut self.seats[place] else { continue };
+            if seat.leaving.is_some() {
+                if seat.worker.in_flight() == 0 {
+                    self.release(place);
+                }
+                continue;
             }
-            if seat.leaving.is_none() {
-                seat.worker.finish(&mut |event| self.waiter.queue_signal(event));
-            } else if seat.worker.in_flight() == 0 {
-                self.release(id);
+            let starts = seat.ready && !self.stopping;
+            seat.ready &= starts;
+            // First what has completed, so that nothing finished waits for what is not begun.
+            seat.worker.finish(&mut |event| alone && !starts && self.waiter.queue_signal(event));
+            if starts {
+                let worker = seat_id(place, seat.generation);
+                let submitter = &mut Tagged { waiter: &mut self.waiter, worker };
+                seat.ready = seat.worker.process(submitter);
+                let more = seat.ready;
+                seat.worker.finish(&mut |event| alone && !more && self.waiter.queue_signal(event));
             }
         }
     }
 
-    fn release(&mut self, id: usize) {
-        let Some(seat) = self.seats[id].take() else { return };
-        let is_it = |w: &Watched| matches!(w, Watched::Queue(queue) if *queue as usize == id);
-        if let Some(tag) = self.watched.iter().position(is_it) {
-            let _ = self.waiter.remove(tag as u32, seat.worker.setup().kick.as_raw_fd());
-        }
+    fn release(&mut self, place: usize) {
+        let Some(seat) = self.seats[place].take() else { return };
+        let _ = self.waiter.remove(seat_id(place, seat.generation), seat.worker.setup().kick.as_raw_fd());
         if let Some(reply) = seat.leaving {
             let _ = reply.send(seat.worker);
         }

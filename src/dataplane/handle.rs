@@ -135,6 +135,7 @@ impl Attachment {
         self.handle.send(Control::Detach(self.id, reply)).ok()?;
         let mut worker = answer.recv().ok()?;
         worker.finish(&mut |_| false);
+        worker.release_held();
         Some(worker.into_backend())
     }
 }

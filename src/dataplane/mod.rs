@@ -12,9 +12,13 @@ mod fences;
 mod handle;
 mod interrupt;
 mod io_thread;
+mod lookahead;
+mod moderation;
+mod moderator;
 mod poll;
 mod request;
 mod ring;
+mod seat;
 mod setup;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,6 +33,7 @@ pub use interrupt::{
     CompletePath, DeviceInterrupts, Interrupt, InterruptCounts, NO_VECTOR, Sent, in_io_thread,
 };
 pub use io_thread::IoThread;
+pub use moderation::{AUTO_MAX_US, Moderation, ModerationSwitch};
 pub use ring::{Chain, Ring, RingError};
 pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
 pub use timestamps::{QueueTrace, Recorded, RequestKind, RequestTimestamps};

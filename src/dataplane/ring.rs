@@ -229,6 +229,11 @@ impl Ring {
         self.next_used != self.published
     }
 
+    /// Completions that wait to be published.
+    pub fn unpublished(&self) -> u16 {
+        self.next_used.wrapping_sub(self.published)
+    }
+
     /// Publishes all completions with one index store and answers whether the driver wants an interrupt for them
     /// (virtio 1.2, 2.7.7).
     pub fn publish(&mut self) -> bool {

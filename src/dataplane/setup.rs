@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::moderation::ModerationSwitch;
 use super::{Interrupt, QueueTrace};
 use crate::backend::Backend;
 
@@ -62,6 +63,16 @@ pub struct QueueCounters {
     pub batches: AtomicU64,
     /// Batches for which the driver wanted no interrupt.
     pub suppressed: AtomicU64,
+    /// Interrupts that were held.
+    pub held: AtomicU64,
+    /// Completions that needed no interrupt of their own, because one was held.
+    pub merged: AtomicU64,
+    /// Held interrupts that were sent because nothing more came in time.
+    pub expired: AtomicU64,
+    /// Of these, holds that brought no further completion.
+    pub failed: AtomicU64,
+    /// The longest time that an interrupt was held, in nanoseconds.
+    pub longest_hold_ns: AtomicU64,
     /// System calls made for this queue: interrupts, and those of its backend.
     pub system_calls: AtomicU64,
     /// Where it stands, stored once per batch: see [`QueueCounters::position`].
@@ -89,6 +100,21 @@ pub struct QueueCounts {
     pub batches: u64,
     /// Batches without an interrupt, because the driver wanted none.
     pub suppressed: u64,
+    /// Interrupts that were held.
+    #[serde(default)]
+    pub held: u64,
+    /// Completions that needed no interrupt of their own, because one was held.
+    #[serde(default)]
+    pub merged: u64,
+    /// Held interrupts that were sent because nothing more came in time.
+    #[serde(default)]
+    pub expired: u64,
+    /// Of these, holds that brought no further completion.
+    #[serde(default)]
+    pub failed: u64,
+    /// The longest hold, in nanoseconds.
+    #[serde(default)]
+    pub longest_hold_ns: u64,
     /// System calls for this queue.
     pub system_calls: u64,
 }
@@ -117,6 +143,11 @@ impl QueueCounters {
             spurious: read(&self.spurious),
             batches: read(&self.batches),
             suppressed: read(&self.suppressed),
+            held: read(&self.held),
+            merged: read(&self.merged),
+            expired: read(&self.expired),
+            failed: read(&self.failed),
+            longest_hold_ns: read(&self.longest_hold_ns),
             system_calls: read(&self.system_calls),
         }
     }
@@ -140,8 +171,10 @@ pub struct QueueSetup {
     pub kick: Arc<EventFd>,
     /// Moves the bytes.
     pub backend: Box<dyn Backend>,
-    /// Rings back.
+    /// Interrupts the guest.
     pub interrupt: Interrupt,
+    /// How its interrupts are held; may change while the queue runs.
+    pub moderation: Arc<ModerationSwitch>,
     /// The disk.
     pub block: Arc<BlockParams>,
     /// Counts.

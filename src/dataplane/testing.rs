@@ -79,6 +79,7 @@ impl Driver {
             kick: self.kick.clone(),
             backend: Box::new(backend),
             interrupt: self.interrupt.clone(),
+            moderation: ModerationSwitch::new(Moderation::Off),
             block: Arc::new(Driver::block()),
             counters: self.counters.clone(),
             broken: Arc::new(move || broken.store(true, std::sync::atomic::Ordering::SeqCst)),

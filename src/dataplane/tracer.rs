@@ -26,7 +26,7 @@ pub trait Tracer: Default {
     /// The used index was stored.
     fn published(&mut self);
     /// The interrupt returned, or was queued.
-    fn signalled(&mut self, queued: bool);
+    fn interrupted(&mut self, queued: bool);
     /// The batch is over.
     fn flush(&mut self, trace: &QueueTrace);
 }
@@ -45,7 +45,7 @@ impl Tracer for NoTracer {
     fn completed(&mut self, _: u32) {}
     fn ending(&mut self) {}
     fn published(&mut self) {}
-    fn signalled(&mut self, _: bool) {}
+    fn interrupted(&mut self, _: bool) {}
     fn flush(&mut self, _: &QueueTrace) {}
 }
 
@@ -134,7 +134,7 @@ impl Tracer for RequestTracer {
     }
 
     #[inline]
-    fn signalled(&mut self, queued: bool) {
+    fn interrupted(&mut self, queued: bool) {
         if let Some(recording) = &mut self.0 {
             recording.stamp_batch(|stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
         }

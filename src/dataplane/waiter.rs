@@ -36,6 +36,8 @@ pub(super) struct Uring {
     watches: Vec<Watch>,
     /// Tags whose poll ended: one-shot (level) polls after each report, multishot ones when the kernel gives up.
     rearm: Vec<u32>,
+    /// Requests of backends among the entries that the kernel has not seen yet.
+    queued_requests: usize,
 }
 
 struct Watch {
@@ -75,7 +77,12 @@ impl Waiter {
             .setup_taskrun_flag()
             .build(ENTRIES)
             .or_else(|_| IoUring::builder().setup_cqsize(8 * ENTRIES).build(ENTRIES))?;
-        Ok(Waiter::Uring(Box::new(Uring { ring, watches: Vec::new(), rearm: Vec::new() })))
+        Ok(Waiter::Uring(Box::new(Uring {
+            ring,
+            watches: Vec::new(),
+            rearm: Vec::new(),
+            queued_requests: 0,
+        })))
     }
 
     /// Watches `fd` for input under `tag`. `edge`: once per signal; else as long as there is input.
@@ -132,7 +139,7 @@ impl Waiter {
         }
     }
 
-    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: a interrupt that ends a
+    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: an interrupt that ends a
     /// batch then costs none of its own. `false`: the caller must write. Not behind other entries, whose work on
     /// submission it would wait for.
     pub fn queue_signal(&mut self, event: RawFd) -> bool {
@@ -150,7 +157,15 @@ impl Waiter {
         }
     }
 
-    /// Whether backends queued entries that the kernel has not seen yet.
+    /// Requests that backends queued and the kernel has not seen yet.
+    pub fn queued_requests(&self) -> usize {
+        match self {
+            Waiter::Epoll { .. } => 0,
+            Waiter::Uring(uring) => uring.queued_requests,
+        }
+    }
+
+    /// Whether anything is queued that the kernel has not seen yet: requests, interrupts, watches.
     pub fn has_unsubmitted(&mut self) -> bool {
         match self {
             Waiter::Epoll { .. } => false,
@@ -196,6 +211,7 @@ impl Uring {
                 unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) }?;
             }
         }
+        self.queued_requests = 0;
         let waited = match mode {
             WaitMode::Sleep => self.ring.submit_and_wait(1),
             WaitMode::Look => {
@@ -239,7 +255,9 @@ impl crate::backend::Submitter for Tagged<'_> {
         };
         let data = u64::from(self.worker) << 32 | (token & u64::from(u32::MAX));
         // SAFETY: passed on to the caller.
-        unsafe { uring.push(entry.user_data(data)) }
+        unsafe { uring.push(entry.user_data(data)) }?;
+        uring.queued_requests += 1;
+        Ok(())
     }
 }
 

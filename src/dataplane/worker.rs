@@ -1,13 +1,18 @@
+mod holds;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::moderation::Moderation;
+use super::moderator::{Moderator, Verdict};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
-use super::setup::{QueueCounters, QueueSetup};
+use super::setup::{QueueCounters, QueueCounts, QueueSetup};
 use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
 use crate::host::log;
+use crate::host::monotonic_ns;
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
 ///
@@ -21,8 +26,19 @@ pub struct Worker<S = RequestTracer> {
     free: Vec<u32>,
     broken: bool,
     backend_calls: u64,
+    moderator: Moderator,
+    /// The counts of earlier activations and settings, to which the moderator's are added.
+    holds_before: QueueCounts,
+    /// Bytes of the requests that this pass has started.
+    moved: u64,
+    /// When this pass began, and what a request took in it, in nanoseconds; only with moderation.
+    begun: u64,
     tracer: S,
 }
+
+/// A pass that has started so many bytes ends: what it has completed is shown to the driver, which can take it while
+/// the device goes on.
+const PASS_BYTES: u64 = 64 << 10;
 
 /// What must be remembered of a request until it completes.
 #[derive(Debug)]
@@ -56,7 +72,12 @@ impl<S: Tracer> Worker<S> {
             in_flight: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             broken: false,
-            backend_calls: 0,
+            // The backend goes on counting where an earlier activation left it.
+            backend_calls: setup.backend.system_calls(),
+            moderator: Moderator::new(setup.moderation.get()),
+            holds_before: setup.counters.counts(),
+            moved: 0,
+            begun: 0,
             tracer: S::default(),
             setup,
         })
@@ -104,13 +125,21 @@ impl<S: Tracer> Worker<S> {
     /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
         self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
+        if self.moderator.setting() != Moderation::Off {
+            self.begun = monotonic_ns();
+            self.moderator.arrived(self.begun);
+        }
         let more = self.take(submitter);
         self.show_position();
         more
     }
 
     fn take(&mut self, submitter: &mut dyn Submitter) -> bool {
+        self.moved = 0;
         for _ in 0..self.ring.size() {
+            if self.moved >= PASS_BYTES {
+                break;
+            }
             // The free list also bounds a driver that offers one descriptor again and again.
             if self.broken || self.free.is_empty() {
                 return false;
@@ -145,6 +174,7 @@ impl<S: Tracer> Worker<S> {
         };
         let Some(slot) = self.free.pop() else { return Ok(()) };
         let (op, len) = (request.op, request.len);
+        self.moved += len;
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
         self.tracer.submitting(slot, op, len);
@@ -200,28 +230,34 @@ impl<S: Tracer> Worker<S> {
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and sends at most one interrupt, if the driver wants it. Runs on the thread
-    /// whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
+    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see [`Moderator`]). Runs on
+    /// the thread whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
         }
         add(&self.counters().batches, 1);
+        let completions = u32::from(self.ring.unpublished());
         self.tracer.ending();
+        // used.idx is never held: a guest that is in its handler, or polls, reaps without an interrupt.
         let wanted = self.ring.publish();
         self.tracer.published();
-        if wanted {
-            let queued = self.setup.interrupt.deliver_by(later);
-            self.tracer.signalled(queued);
-            add(&self.counters().system_calls, u64::from(!queued));
-        } else {
-            add(&self.counters().suppressed, 1);
+        match self.moderate(completions, wanted) {
+            Verdict::Deliver => self.deliver(later),
+            Verdict::Hold => {}
+            Verdict::Quiet => add(&self.counters().suppressed, 1),
         }
         let calls = self.setup.backend.system_calls();
         add(&self.counters().system_calls, calls - self.backend_calls);
         self.backend_calls = calls;
         self.tracer.flush(&self.setup.counters.trace);
         self.show_position();
+    }
+
+    fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
+        let queued = self.setup.interrupt.deliver_by(later);
+        self.tracer.interrupted(queued);
+        add(&self.counters().system_calls, u64::from(!queued));
     }
 
     /// For readers of the counters: where the queue stands.

@@ -3,37 +3,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{KvmError, VmIoctls};
-
-/// Where a guest store is caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum IoAddress {
-    /// A guest-physical address.
-    Mmio(u64),
-    /// An I/O port.
-    Pio(u16),
-}
-
-/// Which stores to the address count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Match {
-    /// Any length and value (length 0): KVM need not decode the instruction, and tries the MMIO ones on
-    /// `KVM_FAST_MMIO_BUS` first.
-    Any,
-    /// Exactly this many bytes (1, 2, 4 or 8), any value.
-    Length(u8),
-    /// Exactly this many bytes and this value (datamatch).
-    Value(u8, u64),
-}
-
-/// One ioeventfd as the kernel knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct IoeventfdSpec {
-    /// Bus and address.
-    pub address: IoAddress,
-    /// Length and value.
-    pub matching: Match,
-}
+use super::{IoeventfdSpec, KvmError, VmIoctls};
 
 /// A registered ioeventfd; dropping it deregisters with the parameters it was made with.
 #[derive(Debug)]

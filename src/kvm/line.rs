@@ -1,9 +1,9 @@
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Gsi, Irqfd, KvmError, VmIoctls};
+use crate::host::Locked;
 
 /// One IOAPIC pin, shared by the devices wired to it: active while any of them asserts it.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Line {
     }
 
     fn change(&self, by: i32) {
-        let mut asserted = self.asserted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asserted = self.asserted.locked();
         let before = *asserted > 0;
         *asserted = asserted.saturating_add_signed(by);
         let after = *asserted > 0;
@@ -37,22 +37,14 @@ impl Line {
 }
 
 /// How a level interrupt reaches its pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum LevelPath {
     /// `KVM_IRQ_LINE`, up and down by hand.
     IrqLine,
     /// A level irqfd: KVM lowers the pin at EOI and signals the resamplefd; the device raises it again if it still
     /// has cause.
     Resample,
-}
-
-impl fmt::Display for LevelPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LevelPath::IrqLine => "irq-line",
-            LevelPath::Resample => "resample",
-        })
-    }
 }
 
 /// One device's level interrupt: asserted as long as the device has cause and the guest has it switched on.
@@ -89,7 +81,7 @@ impl Level {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.locked()
     }
 
     /// The path in force.

@@ -1,24 +1,14 @@
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::{KvmError, VmIoctls};
+use super::{KvmError, MemoryRange, VmIoctls};
+use crate::host::Locked;
 
 /// The first slot number that is not RAM's.
 const FIRST: u32 = 32;
 /// Slots that every KVM has for user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
 const LIMIT: u32 = 509;
-
-/// A range of guest-physical addresses and the memory of this process behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryRange {
-    /// First guest-physical address, page aligned.
-    pub guest: u64,
-    /// Bytes, whole pages; 0 removes a slot.
-    pub len: u64,
-    /// Address in this process, page aligned.
-    pub host: u64,
-}
 
 /// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
 #[derive(Debug)]
@@ -46,7 +36,7 @@ impl MemorySlots {
             what: format!("{:#x} bytes at {:#x}", range.len, range.guest),
             source,
         };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.locked();
         let number = (FIRST..LIMIT).find(|n| !taken.contains(n));
         let number = number.ok_or_else(|| fail(io::Error::from_raw_os_error(libc::ENOSPC)))?;
         // SAFETY: the caller's promise, kept by MemorySlot until it is dropped.
@@ -75,7 +65,7 @@ impl Drop for MemorySlot {
     fn drop(&mut self) {
         // SAFETY: length 0 removes; nothing is mapped by it.
         let _ = unsafe { self.slots.vm.set_memory_slot(self.number, MemoryRange { len: 0, ..self.range }) };
-        self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.slots.taken.locked().remove(&self.number);
     }
 }
 

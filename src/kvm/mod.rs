@@ -18,6 +18,7 @@ mod stats;
 mod sync;
 #[cfg(test)]
 pub mod testing;
+mod types;
 mod vector;
 #[cfg(test)]
 mod vector_tests;
@@ -25,11 +26,13 @@ mod vm;
 
 pub use device_attr::set_device_attr;
 pub use error::KvmError;
-pub use ioeventfd::{IoAddress, Ioeventfd, IoeventfdSpec, Match};
+pub use eventfd::readable;
+pub use ioeventfd::Ioeventfd;
 pub use irqfd::Irqfd;
 pub use line::{Level, LevelPath, Line};
-pub use memory::{MemoryRange, MemorySlot, MemorySlots};
+pub use memory::{MemorySlot, MemorySlots};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
 pub use stats::{KvmStats, StatsSnapshot};
+pub use types::{IoAddress, IoeventfdSpec, Match, MemoryRange, MsiMessage};
 pub use vector::{Signalled, Vector, VectorState};
-pub use vm::{KvmVm, MsiMessage, VmIoctls};
+pub use vm::{KvmVm, VmIoctls};

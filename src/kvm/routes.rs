@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
@@ -7,6 +7,7 @@ use kvm_bindings::{
 };
 
 use super::{KvmError, MsiMessage, VmIoctls};
+use crate::host::Locked;
 
 /// A global system interrupt: KVM's handle for a routing entry.
 pub type Gsi = u32;
@@ -61,7 +62,7 @@ impl Routes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.locked()
     }
 
     /// Takes the lowest free GSI from [`FIRST_MSI_GSI`] up.

@@ -1,5 +1,5 @@
 use super::eventfd::{EFD_NONBLOCK, EventFd, readable};
-use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
+use super::sync::{Arc, AtomicBool, Locked, Mutex, MutexGuard, Ordering};
 use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls};
 
 /// What the guest asked of one vector.
@@ -73,7 +73,7 @@ impl Vector {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.locked()
     }
 
     /// Rings by eventfd: delivered by the kernel if unmasked, pending if masked. No lock, one system call.

@@ -12,22 +12,13 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-use super::{IoAddress, IoeventfdSpec, Match, MemoryRange};
+use super::{IoAddress, IoeventfdSpec, Match, MemoryRange, MsiMessage};
 
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
 
 const KVM_IRQFD_FLAG_DEASSIGN: u32 = 1 << 0;
 const KVM_IRQFD_FLAG_RESAMPLE: u32 = 1 << 1;
-
-/// What a device writes to ring a CPU: PCI Local Bus 3.0, 6.8.1 (address and data of a message).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct MsiMessage {
-    /// 64-bit message address; on x86 0xFEExxxxx, with the destination APIC ID in bits 19:12.
-    pub address: u64,
-    /// Message data; on x86 the vector in bits 7:0.
-    pub data: u32,
-}
 
 /// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`] and, for tests, by [`super::testing::FakeVm`].
 pub trait VmIoctls: Send + Sync + fmt::Debug {

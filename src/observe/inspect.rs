@@ -223,7 +223,7 @@ impl VmParts {
             let held = |(n, vector): (usize, &Arc<crate::kvm::Vector>)| {
                 Some((vector.gsi()?.0, format!("{} vector {n}", disk.config().name)))
             };
-            disk.lines().vectors().iter().enumerate().filter_map(held).collect::<Vec<_>>()
+            disk.device_interrupts().vectors().iter().enumerate().filter_map(held).collect::<Vec<_>>()
         });
         let of_vfio = self.vfio.iter().flat_map(|device| {
             let armed = device.report().into_iter().filter(|vector| vector.armed);
@@ -277,7 +277,7 @@ fn vectors((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<VectorView> {
             device: view.name.clone(),
             vector: n,
             sources: ours().map(|(source, _)| name(source)).collect(),
-            complete: disk.lines().path().to_string(),
+            complete: disk.device_interrupts().path().to_string(),
             enabled: view.msix_enabled,
             entry_masked: entry.masked,
             masked: entry.masked || view.function_masked || !view.msix_enabled,
@@ -288,7 +288,7 @@ fn vectors((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<VectorView> {
             interrupts: sent,
         }
     };
-    disk.lines().vectors().iter().zip(&view.table).enumerate().map(one).collect()
+    disk.device_interrupts().vectors().iter().zip(&view.table).enumerate().map(one).collect()
 }
 
 fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {

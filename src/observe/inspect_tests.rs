@@ -80,7 +80,7 @@ fn queues_show_the_rings_as_they_stand_in_guest_memory() {
 fn interrupts_by_intx_are_shown_with_their_queue() {
     let rig = Rig::new(|config| config.complete = CompletePath::IrqLine);
     rig.start();
-    rig.device.lines().configure(false, false);
+    rig.device.device_interrupts().configure(false, false);
     rig.device.interrupts()[1].deliver();
     let queues = parts(&rig).look("queues").unwrap().queues.unwrap();
     let sent: Vec<_> = queues.iter().map(|queue| queue.interrupts.intx).collect();

@@ -19,7 +19,7 @@ pub use admin::inspect::{Inspection, inspect};
 pub use admin::irq_test::{IrqTest, irq_test};
 pub use admin::posting::{Obstacle, Posting};
 pub use bdf::{Bdf, InvalidBdf};
-pub use device::interrupts::{Signals, VectorReport};
+pub use device::vector_report::{Signals, VectorReport};
 pub use device::{VfioPci, VmResources};
 pub use error::VfioError;
 pub use kernel::device_fd::{DeviceFd, IrqIndex, IrqInfo, Mapping, VfioFd};

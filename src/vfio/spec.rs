@@ -1,25 +1,18 @@
-use std::fmt;
 use std::str::FromStr;
+
+use strum::{Display, EnumString};
 
 use crate::vfio::Bdf;
 
 /// How a passed-through device's interrupts reach the guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "kebab-case")]
 pub enum IrqPath {
     /// Device, eventfd, irqfd: the VMM is not involved.
     #[default]
     Kernel,
     /// The VMM reads the eventfd and injects by `KVM_SIGNAL_MSI`.
     User,
-}
-
-impl fmt::Display for IrqPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IrqPath::Kernel => "kernel",
-            IrqPath::User => "user",
-        })
-    }
 }
 
 /// `--vfio BDF[,irq=kernel|user]`.
@@ -41,9 +34,9 @@ impl FromStr for VfioSpec {
         let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
         for part in parts {
             spec.irq = match part.split_once('=') {
-                Some(("irq", "kernel")) => IrqPath::Kernel,
-                Some(("irq", "user")) => IrqPath::User,
-                Some(("irq", other)) => return Err(format!("irq={other}: it takes kernel or user")),
+                Some(("irq", path)) => {
+                    path.parse().map_err(|_| format!("irq={path}: it takes kernel or user"))?
+                }
                 _ => {
                     return Err(format!(
                         "'{part}' is no key of --vfio: it takes BDF,irq=kernel or BDF,irq=user"

@@ -14,7 +14,7 @@ use super::layout::{
 impl PciDevice for VirtioBlk {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
         let mut state = self.state();
-        state.pci.set_interrupt_status(self.lines.isr_pending());
+        state.pci.set_interrupt_status(self.interrupts.isr_pending());
         if let Some(target) = target(&state, offset, data.len()) {
             drop(state);
             let mut value = [0; 4];
@@ -35,10 +35,10 @@ impl PciDevice for VirtioBlk {
         let State { msix, .. } = &mut *state;
         // Messages on before the vectors are, and off after them: in between they are held as pending, not lost.
         if Msix::enables(control) {
-            self.lines.configure(true, intx_disabled);
+            self.interrupts.configure(true, intx_disabled);
         }
         self.apply_vectors(&msix.set_control(control));
-        self.lines.configure(msix.enabled(), intx_disabled);
+        self.interrupts.configure(msix.enabled(), intx_disabled);
         if let Some(target) = target(&state, offset, data.len()) {
             let at = state.window_at + WINDOW_DATA;
             let value = state.pci.u32(at).to_le_bytes();
@@ -79,11 +79,11 @@ impl PciDevice for VirtioBlk {
                 load(&image, within, data);
             }
             // Reading clears, but only a read of the byte itself.
-            ISR if within == 0 => load(&[self.lines.take_isr()], 0, data),
+            ISR if within == 0 => load(&[self.interrupts.take_isr()], 0, data),
             DEVICE => load(&self.device_config(), within, data),
             TABLE => self.state().msix.table_read(within, data),
             PBA => {
-                let vectors = self.lines.vectors();
+                let vectors = self.interrupts.vectors();
                 let pending = |n: usize| vectors.get(n).is_some_and(|vector| vector.pending());
                 self.state().msix.pba_read(within, data, pending);
             }

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::backend::Geometry;
-use crate::dataplane::{BlockParams, CompletePath};
+use crate::dataplane::{BlockParams, CompletePath, Moderation};
 
 use super::NotifyPath;
 use super::layout::{DEVICE_LEN, MAX_QUEUE_SIZE, MAX_QUEUES};
@@ -50,6 +50,8 @@ pub struct BlkConfig {
     pub complete: CompletePath,
     /// Whether EVENT_IDX is offered.
     pub event_idx: bool,
+    /// How interrupts are held at first.
+    pub moderation: Moderation,
 }
 
 impl BlkConfig {

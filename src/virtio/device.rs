@@ -1,12 +1,14 @@
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
-use crate::dataplane::{BlockParams, CompletePath, DeviceInterrupts, Interrupt, QueueCounters};
-use crate::host::log;
+use crate::dataplane::{
+    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
+};
+use crate::host::{Locked, log};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
@@ -44,11 +46,12 @@ pub struct VirtioBlk {
     pub(super) backends: Backends,
     pub(super) block: Arc<BlockParams>,
     pub(super) device_status: Arc<DeviceStatus>,
-    pub(super) lines: Arc<DeviceInterrupts>,
+    pub(super) interrupts: Arc<DeviceInterrupts>,
     pub(super) kicks: Arc<[Kick]>,
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) notify: NotifySpace,
     pub(super) config_interrupt: Interrupt,
+    pub(super) moderation: Arc<ModerationSwitch>,
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
 }
@@ -113,7 +116,7 @@ impl VirtioBlk {
             .map(|_| Ok(Arc::new(Vector::new(vm.clone(), routes.clone(), via_irqfd)?)))
             .collect::<Result<Vec<_>, _>>()
             .map_err(kvm)?;
-        let lines = DeviceInterrupts::new(vectors, intx, config.complete);
+        let interrupts = DeviceInterrupts::new(vectors, intx, config.complete);
         let kicks: Arc<[Kick]> = (0..queues).map(Kick::new).collect::<Result<_, _>>().map_err(kvm)?;
         let slots = (0..queues)
             .map(|queue| {
@@ -145,8 +148,9 @@ impl VirtioBlk {
             Some(pci.add_capability(&msix.capability(table, pba))?.into())
         };
 
-        let config_interrupt = lines.config_interrupt();
-        let regs = (0..queues).map(|_| QueueRegs::new(config.queue_size, lines.queue_interrupt())).collect();
+        let config_interrupt = interrupts.config_interrupt();
+        let regs =
+            (0..queues).map(|_| QueueRegs::new(config.queue_size, interrupts.queue_interrupt())).collect();
         let state = State {
             pci,
             bars,
@@ -161,13 +165,14 @@ impl VirtioBlk {
         };
         Ok(Arc::new(VirtioBlk {
             block: Arc::new(config.params()),
+            moderation: ModerationSwitch::new(config.moderation),
             device_status: Arc::new(DeviceStatus::new(config_interrupt.clone())),
             counters: (0..queues).map(|_| Arc::default()).collect(),
             config,
             memory,
             loops,
             backends,
-            lines,
+            interrupts,
             kicks,
             notify,
             config_interrupt,
@@ -177,7 +182,7 @@ impl VirtioBlk {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Switches how kicks reach the host, on a live device too: kicks in between come by exit, none is lost.
@@ -235,7 +240,7 @@ impl VirtioBlk {
 
     /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
     pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.lines.vectors();
+        let vectors = self.interrupts.vectors();
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {

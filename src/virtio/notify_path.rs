@@ -1,8 +1,10 @@
-use std::fmt;
-use std::str::FromStr;
+use strum::{Display, EnumCount, EnumString, VariantArray, VariantNames};
+
+use crate::host::named;
 
 /// How a kick reaches the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumCount, EnumString, VariantArray, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum NotifyPath {
     /// An ioeventfd of length 0 on the notify register: KVM matches the address alone and has nothing to decode
     /// (KVM API 4.59, `KVM_CAP_IOEVENTFD_ANY_LENGTH`; `KVM_FAST_MMIO_BUS`).
@@ -11,31 +13,12 @@ pub enum NotifyPath {
     Mmio,
     /// An ioeventfd on an I/O BAR.
     Pio,
-    /// No ioeventfd: KVM_EXIT_MMIO takes the vCPU thread out of KVM_RUN and it passes the kick on by hand.
+    /// No ioeventfd: KVM_EXIT_MMIO takes the vCPU thread out of KVM_RUN, and that thread signals the eventfd.
     Exit,
 }
 
 impl NotifyPath {
-    /// Every path by its name on the command line.
-    pub const NAMES: [(&'static str, NotifyPath); 4] = [
-        ("fast-mmio", NotifyPath::FastMmio),
-        ("mmio", NotifyPath::Mmio),
-        ("pio", NotifyPath::Pio),
-        ("exit", NotifyPath::Exit),
-    ];
-}
-
-impl fmt::Display for NotifyPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = NotifyPath::NAMES.iter().find(|(_, path)| path == self);
-        f.write_str(found.map_or("?", |(name, _)| name))
-    }
-}
-
-impl FromStr for NotifyPath {
-    type Err = ();
-
-    fn from_str(s: &str) -> Result<NotifyPath, ()> {
-        NotifyPath::NAMES.iter().find(|(name, _)| *name == s).map(|&(_, path)| path).ok_or(())
-    }
+    /// Every path with its name on the command line.
+    pub const NAMES: [(&'static str, NotifyPath); NotifyPath::COUNT] =
+        named(<NotifyPath as VariantNames>::VARIANTS, <NotifyPath as VariantArray>::VARIANTS);
 }

@@ -1,8 +1,14 @@
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use virtio_queue::{Error, Queue, QueueT};
+use vm_memory::GuestAddress;
 
 use crate::dataplane::{Interrupt, NO_VECTOR, QueueLayout};
 
-/// What the driver said about one queue, unchecked.
+/// The registers of one queue, as the driver wrote them.
+///
+/// They hold any value, because a driver reads back what it wrote and writes a 64-bit address in halves. What they amount
+/// to is a [`Queue`] of the virtio-queue crate, made when the queue is to run: that type alone knows which sizes and
+/// alignments virtio allows.
 #[derive(Debug)]
 pub(super) struct QueueRegs {
     max_size: u16,
@@ -24,18 +30,34 @@ impl QueueRegs {
         *self = QueueRegs::new(self.max_size, self.interrupt.clone());
     }
 
-    /// The rings, if size and alignment are as virtio 1.2, 2.7 wants them. Whether they are in RAM is for
-    /// [`crate::dataplane::Ring`] to find out.
-    pub(super) fn layout(&self, features: u64) -> Option<QueueLayout> {
-        let sized = self.size.is_power_of_two() && self.size <= self.max_size;
-        let aligned =
-            self.desc.is_multiple_of(16) && self.driver.is_multiple_of(2) && self.device.is_multiple_of(4);
-        (sized && aligned).then_some(QueueLayout {
-            size: self.size,
-            desc: self.desc,
-            avail: self.driver,
-            used: self.device,
-            event_idx: features >> VIRTIO_RING_F_EVENT_IDX & 1 != 0,
+    /// The queue that the registers describe.
+    ///
+    /// # Errors
+    /// The size is no power of two or too large, or a ring is misaligned (virtio 1.2, 2.7).
+    pub(super) fn queue(&self, features: u64) -> Result<Queue, Error> {
+        let mut queue = Queue::new(self.max_size)?;
+        // try_set_*: the plain setters keep the old value where the new one is invalid, and only log it.
+        queue.try_set_size(self.size)?;
+        queue.try_set_desc_table_address(GuestAddress(self.desc))?;
+        queue.try_set_avail_ring_address(GuestAddress(self.driver))?;
+        queue.try_set_used_ring_address(GuestAddress(self.device))?;
+        queue.set_event_idx(features >> VIRTIO_RING_F_EVENT_IDX & 1 != 0);
+        queue.set_ready(self.enabled);
+        Ok(queue)
+    }
+
+    /// The same for the dataplane, whose [`crate::dataplane::Ring`] also checks that the rings are in RAM.
+    ///
+    /// # Errors
+    /// As [`QueueRegs::queue`].
+    pub(super) fn layout(&self, features: u64) -> Result<QueueLayout, Error> {
+        let queue = self.queue(features)?;
+        Ok(QueueLayout {
+            size: queue.size(),
+            desc: queue.desc_table(),
+            avail: queue.avail_ring(),
+            used: queue.used_ring(),
+            event_idx: queue.event_idx_enabled(),
             indirect: features >> VIRTIO_RING_F_INDIRECT_DESC & 1 != 0,
         })
     }

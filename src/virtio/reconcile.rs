@@ -1,30 +1,34 @@
-//! Starting and stopping queues: one function that compares what the driver asked for with what runs.
+//! Starting and stopping queues: one function compares what the driver asked for with what runs.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::dataplane::QueueSetup;
+use crate::host::Locked;
 
 use super::RunningQueue;
 use super::common::DRIVER_OK;
 use super::device::{State, VirtioBlk};
 use super::queue::QueueRegs;
 
-/// The next thing for [`VirtioBlk::reconcile`] to do, without the state lock.
+/// What [`VirtioBlk::reconcile`] does next, without the state lock.
 enum Step {
     Stop(Vec<(usize, Box<dyn RunningQueue>)>),
-    Start(Vec<(usize, Option<QueueSetup>)>),
+    Start(Vec<(usize, Result<QueueSetup, String>)>),
     Settled,
 }
 
 impl VirtioBlk {
-    /// Makes the queues that run match what the driver asked for. Steps are decided under the state lock and done
-    /// without it, because they wait for other threads; then it looks again.
+    /// Makes the queues that run match what the driver asked for.
+    ///
+    /// A step is decided under the state lock and done without it. Starting and stopping a queue waits for the thread
+    /// that runs it; that thread may be the main loop, which takes the state lock to answer a reader, and each would
+    /// wait for the other. The driver may have written again meanwhile: so after each step the state is compared anew,
+    /// until nothing is left to do. `turn` admits one vCPU at a time, or two could start the same queue.
     pub(super) fn reconcile(&self) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.locked();
         loop {
-            let step = self.next_step();
-            match step {
+            match self.next_step() {
                 Step::Settled => return,
                 Step::Stop(running) => self.stop(running),
                 Step::Start(setups) => self.start(setups),
@@ -35,6 +39,7 @@ impl VirtioBlk {
     fn next_step(&self) -> Step {
         let mut state = self.state();
         if state.resetting {
+            // Doorbells first: a kick that still comes exits to the VMM and finds a queue that no longer runs.
             let none = vec![false; state.slots.len()];
             let armed = state.doorbells.set_live(none);
             self.note(&mut state, armed.err());
@@ -42,6 +47,7 @@ impl VirtioBlk {
                 state.slots.iter_mut().enumerate().filter_map(|(n, slot)| Some((n, slot.running.take()?)));
             return Step::Stop(running.collect());
         }
+        // Before DRIVER_OK the device may not look at a ring (virtio 1.2, 3.1.1).
         if state.common.status() & DRIVER_OK == 0 {
             return Step::Settled;
         }
@@ -57,55 +63,59 @@ impl VirtioBlk {
         if setups.is_empty() { Step::Settled } else { Step::Start(setups) }
     }
 
-    /// All that queue `n` needs to run; `None` if its registers are invalid or it has no backend.
+    /// Everything that queue `n` needs to run. `Err`: its registers are invalid, or it gets no backend.
     fn setup(
         &self,
         n: usize,
         queue: &QueueRegs,
         features: u64,
         backend: Option<Box<dyn Backend>>,
-    ) -> Option<QueueSetup> {
+    ) -> Result<QueueSetup, String> {
+        let layout = queue.layout(features).map_err(|error| error.to_string())?;
+        let backend = match backend {
+            Some(backend) => backend,
+            None => (self.backends)(n as u16).map_err(|error| format!("no backend: {error}"))?,
+        };
         let device_status = self.device_status.clone();
-        Some(QueueSetup {
+        Ok(QueueSetup {
             name: format!("{} queue {n}", self.config.name),
-            layout: queue.layout(features)?,
+            layout,
             memory: self.memory.clone(),
             kick: self.kicks[n].event().clone(),
-            backend: backend.or_else(|| (self.backends)(n as u16).ok())?,
+            backend,
             interrupt: queue.interrupt.clone(),
+            moderation: self.moderation.clone(),
             block: self.block.clone(),
             counters: self.counters[n].clone(),
             broken: Arc::new(move || device_status.fail()),
         })
     }
 
-    fn start(&self, setups: Vec<(usize, Option<QueueSetup>)>) {
-        let started: Vec<_> = setups
-            .into_iter()
-            .map(|(n, setup)| (n, setup.map(|setup| self.loops[n % self.loops.len()].attach(setup))))
-            .collect();
+    fn start(&self, setups: Vec<(usize, Result<QueueSetup, String>)>) {
+        let attach = |n: usize, setup| {
+            self.loops[n % self.loops.len()].attach(setup).map_err(|error| error.to_string())
+        };
+        let started: Vec<_> =
+            setups.into_iter().map(|(n, setup)| (n, setup.and_then(|setup| attach(n, setup)))).collect();
         let mut state = self.state();
         for (n, outcome) in started {
             match outcome {
-                Some(Ok(running)) => state.slots[n].running = Some(running),
-                refused => {
+                Ok(running) => state.slots[n].running = Some(running),
+                Err(why) => {
+                    // Not tried again before a reset: the next step would fail in the same way, without end.
                     state.slots[n].failed = true;
-                    let why = match refused {
-                        Some(Err(error)) => error.to_string(),
-                        _ => "its size or its alignment is not allowed, or its backend is gone".into(),
-                    };
                     state.last_error = Some(format!("queue {n} cannot run: {why}"));
                     self.device_status.fail();
                 }
             }
         }
-        // Only now: the queue hears its kicks, and those from before were looked for by attach.
+        // Doorbells last, when the queues can take kicks. Earlier kicks are not lost: attach looked at the rings.
         let live = state.slots.iter().map(|slot| slot.running.is_some()).collect();
         let armed = state.doorbells.set_live(live);
         self.note(&mut state, armed.err());
     }
 
-    /// Waits for the queues to drain, then finishes the reset.
+    /// Waits until the queues have completed what is in flight, then finishes the reset.
     fn stop(&self, running: Vec<(usize, Box<dyn RunningQueue>)>) {
         let backends: Vec<_> = running.into_iter().map(|(n, queue)| (n, queue.detach())).collect();
         let mut state = self.state();
@@ -115,19 +125,20 @@ impl VirtioBlk {
         for slot in &mut state.slots {
             slot.failed = false;
         }
+        // The driver reads status 0 from now on: it may use the queues' memory for something else.
         state.common.reset();
         state.resetting = false;
-        self.lines.take_isr();
+        self.interrupts.take_isr();
         self.set_writeback(true);
-        // No queue runs, so none can report any more.
+        // Last: no queue runs any more, so none can set DEVICE_NEEDS_RESET again.
         self.device_status.recover();
     }
 }
 
 impl Drop for VirtioBlk {
-    /// Stops the queues. Not on the thread of a loop that runs one of them.
+    /// Stops the queues. Must not run on the thread of a loop that runs one of them.
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.unlocked_mut();
         let none = vec![false; state.slots.len()];
         let _ = state.doorbells.set_live(none);
         for slot in &mut state.slots {

@@ -157,7 +157,7 @@ fn publish_read(rig: &Rig) {
 
 /// Waits until vector `n` is pending; half a minute is for a machine that is busy with something else.
 fn wait_for_vector(rig: &Rig, n: usize) {
-    let fd = rig.device.lines().vectors()[n].event().as_raw_fd();
+    let fd = rig.device.device_interrupts().vectors()[n].event().as_raw_fd();
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd.
     assert_eq!(unsafe { libc::poll(&mut poll, 1, 30_000) }, 1, "no interrupt came");

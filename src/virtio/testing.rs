@@ -128,6 +128,7 @@ pub fn blk_config() -> BlkConfig {
         notify: NotifyPath::FastMmio,
         complete: CompletePath::Auto,
         event_idx: true,
+        moderation: crate::dataplane::Moderation::Off,
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::dataplane::{DeviceInterrupts, Interrupt, QueueCounters, QueueLayout};
+use crate::dataplane::{DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLayout};
 use crate::kvm::{IoeventfdSpec, VectorState};
 
 use super::{NotifyPath, VirtioBlk};
@@ -89,9 +89,14 @@ impl VirtioBlk {
         &self.config
     }
 
-    /// The interrupt lines: vectors, path and counts.
-    pub fn lines(&self) -> &Arc<DeviceInterrupts> {
-        &self.lines
+    /// Its interrupts as a whole: vectors, path and counts.
+    pub fn device_interrupts(&self) -> &Arc<DeviceInterrupts> {
+        &self.interrupts
+    }
+
+    /// How interrupts of its queues are held; may be changed at any time.
+    pub fn moderation(&self) -> &ModerationSwitch {
+        &self.moderation
     }
 
     /// The counters of each queue.
@@ -134,7 +139,7 @@ impl VirtioBlk {
                 kicks_missed,
                 rings: queue
                     .enabled
-                    .then(|| RingWords::read(&self.memory, &queue.layout(features)?))
+                    .then(|| RingWords::read(&self.memory, &queue.layout(features).ok()?))
                     .flatten(),
             }
         });

@@ -1,5 +1,5 @@
 use crate::backend::DiskOptions;
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 
 /// Which thread works on a disk's queues.
@@ -31,6 +31,8 @@ pub struct DiskConfig {
     pub complete: CompletePath,
     /// Whether VIRTIO_F_EVENT_IDX is offered (on).
     pub event_idx: bool,
+    /// How interrupts are held (auto).
+    pub moderation: Moderation,
     /// What get-id answers, at most 20 bytes of printable ASCII; none: made up by the machine.
     pub serial: Option<String>,
 }
@@ -46,6 +48,7 @@ impl DiskConfig {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            moderation: Moderation::Auto,
             serial: None,
         }
     }

@@ -156,6 +156,7 @@ impl Vm {
             notify: config.notify,
             complete: config.complete,
             event_idx: config.event_idx,
+            moderation: config.moderation,
         };
         let backends = Box::new(move |_| disk.queue_backend());
         let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
@@ -202,21 +203,21 @@ impl Vm {
         &self.vfio
     }
 
-    /// Lets the main loop hear the guest's EOI of a level interrupt.
+    /// Makes the main loop raise a level interrupt again at the guest's EOI while its cause lasts.
     fn watch_resample(&mut self, device: &VirtioBlk) -> Result<(), VmError> {
-        let lines = device.lines().clone();
-        let (Some(main), Some(intx)) = (&mut self.main, lines.intx()) else { return Ok(()) };
+        let interrupts = device.device_interrupts().clone();
+        let (Some(main), Some(intx)) = (&mut self.main, interrupts.intx()) else { return Ok(()) };
         let fail = |source| DataplaneError::Loop { name: "main".into(), source };
-        // SAFETY: borrowed for the duplication only; the event is alive in `lines`.
+        // SAFETY: borrowed for the duplication only; the event is alive in `interrupts`.
         let event = unsafe { BorrowedFd::borrow_raw(intx.resample_event().as_raw_fd()) };
         let event = event.try_clone_to_owned().map_err(fail)?;
-        let heard = move || {
-            if let Some(intx) = lines.intx() {
+        let at_eoi = move || {
+            if let Some(intx) = interrupts.intx() {
                 intx.resampled();
             }
             Flow::Continue
         };
-        main.add_source(event, Box::new(heard)).map_err(fail)?;
+        main.add_source(event, Box::new(at_eoi)).map_err(fail)?;
         Ok(())
     }
 

@@ -49,6 +49,7 @@ fn vm() -> Option<Vm> {
         console: Console::Off,
         vcpu_pins: Vec::new(),
         host_tsc: false,
+        backing: Default::default(),
     };
     let config =
         VmConfig { machine, disks: vec![DiskConfig::new(options)], threads: vec![ThreadConfig::default()] };

@@ -11,7 +11,17 @@ use loom::sync::Mutex;
 pub mod sync {
     pub use loom::sync::atomic::{AtomicBool, Ordering};
     pub use loom::sync::{Mutex, MutexGuard};
-    pub use std::sync::{Arc, PoisonError};
+    pub use std::sync::Arc;
+
+    pub trait Locked<T> {
+        fn locked(&self) -> MutexGuard<'_, T>;
+    }
+
+    impl<T> Locked<T> for Mutex<T> {
+        fn locked(&self) -> MutexGuard<'_, T> {
+            self.lock().unwrap()
+        }
+    }
 }
 
 pub type Gsi = u32;

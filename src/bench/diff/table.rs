@@ -1,12 +1,13 @@
-//! A comparison for eyes.
+//! A comparison as text.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde_json::Value;
 
 use super::{Diff, Identity, RowDiff};
+use crate::observe::text::table;
 
 const NONE: &str = "-";
-const HEADINGS: [&str; 6] = ["IOPS B/A (low to high)", "p50 us A", "p50 us B", "p50 B/A", "p99 B/A", ""];
+const HEADINGS: &[&str] =
+    &["row", "IOPS B/A (low to high)>", "p50 us A>", "p50 us B>", "p50 B/A>", "p99 B/A>", ">"];
 
 /// The comparison as lines of text: facts that differ, ratios per row, and what only one of the two has.
 pub fn render_diff(diff: &Diff) -> String {
@@ -32,14 +33,9 @@ pub fn render_diff(diff: &Diff) -> String {
 }
 
 fn rows(rows: &[RowDiff]) -> String {
-    let line = LineStyle::none().fill('─').junction('─');
-    let mut table = Table::new();
-    table.load_style(TableStyle::new().top_border(line).header_separator(line).bottom_border(line));
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    table.set_header([Cell::new("row")].into_iter().chain(HEADINGS.map(|h| right(h.into()))));
-    for row in rows {
-        let cells = [
+    let cells = rows.iter().map(|row| {
+        vec![
+            sentence(&row.row),
             match (row.iops_ratio, row.iops_ratio_low, row.iops_ratio_high) {
                 (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.3} to {high:.3})"),
                 (Some(ratio), ..) => format!("{ratio:.3}"),
@@ -50,13 +46,12 @@ fn rows(rows: &[RowDiff]) -> String {
             three(row.p50_ratio),
             three(row.p99_ratio),
             if row.distinguishable() == Some(false) { "~".into() } else { String::new() },
-        ];
-        table.add_row([Cell::new(sentence(&row.row))].into_iter().chain(cells.map(right)));
-    }
-    table.to_string()
+        ]
+    });
+    table(HEADINGS, cells)
 }
 
-/// What a row is called, without what is the rule.
+/// The name of a row, without the parts that have their usual value.
 fn sentence(row: &Identity) -> String {
     let mut words = vec![row.guest.clone()];
     words.extend(row.peer.clone());
@@ -67,6 +62,7 @@ fn sentence(row: &Identity) -> String {
     words.extend(row.wait.clone().filter(|wait| wait != "blocking"));
     words.extend(row.queues.filter(|&n| n != 1).map(|n| format!("{n} queues")));
     words.extend(row.poll_us.filter(|&us| us != 0).map(|us| format!("poll {us} us")));
+    words.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
     words.retain(|word| !word.is_empty());
     words.join(" ")
 }

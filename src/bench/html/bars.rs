@@ -67,7 +67,7 @@ fn bar(row: &Row, measure: Measure) -> Option<Bar<'_>> {
 /// What the rows of a group have in common: all but the complete path.
 fn group(row: &Row) -> impl PartialEq + '_ {
     let floor = row.job == FLOOR;
-    let alike = (&row.notify, &row.backend, row.poll_us, row.queues);
+    let alike = (&row.notify, &row.backend, row.poll_us, row.queues, &row.moderate);
     (floor, &row.peer, (!floor).then_some(alike))
 }
 

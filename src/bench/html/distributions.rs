@@ -52,7 +52,8 @@ fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
 /// By notify path, backend and way of waiting, a line per complete path; what would be alone shares plots.
 fn of_paths<'a>(rows: &[&'a Row], floors: &[&'a Row]) -> Vec<Plot<'a>> {
     let key = |row: &Row| {
-        (row.peer.clone(), row.notify.clone(), row.backend.clone(), row.wait.clone(), row.poll_us, row.queues)
+        let how = (row.wait.clone(), row.poll_us, row.queues, row.moderate.clone());
+        (row.peer.clone(), row.notify.clone(), row.backend.clone(), how)
     };
     let mut groups: Vec<Vec<&Row>> = Vec::new();
     for &row in rows {
@@ -111,7 +112,8 @@ fn path_colour(row: &Row) -> &'static str {
 
 fn title(row: &Row) -> String {
     let polls = row.poll_us.filter(|&us| us > 0).map(|us| format!("polls {us} \u{b5}s"));
-    let parts = [row.peer.clone(), row.notify.clone(), row.backend.clone(), polls];
+    let moderated = row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}"));
+    let parts = [row.peer.clone(), row.notify.clone(), row.backend.clone(), polls, moderated];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

@@ -10,7 +10,7 @@ use crate::vfio::VfioPci;
 use crate::virtio::VirtioBlk;
 use crate::vm::Vm;
 
-/// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host cannot tell.
+/// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host does not count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The disk's.
@@ -49,30 +49,29 @@ impl Passed {
 impl Counts {
     /// What was added since `earlier`.
     pub fn since(&self, earlier: &Counts) -> Counts {
-        let option = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_sub(b?));
-        Counts {
-            disk: self.disk.since(&earlier.disk),
-            kicks_ioeventfd: option(self.kicks_ioeventfd, earlier.kicks_ioeventfd),
-            waits: self.waits - earlier.waits,
-            exits_to_user: self.exits_to_user - earlier.exits_to_user,
-            exits: option(self.exits, earlier.exits),
-            passed: Passed {
-                host: self.passed.host.saturating_sub(earlier.passed.host),
-                through_vmm: self.passed.through_vmm.saturating_sub(earlier.passed.through_vmm),
-            },
-        }
+        self.zip(earlier, self.disk.since(&earlier.disk), u64::saturating_sub)
     }
 
     /// Adds `more`: the same row in another round.
     pub fn add(&mut self, more: &Counts) {
-        let option = |a: Option<u64>, b: Option<u64>| Some(a? + b?);
-        self.disk.add(&more.disk);
-        self.kicks_ioeventfd = option(self.kicks_ioeventfd, more.kicks_ioeventfd);
-        self.waits += more.waits;
-        self.exits_to_user += more.exits_to_user;
-        self.exits = option(self.exits, more.exits);
-        self.passed.host += more.passed.host;
-        self.passed.through_vmm += more.passed.through_vmm;
+        let mut disk = self.disk;
+        disk.add(&more.disk);
+        *self = self.zip(more, disk, |sum, more| sum + more);
+    }
+
+    fn zip(&self, other: &Counts, disk: DiskCounts, f: impl Fn(u64, u64) -> u64) -> Counts {
+        let option = |a: Option<u64>, b: Option<u64>| Some(f(a?, b?));
+        Counts {
+            disk,
+            kicks_ioeventfd: option(self.kicks_ioeventfd, other.kicks_ioeventfd),
+            waits: f(self.waits, other.waits),
+            exits_to_user: f(self.exits_to_user, other.exits_to_user),
+            exits: option(self.exits, other.exits),
+            passed: Passed {
+                host: f(self.passed.host, other.passed.host),
+                through_vmm: f(self.passed.through_vmm, other.passed.through_vmm),
+            },
+        }
     }
 
     /// System calls of the disk's I/O thread.
@@ -90,16 +89,16 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of a machine whose first `disks` are measured, each on the I/O thread of its number, and then all that is passed
-    /// through.
-    pub fn of(assembly: &Vm, disks: usize) -> Sources {
+    /// The sources of a VM whose first `disks` disks are measured, each on the I/O thread of its number, and then all
+    /// passed-through devices.
+    pub fn of(vm: &Vm, disks: usize) -> Sources {
         // Every one of them runs: each has its disk.
-        let threads = assembly.io_loops();
+        let threads = vm.io_loops();
         let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());
         Sources {
-            disks: assembly.disks().iter().take(disks).enumerate().map(disk).collect(),
-            passed: assembly.vfio().to_vec(),
-            vcpus: assembly.machine().exit_counters().to_vec(),
+            disks: vm.disks().iter().take(disks).enumerate().map(disk).collect(),
+            passed: vm.vfio().to_vec(),
+            vcpus: vm.machine().exit_counters().to_vec(),
         }
     }
 

@@ -257,6 +257,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         notify,
         complete,
         event_idx: true,
+        moderation: crate::dataplane::Moderation::Off,
         serial: Some(serial),
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
@@ -290,6 +291,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             console: Console::File(files.console.path()),
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: Default::default(),
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],

@@ -1,19 +1,20 @@
 use super::super::probe_abi::{GuestJob, Sample};
+use super::bench::Bench;
+use super::error::{ProbeError, SessionError};
 use super::floor::{Answer, Style};
 use super::one_way::{OneWay, one_way};
 use super::row_stats::Block;
-use super::run::{Bench, ProbeError, Work};
-use super::session::SessionError;
-use super::variants::Job;
+use super::work::{Work, Workload};
 use crate::bench::DiskCounts;
 
-/// Longest block that is planned for.
+/// Longest block that is scheduled.
 const BLOCK_SECONDS: f64 = 0.15;
 
 impl Bench<'_> {
-    /// Once before the rounds, unmeasured: first touches, first exits, a closed polling window. Answers how many
-    /// requests a block of this kind gets: as configured, but fewer on a path so slow that it would take longer than
-    /// [`BLOCK_SECONDS`] (level interrupts go through the host's work queue, which may be busy).
+    /// Runs one unmeasured block before the rounds, which takes the first page faults, the first exits and a closed
+    /// polling window. Returns how many requests a block of this kind gets: as configured, but fewer on a path so slow
+    /// that the block would take longer than [`BLOCK_SECONDS`] (level interrupts go through the host's work queue,
+    /// which may be busy).
     pub(super) fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
         let few = self.config.requests / 40 + 1;
         let block = self.block(work, few)?;
@@ -23,16 +24,17 @@ impl Bench<'_> {
     }
 
     pub(super) fn block(&mut self, work: Work, requests: u32) -> Result<Block, ProbeError> {
+        let ticks = self.ticks_per_second;
         let block = match work {
             Work::Floor(style, answer) => self.floor_block(style, answer, requests),
-            Work::Disk(job, n) => self.disk_block(job, n, requests),
+            Work::Disk(workload, n) => self.disk_block(workload, n, requests),
             Work::KvmInterrupt => match &mut self.no_irqchip {
                 Ok(machine) => machine.block(requests),
                 Err(why) => Err(SessionError::Ended(why.clone())),
             },
-            Work::Peer(job, n) => match self.peer.iter_mut().flatten().next() {
-                Some(peer) => peer.block(job.plan(n, requests)),
-                None => Err(SessionError::Ended("it is not here".into())),
+            Work::Peer(workload, n) => match self.peer.iter_mut().flatten().next() {
+                Some(peer) => peer.block(workload.job(n, requests, ticks)),
+                None => Err(SessionError::Ended("the reference VMM does not run".into())),
             },
         };
         block.map_err(|error| ProbeError::Block(self.name(work), error))
@@ -42,7 +44,7 @@ impl Bench<'_> {
         self.session.parts().exits.iter().map(|exits| exits.total()).sum()
     }
 
-    /// All exits, those that KVM handled by itself included; `None`: KVM does not tell.
+    /// All exits, including those that KVM handled by itself; `None`: KVM does not report them.
     fn all_exits(&self) -> Option<u64> {
         self.session.parts().exits.iter().map(|exits| exits.all_exits()).sum()
     }
@@ -55,9 +57,9 @@ impl Bench<'_> {
     }
 
     /// Runs a block in our guest: its samples, and what was counted meanwhile.
-    fn counted(&mut self, plan: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
+    fn counted(&mut self, job: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
-        let outcome = self.session.run(plan)?;
+        let outcome = self.session.run(job)?;
         let block = Block {
             ticks: outcome.tsc_end - outcome.tsc_begin,
             requests: outcome.completed.into(),
@@ -71,26 +73,26 @@ impl Bench<'_> {
     }
 
     fn floor_block(&mut self, style: Style, answer: Answer, requests: u32) -> Result<Block, SessionError> {
-        let plan = self.floor.begin(style, answer, requests);
-        let (samples, block) = self.counted(plan)?;
+        let job = self.floor.begin(style, answer, requests);
+        let (samples, block) = self.counted(job)?;
         // The floor interrupts at once: one timestamp is both.
         let host: Vec<_> = self.floor.end(style).into_iter().map(|seen| (seen, seen)).collect();
         let one_way = if self.agree { OneWay::of(&samples, &host) } else { OneWay::default() };
         Ok(Block { round_trip: samples.iter().map(|sample| sample.seen.into()).collect(), one_way, ..block })
     }
 
-    fn disk_block(&mut self, job: Job, n: usize, requests: u32) -> Result<Block, SessionError> {
+    fn disk_block(&mut self, workload: Workload, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
-        let plan = job.plan(n, requests);
+        let job = workload.job(n, requests, self.ticks_per_second);
         let (before, waits) = (DiskCounts::of(&disk), self.waits());
-        let (samples, block) = self.counted(plan)?;
+        let (samples, block) = self.counted(job)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);
-        let alone = job.depth == 1 && self.agree;
+        let alone = workload.depth == 1 && self.agree;
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
             disk: disk_counts,
             waits,
-            one_way: if alone { one_way(&mut self.session, &disk, plan)? } else { OneWay::default() },
+            one_way: if alone { one_way(&mut self.session, &disk, job)? } else { OneWay::default() },
             ..block
         })
     }

@@ -1,25 +1,26 @@
-use std::fmt;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use strum::Display;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::super::probe_abi::{FLOOR_WORD, GuestJob, flag, kind, poke, vector};
-use super::session::{Session, SessionError};
+use super::error::{FloorError, SessionError};
+use super::session::Session;
 use crate::host::pin_to_cpu;
 use crate::kvm::{
-    Gsi, IoAddress, Ioeventfd, IoeventfdSpec, KvmError, Match, MsiMessage, Vector, VectorState, VmIoctls,
+    Gsi, IoAddress, Ioeventfd, IoeventfdSpec, Match, MsiMessage, Vector, VectorState, VmIoctls,
 };
 use crate::machine::Ram;
 use crate::machine::bus::BusDevice;
 
 /// Where the guest stores: a page where this machine has no device.
 const DOORBELL: u64 = 0xfed0_0000;
-/// The same without an ioeventfd: the vCPU thread answers.
+/// The same without an ioeventfd: the vCPU thread handles the exit.
 const EXIT_DOORBELL: u64 = DOORBELL + 0x1000;
 /// The vector of all floor answers: a plain one, like those of the disks.
 pub(super) const FLOOR_VECTOR: u32 = vector::STAMPED - 1;
@@ -27,59 +28,40 @@ pub(super) const FLOOR_VECTOR: u32 = vector::STAMPED - 1;
 const FLOOR_PIN: Gsi = 10;
 
 /// How the host waits for the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Style {
     /// A blocking read of the eventfd.
     Blocking,
     /// Reads the eventfd again and again.
     BusyPoll,
-    /// Looks at a word in guest memory; the guest does not store to the doorbell, as a driver whose device polls.
+    /// Polls a word in guest memory. The guest does not store to the doorbell, like a driver whose device polls.
     MemoryPoll,
-    /// The same with the store, which nobody waits for: the answer finds the vCPU in the exit of its kick.
+    /// The same, but the guest does store and nothing waits for it: the interrupt finds the vCPU in the exit of its kick.
+    #[strum(to_string = "memory-poll+kick")]
     MemoryPollKick,
-    /// No eventfd: the vCPU's own thread answers its exit.
+    /// No eventfd: the vCPU's own thread handles the exit.
     Exit,
 }
 
-impl fmt::Display for Style {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Style::Blocking => "blocking",
-            Style::BusyPoll => "busy-poll",
-            Style::MemoryPoll => "memory-poll",
-            Style::MemoryPollKick => "memory-poll+kick",
-            Style::Exit => "exit",
-        })
-    }
-}
-
-/// How the host answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the host interrupts the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Answer {
     Irqfd,
     SignalMsi,
     IrqLine,
 }
 
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Answer::Irqfd => "irqfd",
-            Answer::SignalMsi => "signal-msi",
-            Answer::IrqLine => "irq-line",
-        })
-    }
-}
-
 /// What interrupts the guest, shared by the floor's thread and the exit doorbell.
-struct Bell {
+struct FloorInterrupt {
     vm: Arc<dyn VmIoctls>,
     vector: Vector,
     message: MsiMessage,
 }
 
-impl Bell {
-    fn ring(&self, answer: Answer) {
+impl FloorInterrupt {
+    fn deliver(&self, answer: Answer) {
         match answer {
             Answer::Irqfd => self.vector.signal_irqfd(),
             Answer::SignalMsi => _ = self.vm.signal_msi(self.message),
@@ -91,7 +73,7 @@ impl Bell {
     }
 }
 
-struct Job {
+struct FloorJob {
     style: Style,
     answer: Answer,
     rounds: u32,
@@ -99,12 +81,12 @@ struct Job {
     word: u64,
 }
 
-/// TSC when the host saw a store, right before it answers.
+/// TSC when the host saw a store, right before it interrupts.
 pub(super) type Stamp = u64;
 
-/// The bare ping-pong without virtio: the least that any dataplane on this host must spend.
+/// The floor: the bare ping-pong without virtio, the least that any dataplane on this host must spend.
 pub(super) struct Floor {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Sender<FloorJob>>,
     stamps: Receiver<Vec<Stamp>>,
     event: Arc<EventFd>,
     memory: Arc<Ram>,
@@ -113,7 +95,7 @@ pub(super) struct Floor {
     _doorbell: Ioeventfd,
 }
 
-struct ExitDoorbell(Arc<Bell>);
+struct ExitDoorbell(Arc<FloorInterrupt>);
 
 impl BusDevice for ExitDoorbell {
     fn read(&self, _: u64, data: &mut [u8]) {
@@ -121,12 +103,12 @@ impl BusDevice for ExitDoorbell {
     }
 
     fn write(&self, _: u64, _: &[u8]) {
-        self.0.ring(Answer::Irqfd);
+        self.0.deliver(Answer::Irqfd);
     }
 }
 
 impl Floor {
-    /// Arms the doorbells in a running probe's machine and starts the thread that answers, on `cpu` if given.
+    /// Registers the doorbells in a running probe's VM and starts the answering thread, on `cpu` if given.
     ///
     /// # Errors
     /// The host refused an eventfd, or the guest did not program its IOAPIC.
@@ -135,10 +117,10 @@ impl Floor {
         let vector = Vector::new(parts.vm.clone(), parts.routes.clone(), true)?;
         let message = MsiMessage { address: 0xfee0_0000, data: FLOOR_VECTOR };
         Vector::apply(&[(&vector, VectorState { message, masked: false })])?;
-        let bell = Arc::new(Bell { vm: parts.vm.clone(), vector, message });
+        let interrupt = Arc::new(FloorInterrupt { vm: parts.vm.clone(), vector, message });
         parts
             .mmio
-            .insert(EXIT_DOORBELL, 8, Arc::new(ExitDoorbell(bell.clone())))
+            .insert(EXIT_DOORBELL, 8, Arc::new(ExitDoorbell(interrupt.clone())))
             .map_err(|e| FloorError::Host(e.to_string()))?;
         // Blocking, unlike the dataplane's: one read is the whole wait.
         // SAFETY: no pointers; the result is checked.
@@ -151,16 +133,17 @@ impl Floor {
         let spec = IoeventfdSpec { address: IoAddress::Mmio(DOORBELL), matching: Match::Length(2) };
         let doorbell = Ioeventfd::new(parts.vm.clone(), spec, event.clone())?;
 
-        let (jobs, orders) = bounded::<Job>(1);
+        let (jobs, received) = bounded::<FloorJob>(1);
         let (answers, stamps) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let memory = parts.memory.clone();
-        let worker = Worker { event: event.clone(), memory: parts.memory.clone(), bell, stop: stop.clone() };
+        let worker =
+            Worker { event: event.clone(), memory: parts.memory.clone(), interrupt, stop: stop.clone() };
         let body = move || {
             if let Some(cpu) = cpu {
                 pin_to_cpu(cpu);
             }
-            for job in orders {
+            for job in received {
                 let _ = answers.send(worker.answer(&job));
             }
         };
@@ -172,24 +155,24 @@ impl Floor {
         Ok(Floor { jobs: Some(jobs), stamps, event, memory, stop, thread: Some(thread), _doorbell: doorbell })
     }
 
-    /// One block of `rounds` round trips; answers the guest's plan for it and, when the block is over, the stamps.
+    /// Prepares a block of `rounds` round trips and returns the guest's job for it; [`Floor::end`] returns the stamps.
     pub fn begin(&self, style: Style, answer: Answer, rounds: u32) -> GuestJob {
         let address = if style == Style::Exit { EXIT_DOORBELL } else { DOORBELL };
         if style != Style::Exit
             && let Some(jobs) = &self.jobs
         {
-            // The guest stands still, so nothing comes any more: what memory polling left uncounted goes.
+            // The guest is idle, so no kick is on its way: drain those that memory polling never read.
             set_blocking(&self.event, false);
             let _ = self.event.read();
             set_blocking(&self.event, style == Style::Blocking);
-            let _ = jobs.send(Job { style, answer, rounds, word: word(&self.memory) });
+            let _ = jobs.send(FloorJob { style, answer, rounds, word: word(&self.memory) });
         }
         let flags = if style == Style::MemoryPoll { flag::NO_STORE } else { 0 };
         let (vector, requests) = (FLOOR_VECTOR, rounds);
         GuestJob { kind: kind::FLOOR, address, vector, requests, width: 2, flags, ..GuestJob::default() }
     }
 
-    /// The host's stamps of the block begun last.
+    /// The host's stamps of the last block.
     pub fn end(&self, style: Style) -> Vec<Stamp> {
         if style == Style::Exit { Vec::new() } else { self.stamps.recv().unwrap_or_default() }
     }
@@ -209,12 +192,12 @@ impl Drop for Floor {
 struct Worker {
     event: Arc<EventFd>,
     memory: Arc<Ram>,
-    bell: Arc<Bell>,
+    interrupt: Arc<FloorInterrupt>,
     stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    fn answer(&self, job: &Job) -> Vec<Stamp> {
+    fn answer(&self, job: &FloorJob) -> Vec<Stamp> {
         let mut stamps = Vec::with_capacity(job.rounds as usize);
         let mut last = job.word;
         while stamps.len() < job.rounds as usize && !self.stop.load(Ordering::Relaxed) {
@@ -234,7 +217,7 @@ impl Worker {
                 }
             }
             stamps.push(tsc());
-            self.bell.ring(job.answer);
+            self.interrupt.deliver(job.answer);
         }
         stamps
     }
@@ -250,7 +233,7 @@ fn set_blocking(event: &EventFd, blocking: bool) {
     unsafe { libc::fcntl(event.as_raw_fd(), libc::F_SETFL, flags) };
 }
 
-/// The time-stamp counter, in step with the guest's if KVM gives it no offset.
+/// The time-stamp counter; equal to the guest's if KVM gives it no offset.
 pub(super) fn tsc() -> u64 {
     // SAFETY: every x86-64 CPU that runs KVM has it, and Linux lets user space read it.
     unsafe { core::arch::x86_64::_rdtsc() }
@@ -276,20 +259,6 @@ fn route_pin(session: &mut Session) -> Result<(), SessionError> {
         }
     }
     Ok(())
-}
-
-/// Why there is no floor.
-#[derive(Debug, thiserror::Error)]
-pub enum FloorError {
-    /// An ioctl.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// The guest.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// Anything else of the host.
-    #[error("the floor cannot be measured: {0}")]
-    Host(String),
 }
 
 /// Whether the guest's time-stamp counter is ours: its reading lies between two of ours.

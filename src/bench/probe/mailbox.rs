@@ -8,10 +8,10 @@ use super::super::probe_abi::{
     CONTROL, CPU_AREA, CPU_STRIDE, Control, DEVICE_TABLE, DeviceInfo, GuestJob, OUTCOME_OFFSET, Outcome,
     SAMPLE_STRIDE, SAMPLES, Sample, TRAP, Trap, state, status,
 };
-use super::session::SessionError;
+use super::error::SessionError;
 use crate::machine::Ram;
 
-/// The probe's plans and outcomes in its memory, whoever's VMM runs it. All addresses are within the memory that every
+/// Jobs and outcomes in the probe's memory, whichever VMM runs it. All addresses are within the memory that every
 /// probe has, so accesses cannot fail.
 pub struct Mailbox {
     memory: Arc<Ram>,
@@ -19,22 +19,22 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Of a guest with this memory, [`super::super::probe_abi::RAM_SIZE`] bytes at least.
+    /// The mailbox of a guest with this memory, at least [`super::super::probe_abi::RAM_SIZE`] bytes.
     pub fn new(memory: Arc<Ram>) -> Mailbox {
         Mailbox { memory, seq: 0 }
     }
 
-    /// Tells the guest how to run; before it starts.
+    /// Tells the guest how to run. Call it before the guest starts.
     pub fn write_control(&self, control: &Control) {
         self.write(CONTROL, &control.to_bytes());
     }
 
-    /// What the guest says of itself.
+    /// What the guest reports about itself.
     pub fn control(&self) -> Control {
         Control::from_bytes(&self.read(CONTROL))
     }
 
-    /// Changes how the guest's CPUs wait for their next plan: one of [`super::super::probe_abi::idle`].
+    /// Changes how the guest's CPUs wait for their next job: one of [`super::super::probe_abi::idle`].
     pub fn set_idle(&self, idle: u32) {
         let at = CONTROL + std::mem::offset_of!(Control, idle) as u64;
         let _ = self.memory.store(idle, GuestAddress(at), Ordering::Release);
@@ -46,19 +46,19 @@ impl Mailbox {
         (0..self.control().devices.into()).map(|n| DeviceInfo::from_bytes(&self.read(at(n)))).collect()
     }
 
-    /// Hands each CPU its plan; answers the number to wait for.
-    pub fn give(&mut self, plans: &[(usize, GuestJob)]) -> u32 {
+    /// Hands each CPU its job; returns the sequence number to wait for.
+    pub fn give(&mut self, jobs: &[(usize, GuestJob)]) -> u32 {
         self.seq += 1;
-        for &(cpu, plan) in plans {
+        for &(cpu, job) in jobs {
             let at = CPU_AREA + cpu as u64 * CPU_STRIDE;
-            self.write(at + 4, &plan.to_bytes()[4..]);
-            // Last: the guest takes the plan as soon as it sees the number.
+            self.write(at + 4, &job.to_bytes()[4..]);
+            // Last: the guest takes the job as soon as it sees the number.
             let _ = self.memory.store(self.seq, GuestAddress(at), Ordering::Release);
         }
         self.seq
     }
 
-    /// Whether a CPU has finished the plan of that number.
+    /// Whether a CPU has finished the job with that number.
     pub fn is_done(&self, cpu: usize, seq: u32) -> bool {
         self.memory.load(GuestAddress(outcome_at(cpu)), Ordering::Acquire).is_ok_and(|done: u32| done == seq)
     }
@@ -74,11 +74,11 @@ impl Mailbox {
         (0..outcome.samples).map(|n| Sample::from_bytes(&self.read(at(n)))).collect()
     }
 
-    /// Sleeps until `done`, looking now and then: the guest and the I/O thread need the CPUs. `ended` says why the
-    /// machine has stopped, if it has.
+    /// Checks for `done` every 300 us and sleeps in between, because the guest and the I/O thread need the CPUs.
+    /// `ended` returns why the VM has stopped, if it has.
     ///
     /// # Errors
-    /// The guest stopped or fell silent.
+    /// The guest stopped, or `seconds` have passed.
     pub fn wait(
         &self,
         seconds: u64,
@@ -123,11 +123,11 @@ fn outcome_at(cpu: usize) -> u64 {
     CPU_AREA + cpu as u64 * CPU_STRIDE + OUTCOME_OFFSET
 }
 
-/// Takes a block that did not complete for an error.
+/// Turns a block that did not complete into an error.
 ///
 /// # Errors
 /// [`SessionError::Block`].
-pub(super) fn completed(outcome: Outcome, plan: &GuestJob) -> Result<Outcome, SessionError> {
+pub(super) fn completed(outcome: Outcome, job: &GuestJob) -> Result<Outcome, SessionError> {
     if outcome.status == status::OK {
         return Ok(outcome);
     }
@@ -135,6 +135,6 @@ pub(super) fn completed(outcome: Outcome, plan: &GuestJob) -> Result<Outcome, Se
         status: outcome.status,
         detail: outcome.detail,
         completed: outcome.completed,
-        requests: plan.requests,
+        requests: job.requests,
     })
 }

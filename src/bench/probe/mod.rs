@@ -1,23 +1,28 @@
-//! The probe bench: every ring of the dataplane, timed by a guest that does nothing else, against a floor without
-//! virtio, in one guest and in short interleaved blocks.
+//! The probe bench: every path of the dataplane, timed by a guest that does nothing else, beside a floor without virtio.
+//! All run in one guest, in short interleaved blocks.
 //!
 //! | file | what |
 //! |---|---|
-//! | `mailbox` | plans and outcomes in the guest's memory, whoever runs it |
-//! | `session` | the probe in a machine of ours, taking blocks one by one through its memory |
+//! | `config`, `error` | what is asked for; why it failed |
+//! | `mailbox` | jobs and outcomes in the guest's memory, whichever VMM runs it |
+//! | `session` | the probe in a VM of ours, which takes blocks one by one |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `no_irqchip` | the same ping-pong in a VM without interrupt controllers: KVM_INTERRUPT |
-//! | `one_way` | round trips of a disk taken apart by the dataplane's stamps |
-//! | `variants` | our disks that are compared, and the jobs |
-//! | `peer`, `qemu` | the same guest in QEMU, in the same run |
+//! | `one_way` | splits a disk's round trips at the dataplane's timestamps |
+//! | `work` | the workloads, and what one block measures |
+//! | `variants` | the disks that are compared |
+//! | `peer`, `qemu` | the reference VMM ("peer" in reports): the same guest in QEMU, in the same run |
+//! | `bench` | everything that blocks run in |
 //! | `run` | which blocks, in which order |
 //! | `blocks` | one block of each kind, with what was counted meanwhile |
-//! | `rows` | what the blocks become in the report |
-//! | `support` | what of that this host has |
-//! | `startup` | how long a machine takes to its guest's first instruction, and how much memory |
-//! | `row_stats` | what the rounds of one row add up to |
+//! | `row_stats`, `rows` | what the blocks of one row add up to; the row in the report |
+//! | `host_support` | optional features of this host |
+//! | `startup` | time to the guest's first instruction, and resident memory |
 
+mod bench;
 mod blocks;
+mod config;
+mod error;
 mod floor;
 mod host_support;
 mod mailbox;
@@ -31,7 +36,10 @@ mod run;
 mod session;
 mod startup;
 mod variants;
+mod work;
 
+pub use config::{PeerVmm, ProbeConfig};
+pub use error::{FloorError, ProbeError, SessionError};
 pub use mailbox::Mailbox;
-pub use run::{PeerVmm, ProbeConfig, ProbeError, run};
-pub use session::{Session, SessionConfig, SessionError};
+pub use run::run;
+pub use session::{Session, SessionConfig, SessionParts};

@@ -10,11 +10,11 @@ use vmm_sys_util::ioctl_iow_nr;
 use super::super::PROBE_ELF;
 use super::super::Row;
 use super::super::probe_abi::{Control, GuestJob, MAGIC, VERSION, idle, kind, mode, state, vector};
+use super::config::FLOOR_JOB;
+use super::error::SessionError;
 use super::floor::Style;
 use super::mailbox::{Mailbox, completed};
 use super::row_stats::Block;
-use super::run::FLOOR_JOB;
-use super::session::SessionError;
 use crate::host::pin_to_cpu;
 use crate::kvm::{KvmVm, MemoryRange, VmIoctls};
 use crate::machine::{Kernel, Ram, boot, cpu_state, cpuid, create_vm, layout, open_kvm};
@@ -22,14 +22,14 @@ use crate::virtio::NotifyPath;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
-/// Where the guest stores. There is no device in this machine, so every store comes to us.
+/// Where the guest stores. This VM has no device, so every store exits to us.
 const DOORBELL: u64 = 0xfed0_0000;
-/// The vector whose stub sends no EOI: that would be one more exit, to an interrupt controller that we have not.
+/// The vector whose stub sends no EOI: that would be one more exit, to an interrupt controller that this VM lacks.
 const VECTOR: u32 = vector::SPURIOUS;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The bare ping-pong in a VM without interrupt controllers: the store exits, and the vCPU's own thread answers with
-/// KVM_INTERRUPT (KVM API 4.16). Between blocks nothing of it runs.
+/// KVM_INTERRUPT (KVM API 4.16). Nothing of it runs between blocks.
 pub(super) struct NoIrqchip {
     vcpu: VcpuFd,
     mailbox: Mailbox,
@@ -42,7 +42,7 @@ impl NoIrqchip {
     /// Boots a probe in such a VM; its blocks run on host CPU `pin`, if given.
     ///
     /// # Errors
-    /// Why this host has it not, in a clause.
+    /// Why this host cannot run it, as a clause.
     pub fn new(pin: Option<usize>) -> Result<NoIrqchip, String> {
         let text = |what: &'static str| move |e: kvm_ioctls::Error| format!("{what} failed: {e}");
         let kvm = open_kvm().map_err(|e| e.to_string())?;
@@ -67,7 +67,7 @@ impl NoIrqchip {
         cpu_state::start(&vcpu, &memory, &entry).map_err(|e| e.to_string())?;
 
         let mailbox = Mailbox::new(memory.clone());
-        // HLT exits here: that is how the guest gives the thread back.
+        // HLT exits here: that is how the guest returns the thread.
         let control = Control {
             magic: MAGIC,
             version: VERSION,
@@ -84,9 +84,9 @@ impl NoIrqchip {
     /// One block of round trips.
     ///
     /// # Errors
-    /// KVM or the guest gave up.
+    /// KVM or the guest failed.
     pub fn block(&mut self, rounds: u32) -> Result<Block, SessionError> {
-        let plan = GuestJob {
+        let job = GuestJob {
             kind: kind::FLOOR,
             address: DOORBELL,
             vector: VECTOR,
@@ -94,9 +94,9 @@ impl NoIrqchip {
             width: 2,
             ..GuestJob::default()
         };
-        let seq = self.mailbox.give(&[(0, plan)]);
+        let seq = self.mailbox.give(&[(0, job)]);
         let pin = self.pin;
-        // A thread of its own, so that pinning it pins nobody else.
+        // A thread of its own, so that pinning affects nothing else.
         let exits = std::thread::scope(|scope| {
             let body = || {
                 if let Some(cpu) = pin {
@@ -108,7 +108,7 @@ impl NoIrqchip {
             let thread = thread.spawn_scoped(scope, body).map_err(SessionError::Thread)?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        let outcome = completed(self.mailbox.outcome(0), &plan)?;
+        let outcome = completed(self.mailbox.outcome(0), &job)?;
         let samples = self.mailbox.samples(0, &outcome);
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.seen.into()).collect(),
@@ -121,9 +121,9 @@ impl NoIrqchip {
         })
     }
 
-    /// Runs the guest until it halts with `done` true; answers the exits.
+    /// Runs the guest until it halts with `done` true; returns the number of exits.
     fn run(&mut self, done: impl Fn(&Mailbox) -> bool) -> Result<u64, SessionError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut exits = 0;
         let mut pending = false;
         loop {
@@ -139,7 +139,7 @@ impl NoIrqchip {
                     }
                     self.in_time(deadline)?;
                 }
-                // The local APIC and everything else that is not there.
+                // The local APIC and everything else that this VM lacks.
                 Ok(VcpuExit::MmioRead(_, data)) => {
                     data.fill(0);
                     self.in_time(deadline)?;
@@ -158,10 +158,10 @@ impl NoIrqchip {
     }
 
     fn in_time(&self, deadline: Instant) -> Result<(), SessionError> {
-        if Instant::now() > deadline { Err(SessionError::Silent(PATIENCE.as_secs())) } else { Ok(()) }
+        if Instant::now() > deadline { Err(SessionError::Silent(TIMEOUT.as_secs())) } else { Ok(()) }
     }
 
-    /// Gives the guest its interrupt if it can take one now, else asks for the exit that says when.
+    /// Injects the interrupt if the guest can take it now; else requests the exit that says when it can.
     fn inject(&mut self) -> Result<bool, SessionError> {
         let run = self.vcpu.get_kvm_run();
         let ready = run.ready_for_interrupt_injection != 0;
@@ -178,7 +178,7 @@ impl NoIrqchip {
     }
 }
 
-/// `common` with what names the row.
+/// `common` with the columns that name the row.
 pub(super) fn row(common: Row) -> Row {
     Row {
         job: FLOOR_JOB.into(),
@@ -191,7 +191,7 @@ pub(super) fn row(common: Row) -> Row {
     }
 }
 
-/// The row of a host that has it not.
+/// The row of a host that cannot run it.
 pub(super) fn absent(why: String) -> Row {
     row(Row { guest: "probe".into(), not_here: Some(why), ..Row::default() })
 }

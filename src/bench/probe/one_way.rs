@@ -1,14 +1,15 @@
 use super::super::probe_abi::{GuestJob, Sample};
+use super::error::SessionError;
 use super::floor::tsc;
-use super::session::{Session, SessionError};
+use super::session::Session;
 use crate::dataplane::RequestTimestamps;
 use crate::host::monotonic_ns;
 use crate::virtio::VirtioBlk;
 
-/// Most requests of a block that is taken apart.
+/// Most requests of a block whose one-way latencies are measured.
 const REQUESTS: u32 = 200;
 
-/// The two one_way of round trips, in ticks.
+/// The one-way latencies of round trips, in ticks.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct OneWay {
     /// From before the guest's store to the thread that saw it.
@@ -18,32 +19,34 @@ pub(super) struct OneWay {
 }
 
 impl OneWay {
-    /// Of the guest's samples and the host's counter at each: when the thread saw it, and before it rang back. None if they
-    /// are not as many: one that is missing would shift all that follow.
+    /// Combines the guest's samples with the host's counter at each: when the thread saw the kick, and before it
+    /// interrupted. Empty if their numbers differ: one missing entry would shift all that follow.
     pub fn of(samples: &[Sample], host: &[(u64, u64)]) -> OneWay {
-        let mut one_way = OneWay::default();
+        let mut latencies = OneWay::default();
         if samples.len() == host.len() {
             for (sample, &(seen, interrupting)) in samples.iter().zip(host) {
-                one_way.kick.push(seen.saturating_sub(sample.start));
-                one_way.interrupt.push((sample.start + u64::from(sample.seen)).saturating_sub(interrupting));
+                latencies.kick.push(seen.saturating_sub(sample.start));
+                latencies
+                    .interrupt
+                    .push((sample.start + u64::from(sample.seen)).saturating_sub(interrupting));
             }
         }
-        one_way
+        latencies
     }
 }
 
-/// Runs a block like `plan` with the stamps of the queue on and takes its round trips apart; apart from the measured
-/// blocks, which run without. Needs one request at a time, and a guest whose counter is ours.
+/// Runs a block like `job` with the queue's timestamps on and splits its round trips. The measured blocks run without
+/// timestamps. Needs one request at a time, and a guest whose time-stamp counter is the host's.
 pub(super) fn one_way(
     session: &mut Session,
     disk: &VirtioBlk,
-    plan: GuestJob,
+    job: GuestJob,
 ) -> Result<OneWay, SessionError> {
     let Some(queue) = disk.counters().first() else { return Ok(OneWay::default()) };
-    let requests = plan.requests.min(REQUESTS);
+    let requests = job.requests.min(REQUESTS);
     queue.trace.start(requests as usize);
     let before = Moment::now();
-    let outcome = session.run(GuestJob { requests, ..plan });
+    let outcome = session.run(GuestJob { requests, ..job });
     let clock = Clock { before, after: Moment::now() };
     let stamps = queue.trace.stop().map(|recorded| recorded.requests).unwrap_or_default();
     Ok(split(&session.samples(0, &outcome?), &stamps, &clock))
@@ -57,7 +60,7 @@ struct Moment {
 }
 
 impl Moment {
-    /// The closest of some readings: the thread may be put aside between the two clocks.
+    /// The closest of several readings: the thread may be preempted between the two clocks.
     fn now() -> Moment {
         let read = || {
             let (first, ns, last) = (tsc(), monotonic_ns(), tsc());
@@ -84,7 +87,7 @@ impl Clock {
 fn split(samples: &[Sample], stamps: &[RequestTimestamps], clock: &Clock) -> OneWay {
     let host: Vec<_> =
         stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
-    // The first one's kick came before the queue's owner knew of the trace.
+    // Drop the first: its kick came before the queue's owner knew of the trace.
     OneWay::of(samples.get(1..).unwrap_or_default(), host.get(1..).unwrap_or_default())
 }
 
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_trip_falls_apart_at_the_hosts_stamps() {
+    fn a_round_trip_is_split_at_the_hosts_stamps() {
         // 2 ticks a nanosecond; the clocks began at different times.
         let clock = Clock {
             before: Moment { tsc: 1_000_000, ns: 50_000 },
@@ -103,7 +106,7 @@ mod tests {
         let stamp = |seen, published| RequestTimestamps { seen, published, ..RequestTimestamps::default() };
         let samples = [sample(1_000_000, 9), sample(1_200_000, 80_000)];
         let stamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
-        // The second: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, told at 1,280,000.
+        // The second: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, interrupted at 1,280,000.
         let expected = OneWay { kick: vec![20_000], interrupt: vec![40_000] };
         assert_eq!(split(&samples, &stamps, &clock), expected);
         assert_eq!(split(&samples, &stamps[1..], &clock), OneWay::default());

@@ -9,26 +9,27 @@ use super::super::memfile::MemFile;
 use super::super::probe_abi::{
     Control, GuestJob, MAGIC, Outcome, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
 };
+use super::config::DISK_BYTES;
+use super::error::SessionError;
 use super::mailbox::{Mailbox, completed};
-use super::qemu::{self, Files, IO_URING, PeerSubject, Process, SUBJECTS};
+use super::qemu::{self, Files, IO_URING, PEER_VARIANTS, PeerVariant, Process};
 use super::row_stats::Block;
-use super::session::SessionError;
-use super::variants::DISK_BYTES;
 use crate::machine::Ram;
 
-/// The same guest in QEMU, driven through memory that we share with it. It stands still but for its blocks.
+/// The reference VMM: the same guest in QEMU, driven through shared memory. The QEMU process is stopped except while
+/// one of its blocks runs.
 pub(super) struct Peer {
     process: Process,
     mailbox: Mailbox,
-    /// What it is.
+    /// What `--version` prints.
     pub version: String,
     /// Its devices, in the guest's order.
-    pub variants: Vec<&'static PeerSubject>,
-    /// Devices that it has not here, and why.
-    pub absent: Vec<(&'static PeerSubject, String)>,
+    pub variants: Vec<&'static PeerVariant>,
+    /// Devices that it cannot have on this host, and why.
+    pub absent: Vec<(&'static PeerVariant, String)>,
 }
 
-/// QEMU has this long to bring the guest up, all attempts together.
+/// Time limit for the guest to come up, all attempts together.
 const START: Duration = Duration::from_secs(10);
 const BLOCK_SECONDS: u64 = 60;
 
@@ -37,21 +38,22 @@ impl Peer {
     /// its vCPU and of everything else.
     ///
     /// # Errors
-    /// Why it is not here, in a clause.
+    /// Why it cannot run here, as a clause.
     pub fn start(disk: Result<&Path, &String>, pin: Option<(usize, usize)>) -> Result<Peer, String> {
         let version = qemu::version()?;
         let deadline = Instant::now() + START;
         let kernel = MemFile::of(PROBE_ELF).map_err(|e| e.to_string())?;
-        let needs_file = |variant: &&PeerSubject| variant.backend != "null";
-        let no_file = |why: &String| SUBJECTS.iter().filter(needs_file).map(|s| (s, why.clone())).collect();
+        let needs_file = |variant: &&PeerVariant| variant.backend != "null";
+        let no_file =
+            |why: &String| PEER_VARIANTS.iter().filter(needs_file).map(|s| (s, why.clone())).collect();
         let without_file: Vec<_> = disk.err().map_or_else(Vec::new, no_file);
         let mut failure = String::new();
         // SeaBIOS, which a QEMU without qboot has, takes seconds.
         for firmware in ["qboot.rom", ""] {
             let mut absent = without_file.clone();
             for io_uring in [true, false] {
-                let here = |variant: &&PeerSubject| !absent.iter().any(|(lacks, _)| lacks == variant);
-                let variants: Vec<_> = SUBJECTS.iter().filter(here).collect();
+                let here = |variant: &&PeerVariant| !absent.iter().any(|(absent, _)| absent == variant);
+                let variants: Vec<_> = PEER_VARIANTS.iter().filter(here).collect();
                 match Peer::attempt(&kernel, disk.unwrap_or(Path::new("")), firmware, &variants, deadline) {
                     Ok((process, mailbox)) => {
                         if let Some((vcpu, rest)) = pin {
@@ -66,7 +68,7 @@ impl Peer {
                 }
                 if io_uring && disk.is_ok() {
                     absent.extend(
-                        SUBJECTS.iter().filter(|s| s.backend == IO_URING).map(|s| (s, failure.clone())),
+                        PEER_VARIANTS.iter().filter(|s| s.backend == IO_URING).map(|s| (s, failure.clone())),
                     );
                 }
             }
@@ -78,17 +80,17 @@ impl Peer {
         kernel: &MemFile,
         disk: &Path,
         firmware: &str,
-        variants: &[&'static PeerSubject],
+        variants: &[&'static PeerVariant],
         deadline: Instant,
     ) -> Result<(Process, Mailbox), String> {
-        // Fresh and so zero: what an earlier attempt left in it would be taken for this one's.
+        // New, hence zero: the traces of an earlier attempt would be taken for this one's.
         let ram = MemFile::sparse(RAM_SIZE).map_err(|e| e.to_string())?;
         let path = |file: &MemFile| file.path_for_child().display().to_string();
         let files = Files { ram: path(&ram), kernel: path(kernel), disk: disk.display().to_string() };
         let range = (GuestAddress(0), RAM_SIZE as usize, Some(FileOffset::new(ram.into_file(), 0)));
         let memory = Ram::from_ranges_with_files([range]).map_err(|e| e.to_string())?;
         let mailbox = Mailbox::new(Arc::new(memory));
-        // It spins between blocks, as ours does, but its VMM stands still then.
+        // It spins between blocks, as ours does, but its VMM is stopped then.
         let control = Control {
             magic: MAGIC,
             version: VERSION,
@@ -126,22 +128,22 @@ impl Peer {
         Ok(())
     }
 
-    fn run(&mut self, plan: GuestJob) -> Result<Outcome, SessionError> {
+    fn run(&mut self, job: GuestJob) -> Result<Outcome, SessionError> {
         self.process.set_running(true);
-        let seq = self.mailbox.give(&[(0, plan)]);
+        let seq = self.mailbox.give(&[(0, job)]);
         let (process, done) = (&mut self.process, |mailbox: &Mailbox| mailbox.is_done(0, seq));
         let waited = self.mailbox.wait(BLOCK_SECONDS, || process.ended(), done);
         self.process.set_running(false);
         waited?;
-        completed(self.mailbox.outcome(0), &plan)
+        completed(self.mailbox.outcome(0), &job)
     }
 
-    /// One block; only what the guest knows.
+    /// Runs one block. The counts are the guest's only.
     ///
     /// # Errors
     /// QEMU ended, or the block did not complete.
-    pub fn block(&mut self, plan: GuestJob) -> Result<Block, SessionError> {
-        let outcome = self.run(plan)?;
+    pub fn block(&mut self, job: GuestJob) -> Result<Block, SessionError> {
+        let outcome = self.run(job)?;
         let samples = self.mailbox.samples(0, &outcome);
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),

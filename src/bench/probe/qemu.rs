@@ -3,11 +3,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use super::super::Row;
-use super::variants::Job;
+use super::work::Workload;
 
-/// One device of the peer, and how it works as far as that is known.
+/// One device of the reference VMM, and how it works as far as that is known.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PeerSubject {
+pub(super) struct PeerVariant {
     /// As in [`super::super::Row`].
     pub notify: &'static str,
     /// `None`: differs between QEMU's versions.
@@ -18,30 +18,30 @@ pub(super) struct PeerSubject {
     pub backend: &'static str,
     /// Longest busy-poll in microseconds.
     pub poll_us: u64,
-    /// Options of the I/O thread of its own.
+    /// Options of its own I/O thread; `None`: it has none.
     iothread: Option<&'static str>,
     /// More options of the device.
     device: &'static str,
 }
 
-impl PeerSubject {
-    /// As `--filter` sees it.
-    pub fn name(&self, job: Job) -> String {
+impl PeerVariant {
+    /// What `--filter` is matched against.
+    pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let complete = self.complete.map_or(String::new(), |complete| format!("+{complete}"));
-        format!("{} qemu {}{complete} {} {}{poll}", job.name, self.notify, self.wait, self.backend)
+        format!("{} qemu {}{complete} {} {}{poll}", workload.name, self.notify, self.wait, self.backend)
     }
 
-    /// `common` with what names the row, and without counts: QEMU's are not ours to take.
-    pub fn row(&self, job: Job, common: Row) -> Row {
+    /// `common` with the columns that name the row, and without the counts that we cannot read from QEMU.
+    pub fn row(&self, workload: Workload, common: Row) -> Row {
         Row {
-            job: job.name.into(),
+            job: workload.name.into(),
             peer: Some(PEER.into()),
             notify: Some(self.notify.into()),
             complete: self.complete.map(String::from),
             backend: Some(self.backend.into()),
             wait: Some(self.wait.into()),
-            depth: Some(job.depth.into()),
+            depth: Some(workload.depth.into()),
             poll_us: Some(self.poll_us),
             exits: None,
             exits_to_user: None,
@@ -55,7 +55,7 @@ pub(super) const PEER: &str = "qemu";
 
 /// QEMU registers its ioeventfds with length 0 where KVM takes that (virtio_pci_ioeventfd_assign), and an I/O thread
 /// completes by irqfd.
-const BLOCKING: PeerSubject = PeerSubject {
+const BLOCKING: PeerVariant = PeerVariant {
     notify: "fast-mmio",
     complete: Some("irqfd"),
     wait: "blocking",
@@ -65,13 +65,13 @@ const BLOCKING: PeerSubject = PeerSubject {
     device: "",
 };
 
-/// What is measured. With ioeventfd=off QEMU takes no I/O thread: the vCPU's thread serves its own kick.
-pub(super) const SUBJECTS: [PeerSubject; 6] = [
+/// What is measured. With ioeventfd=off QEMU uses no I/O thread: the vCPU's thread serves its own kick.
+pub(super) const PEER_VARIANTS: [PeerVariant; 6] = [
     BLOCKING,
     // The default of poll-max-ns is 32768.
-    PeerSubject { wait: "memory-poll", poll_us: 33, iothread: Some(""), ..BLOCKING },
-    PeerSubject { wait: "main-loop", complete: None, iothread: None, ..BLOCKING },
-    PeerSubject {
+    PeerVariant { wait: "memory-poll", poll_us: 33, iothread: Some(""), ..BLOCKING },
+    PeerVariant { wait: "main-loop", complete: None, iothread: None, ..BLOCKING },
+    PeerVariant {
         notify: "exit",
         complete: None,
         wait: "exit",
@@ -79,31 +79,31 @@ pub(super) const SUBJECTS: [PeerSubject; 6] = [
         device: ",ioeventfd=off",
         ..BLOCKING
     },
-    PeerSubject { backend: "threads", ..BLOCKING },
-    PeerSubject { backend: IO_URING, ..BLOCKING },
+    PeerVariant { backend: "threads", ..BLOCKING },
+    PeerVariant { backend: IO_URING, ..BLOCKING },
 ];
 
 pub(super) const IO_URING: &str = "io_uring";
 
-/// What QEMU is given besides its devices: paths.
+/// Paths that QEMU is given besides its devices.
 pub(super) struct Files {
     /// Guest RAM, shared.
     pub ram: String,
     /// The probe.
     pub kernel: String,
-    /// What the file backends read.
+    /// The file that the file backends read.
     pub disk: String,
 }
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// What `qemu-system-x86_64 --version` says.
+/// The first line of `qemu-system-x86_64 --version`.
 ///
 /// # Errors
-/// Why there is none, in a clause.
+/// Why it cannot be started, as a clause.
 pub(super) fn version() -> Result<String, String> {
-    let said = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output().map_err(|e| reason(&e))?;
-    let text = String::from_utf8_lossy(&said.stdout);
+    let output = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output().map_err(|e| reason(&e))?;
+    let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
@@ -121,7 +121,7 @@ pub(super) fn arguments<'a>(
     ram_size: u64,
     disk_size: u64,
     firmware: &str,
-    variants: impl Iterator<Item = &'a PeerSubject>,
+    variants: impl Iterator<Item = &'a PeerVariant>,
 ) -> Vec<String> {
     // A comma ends a value unless it is doubled.
     let quoted = |path: &str| path.replace(',', ",,");
@@ -129,7 +129,7 @@ pub(super) fn arguments<'a>(
     let mut add = |flag: &str, value: String| all.extend([flag.to_owned(), value]);
     add("-name", "doorbell-peer,debug-threads=on".into());
     add("-accel", "kvm".into());
-    // Some KVMs refuse what this CPU flag brings; the probe does not look at it.
+    // Some KVMs refuse this CPU flag; the probe does not read it.
     add("-cpu", "host,-arch-capabilities".into());
     add("-m", format!("{}M", ram_size >> 20));
     let ram = format!("id=ram,size={ram_size},mem-path={},share=on", quoted(&files.ram));
@@ -163,20 +163,20 @@ pub(super) fn arguments<'a>(
     all
 }
 
-/// A QEMU that does not outlive us: killed when dropped, and by the kernel when the thread that started it is gone.
+/// A QEMU process that does not outlive us: killed on drop, and by the kernel when the thread that started it ends.
 pub(super) struct Process(Child);
 
 impl Process {
     /// Starts it.
     ///
     /// # Errors
-    /// Why not, in a clause.
+    /// Why it does not start, as a clause.
     pub fn start(arguments: Vec<String>) -> Result<Process, String> {
         let mut command = Command::new(QEMU);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // SAFETY: getpid cannot fail.
         let us = unsafe { libc::getpid() };
-        // A group of its own: Ctrl-C is for us, and we end it.
+        // A process group of its own: Ctrl-C goes to us, and we end it.
         command.process_group(0);
         let bind = move || {
             // SAFETY: system calls without pointers, allowed between fork and exec.
@@ -197,19 +197,19 @@ impl Process {
     /// Why it has ended, if it has.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.0.try_wait().ok()??;
-        let mut said = String::new();
+        let mut output = String::new();
         if let Some(mut pipe) = self.0.stderr.take() {
-            let _ = pipe.read_to_string(&mut said);
+            let _ = pipe.read_to_string(&mut output);
         }
-        // The first complaint; hints may follow it.
-        let line = said.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains("warning:"));
+        // The first error line; hints may follow it.
+        let line = output.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains("warning:"));
         Some(line.map_or_else(|| format!("{QEMU} ended with {status}"), |line| format!("it says \"{line}\"")))
     }
 
-    /// Lets all its threads run, or stand still.
+    /// Lets all its threads run, or stops them.
     pub fn set_running(&self, running: bool) {
         let signal = if running { libc::SIGCONT } else { libc::SIGSTOP };
-        // SAFETY: no pointers; the process is our child, and its number is taken until we have waited for it.
+        // SAFETY: no pointers; the process is our child, so its PID is not reused until we have waited for it.
         unsafe { libc::kill(self.0.id() as i32, signal) };
     }
 
@@ -225,7 +225,7 @@ impl Process {
             if cpu < 8 * size_of_val(&set) {
                 // SAFETY: the index is within the set.
                 unsafe { libc::CPU_SET(cpu, &mut set) };
-                // SAFETY: reads the set, which outlives the call. A thread that has just ended is no loss.
+                // SAFETY: reads the set, which outlives the call. A thread that has just ended needs no CPU.
                 unsafe { libc::sched_setaffinity(id, size_of_val(&set), &set) };
             }
         }

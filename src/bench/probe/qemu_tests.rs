@@ -4,13 +4,13 @@ use super::*;
 
 fn line(firmware: &str) -> String {
     let files = Files { ram: "/a,b".into(), kernel: "/k".into(), disk: "/d,e".into() };
-    arguments(&files, 64 << 20, 1 << 20, firmware, SUBJECTS.iter()).join(" ")
+    arguments(&files, 64 << 20, 1 << 20, firmware, PEER_VARIANTS.iter()).join(" ")
 }
 
 #[test]
 fn every_subject_is_a_device_of_its_own() {
     let line = line("qboot.rom");
-    assert_eq!(line.matches("-device virtio-blk-pci,").count(), SUBJECTS.len());
+    assert_eq!(line.matches("-device virtio-blk-pci,").count(), PEER_VARIANTS.len());
     assert_eq!(line.matches("-object iothread,").count(), 4, "{line}");
     assert!(line.contains("iothread,id=io0,poll-max-ns=0 "), "{line}");
     assert!(line.contains("iothread,id=io1 "), "polls as it does by itself: {line}");
@@ -24,8 +24,8 @@ fn every_subject_is_a_device_of_its_own() {
 #[test]
 fn rows_can_be_told_apart() {
     let names: std::collections::HashSet<_> =
-        SUBJECTS.iter().map(|s| (s.notify, s.wait, s.backend)).collect();
-    assert_eq!(names.len(), SUBJECTS.len());
+        PEER_VARIANTS.iter().map(|s| (s.notify, s.wait, s.backend)).collect();
+    assert_eq!(names.len(), PEER_VARIANTS.len());
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub(super) struct RowStats {
     kick: Histogram<u64>,
     interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
+    /// Of all rounds together.
+    ticks: u64,
     requests: u64,
     kicks: u64,
     guest_interrupts: u64,
@@ -51,6 +53,7 @@ impl RowStats {
             kick: histogram(),
             interrupt: histogram(),
             round_iops: Vec::new(),
+            ticks: 0,
             requests: 0,
             kicks: 0,
             guest_interrupts: 0,
@@ -74,6 +77,7 @@ impl RowStats {
         }
         let seconds = block.ticks as f64 / ticks_per_second;
         self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
+        self.ticks += block.ticks;
         self.requests += block.requests;
         self.kicks += block.kicks;
         self.guest_interrupts += block.guest_interrupts;
@@ -83,15 +87,16 @@ impl RowStats {
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
     }
 
-    /// The row that it makes; `disk`: whether a disk was behind it, not the bare floor.
+    /// The row; `disk`: whether a disk was measured, not the bare floor.
     pub fn row(&self, ticks_per_second: f64, disk: bool) -> Row {
         let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
         let at = |h: &Histogram<u64>, q| (!h.is_empty()).then(|| ns(h.value_at_quantile(q) as f64) as u64);
         let times = &self.round_trip;
-        let rounds: Vec<f64> = self.round_iops.iter().flatten().copied().collect();
+        let seconds = self.ticks as f64 / ticks_per_second;
         let kicks_exit = if disk { self.disk.kicks_exit } else { 0 };
         Row {
-            iops: (!rounds.is_empty()).then(|| rounds.iter().sum::<f64>() / rounds.len() as f64),
+            // Requests by time, not a mean of the rounds' rates: a short round does not count as much as a long one.
+            iops: (seconds > 0.0).then(|| self.requests as f64 / seconds),
             round_iops: self.round_iops.clone(),
             min_ns: (!times.is_empty()).then(|| ns(times.min() as f64) as u64),
             mean_ns: (!times.is_empty()).then(|| ns(times.mean())),
@@ -107,6 +112,10 @@ impl RowStats {
             interrupts_signal_msi: disk.then_some(self.disk.signal_msi),
             guest_interrupts: Some(self.guest_interrupts),
             interrupts_suppressed: disk.then_some(self.disk.suppressed),
+            holds: disk.then_some(self.disk.held),
+            holds_merged: disk.then_some(self.disk.merged),
+            holds_expired: disk.then_some(self.disk.expired),
+            holds_failed: disk.then_some(self.disk.failed),
             kicks_ioeventfd: disk.then(|| self.kicks.saturating_sub(kicks_exit)),
             kicks_exit: disk.then_some(kicks_exit),
             kicks_missed: disk.then_some(self.disk.kicks_missed),
@@ -131,7 +140,7 @@ mod tests {
 
     #[test]
     fn times_are_the_samples_whatever_their_size() {
-        let mut row_stats = RowStats::new();
+        let mut stats = RowStats::new();
         // Two rounds on a counter of 2 GHz.
         for times in [[2_000, 4_000, 200_000_000], [2_000, 4_000, 60_000]] {
             let block = Block {
@@ -141,9 +150,9 @@ mod tests {
                 exits: Some(4),
                 ..Block::default()
             };
-            row_stats.add(&block, 2e9);
+            stats.add(&block, 2e9);
         }
-        let row = row_stats.row(2e9, false);
+        let row = stats.row(2e9, false);
         assert_eq!((row.min_ns, row.p50_ns), (Some(1_000), Some(2_000)));
         let slowest = row.p999_ns.unwrap();
         assert!((100_000_000..100_100_000).contains(&slowest), "{slowest}");
@@ -153,10 +162,10 @@ mod tests {
 
     #[test]
     fn one_block_without_a_count_leaves_it_unknown() {
-        let mut row_stats = RowStats::new();
-        row_stats.add(&Block { exits: Some(4), ..Block::default() }, 1e9);
-        row_stats.add(&Block::default(), 1e9);
-        let row = row_stats.row(1e9, false);
+        let mut stats = RowStats::new();
+        stats.add(&Block { exits: Some(4), ..Block::default() }, 1e9);
+        stats.add(&Block::default(), 1e9);
+        let row = stats.row(1e9, false);
         assert_eq!((row.exits, row.p50_ns, row.iops, row.histogram), (None, None, None, None));
     }
 }

@@ -1,17 +1,18 @@
 use super::super::report::Row;
+use super::bench::Bench;
+use super::config::FLOOR_JOB;
 use super::floor::Style;
 use super::no_irqchip;
 use super::qemu::PEER;
 use super::row_stats::RowStats;
-use super::run::{Bench, FLOOR_JOB, Work};
-use super::variants::{JOBS, Job};
+use super::work::{WORKLOADS, Work, Workload};
 use crate::virtio::NotifyPath;
 
 impl Bench<'_> {
-    pub(super) fn row(&self, work: Work, row_stats: &RowStats) -> Row {
+    pub(super) fn row(&self, work: Work, stats: &RowStats) -> Row {
         let text = |value: &dyn std::fmt::Display| Some(value.to_string());
-        let tallied = row_stats.row(self.ticks_per_second, matches!(work, Work::Disk(..)));
-        let common = Row { guest: "probe".into(), queues: Some(1), ..tallied };
+        let counted = stats.row(self.ticks_per_second, matches!(work, Work::Disk(..)));
+        let common = Row { guest: "probe".into(), queues: Some(1), ..counted };
         match work {
             Work::Floor(style, answer) => Row {
                 job: FLOOR_JOB.into(),
@@ -23,13 +24,13 @@ impl Bench<'_> {
                 ..common
             },
             Work::KvmInterrupt => no_irqchip::row(common),
-            Work::Disk(job, n) => self.variants[n].row(job, common),
-            Work::Peer(job, n) => self.peer_subject(n).row(job, common),
+            Work::Disk(workload, n) => self.variants[n].row(workload, common),
+            Work::Peer(workload, n) => self.peer_variant(n).row(workload, common),
         }
     }
 
-    /// The rows of `job` that this host has not.
-    pub(super) fn absent_rows(&self, job: Job) -> Vec<Row> {
+    /// The rows of `workload` that cannot be measured on this host.
+    pub(super) fn absent_rows(&self, workload: Workload) -> Vec<Row> {
         let filter = self.config.filter.as_deref().unwrap_or("");
         let row = |why: &String| Row {
             guest: "probe".into(),
@@ -37,17 +38,19 @@ impl Bench<'_> {
             not_here: Some(why.clone()),
             ..Row::default()
         };
-        let ours = self.absent.iter().filter(|(variant, _)| variant.name(job).contains(filter));
-        let mut rows: Vec<_> = ours.map(|(variant, why)| variant.row(job, row(why))).collect();
+        let ours = self.absent.iter().filter(|(variant, _)| variant.runs(workload));
+        let ours = ours.filter(|(variant, _)| variant.name(workload).contains(filter));
+        let mut rows: Vec<_> = ours.map(|(variant, why)| variant.row(workload, row(why))).collect();
         match &self.peer {
             Some(Ok(peer)) => {
-                let theirs = peer.absent.iter().filter(|(variant, _)| variant.name(job).contains(filter));
-                rows.extend(theirs.map(|(variant, why)| variant.row(job, row(why))));
+                let theirs =
+                    peer.absent.iter().filter(|(variant, _)| variant.name(workload).contains(filter));
+                rows.extend(theirs.map(|(variant, why)| variant.row(workload, row(why))));
             }
-            // One row for all, under the first job.
-            Some(Err(why)) if job == JOBS[0] => {
+            // One row for all its devices, under the first workload.
+            Some(Err(why)) if workload == WORKLOADS[0] => {
                 let peer = Some(PEER.into());
-                rows.push(Row { job: job.name.into(), peer, queues: None, ..row(why) });
+                rows.push(Row { job: workload.name.into(), peer, queues: None, ..row(why) });
             }
             Some(Err(_)) | None => {}
         }
@@ -55,8 +58,8 @@ impl Bench<'_> {
     }
 }
 
-/// Tells every row at depth 1 how far above the bare ping-pong of its kind it stands.
-pub(super) fn stand_on_floors(rows: &mut [Row]) {
+/// Fills in, for every row at depth 1, the floor of its kind and the ratio to it.
+pub(super) fn fill_floor_ratios(rows: &mut [Row]) {
     let floors: Vec<Row> = rows.iter().filter(|row| row.job == FLOOR_JOB).cloned().collect();
     for row in rows.iter_mut().filter(|row| row.depth == Some(1) && row.job != FLOOR_JOB) {
         let wait = row.wait.clone();

@@ -7,6 +7,7 @@ use super::super::PROBE_ELF;
 use super::super::probe_abi::{
     Control, DeviceInfo, GuestJob, MAGIC, Outcome, Sample, VERSION, idle, kind, mode, state, vector,
 };
+use super::error::SessionError;
 use super::mailbox::{Mailbox, completed};
 use crate::dataplane::LoopHandle;
 use crate::kvm::{MsiMessage, Routes, VmIoctls};
@@ -14,44 +15,9 @@ use crate::machine::bus::Bus;
 use crate::machine::vcpu::ExitCounters;
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
 use crate::virtio::VirtioBlk;
-use crate::vm::DiskConfig;
-use crate::vm::{ThreadConfig, Vm, VmConfig, VmError};
+use crate::vm::{DiskConfig, ThreadConfig, Vm, VmConfig};
 
-/// Why a probe could not be run.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The machine could not be made.
-    #[error(transparent)]
-    Vm(#[from] VmError),
-    /// No thread to be had.
-    #[error("no thread for the probe's machine: {0}")]
-    Thread(#[source] std::io::Error),
-    /// The machine stopped by itself.
-    #[error("the probe guest ended: {0}")]
-    Ended(String),
-    /// The guest does not answer.
-    #[error("the probe guest gave no answer within {0} s; is the host overloaded?")]
-    Silent(u64),
-    /// The guest stopped with an exception.
-    #[error("the probe guest stopped: {0}")]
-    Trap(String),
-    /// A block went wrong.
-    #[error(
-        "the probe's block failed with status {status} (detail {detail}) after {completed} of {requests}"
-    )]
-    Block {
-        /// One of [`status`].
-        status: u32,
-        /// See there.
-        detail: u64,
-        /// Requests completed.
-        completed: u32,
-        /// Requests asked for.
-        requests: u32,
-    },
-}
-
-/// What machine the probe gets.
+/// The VM that the probe runs in.
 #[derive(Clone, Debug, Default)]
 pub struct SessionConfig {
     /// Disks, in the order of the probe's device indices.
@@ -60,13 +26,13 @@ pub struct SessionConfig {
     pub threads: Vec<ThreadConfig>,
     /// vCPUs, 1 to 4.
     pub cpus: u8,
-    /// Host CPUs that the vCPUs stay on; empty: anywhere.
+    /// The host CPU of each vCPU; empty: not pinned.
     pub vcpu_pins: Vec<usize>,
 }
 
 /// A running probe.
 pub struct Session {
-    parts: Parts,
+    parts: SessionParts,
     exit: ExitLatch,
     thread: Option<JoinHandle<()>>,
     ended: Receiver<String>,
@@ -74,8 +40,8 @@ pub struct Session {
     devices: Vec<DeviceInfo>,
 }
 
-/// What the machine's thread hands out before it runs.
-pub struct Parts {
+/// What the VM's thread hands out before it runs the vCPUs.
+pub struct SessionParts {
     /// Guest RAM.
     pub memory: Arc<Ram>,
     /// The VM-wide ioctls.
@@ -102,7 +68,7 @@ impl Session {
     /// See [`SessionError`].
     pub fn start(config: SessionConfig) -> Result<Session, SessionError> {
         let cpus = config.cpus;
-        let assembly = VmConfig {
+        let config = VmConfig {
             machine: MachineConfig {
                 kernel: Kernel::Image(PROBE_ELF.into()),
                 initrd: None,
@@ -112,19 +78,20 @@ impl Session {
                 console: Console::Off,
                 vcpu_pins: config.vcpu_pins,
                 host_tsc: true,
+                backing: Default::default(),
             },
             disks: config.disks,
             threads: config.threads,
         };
         let (sender, started) = bounded(1);
         let (ending, ended) = bounded(1);
-        let body = move || match Vm::new(assembly) {
+        let body = move || match Vm::new(config) {
             Err(error) => _ = sender.send(Err(error)),
-            Ok(mut assembly) => {
-                let (parts, exit) = (Parts::of(&assembly), assembly.machine().exit_latch());
+            Ok(mut vm) => {
+                let (parts, exit) = (SessionParts::of(&vm), vm.machine().exit_latch());
                 parts.write_control(cpus);
                 let _ = sender.send(Ok((parts, exit)));
-                let end = match assembly.run() {
+                let end = match vm.run() {
                     Ok(reason) => reason.why().map_or_else(|| format!("{reason:?}"), String::from),
                     Err(error) => error.to_string(),
                 };
@@ -144,8 +111,8 @@ impl Session {
         Ok(session)
     }
 
-    /// What it is made of.
-    pub fn parts(&self) -> &Parts {
+    /// The VM's parts.
+    pub fn parts(&self) -> &SessionParts {
         &self.parts
     }
 
@@ -154,7 +121,7 @@ impl Session {
         &self.devices
     }
 
-    /// What the guest says of itself.
+    /// What the guest reports about itself.
     pub fn control(&self) -> Control {
         self.mailbox.control()
     }
@@ -168,34 +135,34 @@ impl Session {
     ///
     /// # Errors
     /// The guest died, fell silent, or did not complete the block.
-    pub fn run(&mut self, plan: GuestJob) -> Result<Outcome, SessionError> {
-        self.run_on(&[(0, plan)]).map(|mut outcomes| outcomes.remove(0))
+    pub fn run(&mut self, job: GuestJob) -> Result<Outcome, SessionError> {
+        self.run_on(&[(0, job)]).map(|mut outcomes| outcomes.remove(0))
     }
 
     /// Runs one block on each of several CPUs at the same time.
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn run_on(&mut self, plans: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
-        let outcomes = self.try_on(plans)?;
-        outcomes.into_iter().zip(plans).map(|(outcome, (_, plan))| completed(outcome, plan)).collect()
+    pub fn run_on(&mut self, jobs: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
+        let outcomes = self.try_on(jobs)?;
+        outcomes.into_iter().zip(jobs).map(|(outcome, (_, job))| completed(outcome, job)).collect()
     }
 
     /// As [`Session::run_on`], but a block that fails is an outcome, not an error.
     ///
     /// # Errors
     /// The guest died or fell silent.
-    pub fn try_on(&mut self, plans: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
-        let seq = self.mailbox.give(plans);
+    pub fn try_on(&mut self, jobs: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
+        let seq = self.mailbox.give(jobs);
         if self.control().idle == idle::HALT {
-            for &(cpu, _) in plans {
+            for &(cpu, _) in jobs {
                 let message = MsiMessage { address: 0xfee0_0000 | (cpu as u64) << 12, data: vector::WAKE };
-                // One that KVM did not deliver found the CPU awake, or the wait below ends with a sentence.
+                // If KVM does not deliver it, the CPU is awake, or the wait below ends with an error.
                 let _ = self.parts.vm.signal_msi(message);
             }
         }
-        self.wait(BLOCK_SECONDS, |mailbox| plans.iter().all(|&(cpu, _)| mailbox.is_done(cpu, seq)))?;
-        Ok(plans.iter().map(|&(cpu, _)| self.outcome(cpu)).collect())
+        self.wait(BLOCK_SECONDS, |mailbox| jobs.iter().all(|&(cpu, _)| mailbox.is_done(cpu, seq)))?;
+        Ok(jobs.iter().map(|&(cpu, _)| self.outcome(cpu)).collect())
     }
 
     /// The outcome of a CPU's block, also while it runs.
@@ -212,7 +179,7 @@ impl Session {
         self.mailbox.wait(seconds, || self.ended.try_recv().ok(), done)
     }
 
-    /// Ends the guest and waits for its machine.
+    /// Stops the VM and waits for its thread.
     pub fn end(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.exit.request(ExitReason::Stopped);
@@ -220,7 +187,7 @@ impl Session {
         }
     }
 
-    /// A block that does nothing, to take the time.
+    /// A block that does nothing but read the clock.
     pub fn nop() -> GuestJob {
         GuestJob { kind: kind::NOP, ..GuestJob::default() }
     }
@@ -232,16 +199,16 @@ impl Drop for Session {
     }
 }
 
-impl Parts {
-    fn of(assembly: &Vm) -> Parts {
-        let machine = assembly.machine();
-        Parts {
+impl SessionParts {
+    fn of(vm: &Vm) -> SessionParts {
+        let machine = vm.machine();
+        SessionParts {
             memory: machine.memory(),
             vm: machine.vm(),
             routes: machine.routes(),
             mmio: machine.mmio(),
-            disks: assembly.disks().to_vec(),
-            loops: assembly.io_loops(),
+            disks: vm.disks().to_vec(),
+            loops: vm.io_loops(),
             exits: machine.exit_counters().to_vec(),
         }
     }

@@ -3,26 +3,27 @@ use std::ops::Range;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
+use super::config::DISK_BYTES;
+use super::error::SessionError;
 use super::floor::{counters_agree, tsc};
-use super::session::{Session, SessionConfig, SessionError};
-use super::variants::DISK_BYTES;
+use super::session::{Session, SessionConfig};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::machine::Ram;
 use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig};
 
-/// What a machine with one disk and one I/O thread costs before it does anything.
+/// What a VM with one disk and one I/O thread costs before it does anything.
 pub(super) struct Startup {
-    /// From the making of the machine, files and threads included, to the guest's first own instruction.
+    /// Time from the VM's construction, files and threads included, to the guest's first instruction.
     pub first_instruction_ns: Option<u64>,
     /// Resident memory of this process beyond guest RAM.
     pub resident_bytes: Option<u64>,
 }
 
 impl Startup {
-    /// Boots such a machine and ends it.
+    /// Boots such a VM and stops it.
     ///
     /// # Errors
-    /// There is no machine to be had.
+    /// The VM could not be started.
     pub fn measure(ticks_per_second: f64) -> Result<Startup, SessionError> {
         let options = DiskOptions {
             path: None,
@@ -41,7 +42,7 @@ impl Startup {
         };
         let mut session = Session::start(config)?;
         let ticks = session.control().started.checked_sub(begun);
-        // A counter with an offset tells nothing, and neither does a reading from before we began.
+        // A counter with an offset cannot be compared with ours; a reading from before we began shows such an offset.
         let ticks = ticks.filter(|_| counters_agree(&mut session).unwrap_or(false));
         Ok(Startup {
             first_instruction_ns: ticks.map(|ticks| (ticks as f64 * 1e9 / ticks_per_second) as u64),

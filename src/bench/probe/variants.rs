@@ -1,82 +1,77 @@
 use super::super::PathPair;
-use super::super::probe_abi::{GuestJob, kind, op, order, wait};
 use super::super::report::Row;
+use super::config::{DISK_BYTES, ProbeConfig};
 use super::floor::Style;
 use super::host_support::HostSupport;
-use super::run::ProbeConfig;
+use super::work::Workload;
 use crate::backend::{BackendKind, DiskOptions};
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 use crate::vm::{DiskConfig, IoThreadChoice};
 
-/// Reads at one depth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Job {
-    pub name: &'static str,
-    pub depth: u32,
-}
-
-pub(super) const JOBS: [Job; 2] =
-    [Job { name: "read-512-1", depth: 1 }, Job { name: "read-512-32", depth: 32 }];
-
-impl Job {
-    /// The block of it on a device; `requests` at depth 1, else twice as many.
-    pub fn plan(self, device: usize, requests: u32) -> GuestJob {
-        GuestJob {
-            kind: kind::IO,
-            device: device as u32,
-            depth: self.depth,
-            requests: if self.depth == 1 { requests } else { 2 * requests },
-            size: 512,
-            op: op::READ,
-            wait: wait::SPIN,
-            order: order::SEQUENTIAL,
-            ..GuestJob::default()
-        }
-    }
-}
-
-/// One disk to be compared: a path, a backend, and the thread that serves it.
+/// One disk that is compared: its paths, its backend, and the thread that serves it.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
     pub path: PathPair,
     pub backend: BackendKind,
     pub poll_us: u32,
     pub thread: usize,
+    pub moderation: Moderation,
 }
 
 impl Variant {
-    /// As `--filter` sees it.
-    pub fn name(&self, job: Job) -> String {
+    /// What `--filter` is matched against.
+    pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
-        format!("{} {} {}{poll}", job.name, self.path, self.backend)
+        let moderated = if self.moderation == Moderation::Off { "" } else { " moderated" };
+        format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend)
     }
 
-    /// `common` with what names the row.
-    pub fn row(&self, job: Job, common: Row) -> Row {
+    /// Whether `workload` is measured on it. One by one, only the path that moderation is measured on is of interest.
+    pub fn runs(&self, workload: Workload) -> bool {
+        !workload.one_by_one
+            || self.path.notify == NotifyPath::FastMmio && self.path.complete == CompletePath::Irqfd
+    }
+
+    /// Why it cannot be measured on this host; `None` if it can.
+    pub fn unsupported(&self, host: &HostSupport) -> Option<String> {
+        let length = matches!(self.path.notify, NotifyPath::FastMmio | NotifyPath::Pio)
+            .then_some(host.any_length.as_ref());
+        let resample = (self.path.complete == CompletePath::Resample).then_some(host.resample.as_ref());
+        let uring = (self.backend == BackendKind::IoUring).then_some(host.io_uring.as_ref());
+        let scratch = self.backend.uses_file().then(|| host.scratch.as_ref().map(|_| &()));
+        [length, resample, uring, scratch].into_iter().flatten().find_map(|found| found.err().cloned())
+    }
+
+    /// `common` with the columns that name the row.
+    pub fn row(&self, workload: Workload, common: Row) -> Row {
         let wait = if self.poll_us > 0 { Style::MemoryPoll } else { Style::Blocking };
         Row {
-            job: job.name.into(),
+            job: workload.name.into(),
             notify: Some(self.path.notify.to_string()),
             complete: Some(self.path.complete.to_string()),
             backend: Some(self.backend.to_string()),
             wait: Some(wait.to_string()),
-            depth: Some(job.depth.into()),
+            depth: Some(workload.depth.into()),
             poll_us: Some(self.poll_us.into()),
+            moderate: Some(self.moderation.to_string()),
             ..common
         }
     }
 }
 
-/// I/O threads: one that sleeps at once, one that polls first, one with an io_uring.
+// Indices of the I/O threads: one sleeps at once, one polls first, one has an io_uring.
 const SLEEPING: usize = 0;
 const POLLING: usize = 1;
 const URING: usize = 2;
 
-/// Every variant there could be, and why this host does not support it; `None`: it does.
+/// Every variant, and why this host does not support it; `None`: it does.
 pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Variant, Option<String>)> {
     let path = |notify, complete| PathPair { notify, complete };
-    let sleeping = |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING };
+    // Paths are compared without moderation: every completion interrupts, and what is compared is the cost of one.
+    let off = Moderation::Off;
+    let sleeping =
+        |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING, moderation: off };
     let completes =
         [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
     let notifies = NotifyPath::NAMES.map(|(_, notify)| notify);
@@ -87,25 +82,26 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     let best = path(NotifyPath::FastMmio, CompletePath::Irqfd);
     let other = path(NotifyPath::FastMmio, CompletePath::SignalMsi);
     if config.poll_us > 0 {
-        let polling =
-            |path| Variant { path, backend: BackendKind::Null, poll_us: config.poll_us, thread: POLLING };
+        let polling = |path| Variant { poll_us: config.poll_us, thread: POLLING, ..sleeping(path) };
         all.extend([polling(best), polling(other)]);
     }
-    all.push(Variant { path: best, backend: BackendKind::Sync, poll_us: 0, thread: SLEEPING });
-    all.push(Variant { path: best, backend: BackendKind::IoUring, poll_us: 0, thread: URING });
-    all.into_iter()
-        .map(|variant| (support.lacks(&variant), variant))
-        .map(|(why, variant)| (variant, why))
-        .collect()
+    all.push(Variant { backend: BackendKind::Sync, ..sleeping(best) });
+    all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
+    // And with the default moderation: every variant on the best path once more, with interrupts held where that pays.
+    let moderated = all.iter().filter(|variant| variant.path == best);
+    let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
+    all.extend(moderated.collect::<Vec<_>>());
+    let with_reason = |variant: Variant| {
+        let reason = variant.unsupported(support);
+        (variant, reason)
+    };
+    all.into_iter().map(with_reason).collect()
 }
-
-/// Size of each disk.
-pub(super) const DISK_BYTES: u64 = 16 << 20;
 
 /// The disk of a variant.
 pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
     let kind = variant.backend;
-    // Without a scratch file the variants that need one are not in the list (`HostSupport::lacks`).
+    // Without a scratch file the variants that need one are not in the list (`Variant::unsupported`).
     let path = match &support.scratch {
         Ok(scratch) if kind.uses_file() => Some(scratch.0.clone()),
         _ => None,
@@ -116,6 +112,35 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         iothread: IoThreadChoice::Index(variant.thread),
         notify: variant.path.notify,
         complete: variant.path.complete,
+        moderation: variant.moderation,
         ..DiskConfig::new(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_feature_costs_only_the_rows_that_need_it() {
+        let no = |why: &str| Err(why.to_string());
+        let support = HostSupport {
+            scratch: Err("file".into()),
+            any_length: no("length"),
+            resample: no("resample"),
+            io_uring: no("uring"),
+        };
+        let unsupported = |notify, complete, backend| {
+            let path = PathPair { notify, complete };
+            Variant { path, backend, poll_us: 0, thread: 0, moderation: Moderation::Off }
+                .unsupported(&support)
+        };
+        use {CompletePath::*, NotifyPath::*};
+        assert_eq!(unsupported(Mmio, Irqfd, BackendKind::Null), None);
+        assert_eq!(unsupported(Exit, SignalMsi, BackendKind::Null), None);
+        assert_eq!(unsupported(Pio, Irqfd, BackendKind::Null).as_deref(), Some("length"));
+        assert_eq!(unsupported(Mmio, Resample, BackendKind::Null).as_deref(), Some("resample"));
+        assert_eq!(unsupported(Mmio, Irqfd, BackendKind::IoUring).as_deref(), Some("uring"));
+        assert_eq!(unsupported(Mmio, Irqfd, BackendKind::Sync).as_deref(), Some("file"));
     }
 }

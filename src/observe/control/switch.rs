@@ -36,13 +36,14 @@ pub(super) fn switch(
         })?;
     }
     if let Some(path) = complete {
-        let kind = if path.is_level() || disk.lines().path().is_level() { "usage" } else { "failed" };
-        disk.lines().set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
+        let lines = disk.device_interrupts();
+        let kind = if path.is_level() || lines.path().is_level() { "usage" } else { "failed" };
+        lines.set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     Ok(InForce {
         disk: disk.config().name.clone(),
         notify: disk.view().notify.to_string(),
-        complete: disk.lines().path().to_string(),
+        complete: disk.device_interrupts().path().to_string(),
     })
 }
 

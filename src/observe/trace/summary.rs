@@ -46,7 +46,7 @@ const STAGES: [(&str, Span); 7] = [
     ("parsed > submitted", |s| (s.parsed, s.submitted)),
     ("submitted > completed", |s| (s.submitted, s.completed)),
     ("completed > published", |s| (s.completed, s.published)),
-    ("published > signalled back", |s| (s.published, if s.queued { 0 } else { s.signalled })),
+    ("published > interrupt sent", |s| (s.published, if s.queued { 0 } else { s.signalled })),
     ("published > interrupt queued", |s| (s.published, if s.queued { s.signalled } else { 0 })),
     ("kick seen > published", |s| (s.seen, s.published)),
 ];

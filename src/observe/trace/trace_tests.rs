@@ -48,7 +48,7 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     let summary = Summary::of(&recording());
     assert_eq!((summary.requests, summary.dropped), (3, 5));
     let stage = |name: &str| summary.stages.iter().find(|stage| stage.stage == name).unwrap();
-    assert_eq!(stage("published > signalled back").requests, 2, "one batch had no interrupt");
+    assert_eq!(stage("published > interrupt sent").requests, 2, "one batch had no interrupt");
     assert_eq!((stage("parsed > submitted").min_ns, stage("parsed > submitted").max_ns), (100, 100));
     let mut queued = recording();
     let stamps = RequestTimestamps { signalled: 26_600, ..queued.queues[0].requests[2].stamps() };
@@ -57,7 +57,7 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     let count =
         |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
     assert_eq!(
-        (count("published > signalled back"), count("published > interrupt queued")),
+        (count("published > interrupt sent"), count("published > interrupt queued")),
         (Some(2), Some(1))
     );
     let table = summary.table();

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::host::Locked;
 use crate::kvm::{KvmError, MemoryRange, MemorySlot, MemorySlots};
 use crate::pci::{Bar, BarKind, BarOffset, Bars, ConfigSpace, Msix, Space, Window};
 use crate::vfio::kernel::device_fd::{DeviceFd, Mapping};
@@ -126,7 +127,7 @@ impl MappedBars {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, Vec<MemorySlot>>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.locked()
     }
 
     /// The guest has the BAR here from now on.

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::Locked;
 use crate::host::thread::{self, OnDeath};
 use crate::kvm::KvmError;
 
@@ -106,7 +107,7 @@ impl EventfdPoller {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seats.locked()
     }
 
     /// Waits and serves; `false` when it is to end.

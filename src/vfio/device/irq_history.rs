@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::host::ProcInterrupts;
 use crate::vfio::Bdf;
-use crate::vfio::device::interrupts::VectorReport;
+use crate::vfio::device::vector_report::VectorReport;
 use crate::vfio::kernel::device_fd::IrqIndex;
-use crate::vfio::kernel::region;
 
 /// Counts of the host's handlers by kind and vector. With posted interrupts they stand still while the guest's run: the host
 /// does not see those interrupts.
@@ -76,20 +75,10 @@ impl IrqHistory {
     }
 }
 
-impl VectorReport {
-    /// As people write it: `MSI-X 3`, `INTx`.
-    pub fn name(&self) -> String {
-        match self.index {
-            IrqIndex::Intx => region::irq_name(0).into(),
-            index => format!("{} {}", index.name(), self.vector),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vfio::device::interrupts::Signals;
+    use crate::vfio::device::vector_report::Signals;
 
     #[test]
     fn the_host_s_lines_are_told_apart_by_kind_vector_and_device() {

@@ -6,11 +6,12 @@
 pub mod bars;
 pub mod config;
 pub mod eventfd_poller;
-pub mod interrupts;
 pub mod intx;
 pub mod irq_history;
 pub mod msi;
 pub mod passthrough;
 pub mod rules;
+pub mod vector_report;
+pub mod vector_table;
 
 pub use passthrough::{VfioPci, VmResources};

@@ -1,8 +1,9 @@
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::Locked;
 use crate::host::log;
 use crate::host::thread::OnDeath;
 use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, VmIoctls};
@@ -10,8 +11,9 @@ use crate::pci::{Bars, Msix, PciDevice, VectorChanges, Window};
 use crate::vfio::device::bars::{self, MappedBars, Trapped};
 use crate::vfio::device::config::PassthroughConfig;
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
-use crate::vfio::device::interrupts::{VectorReport, VectorTable, Wanted};
 use crate::vfio::device::msi::Msi;
+use crate::vfio::device::vector_report::VectorReport;
+use crate::vfio::device::vector_table::{VectorTable, Wanted};
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::kernel::region::Area;
 use crate::vfio::{Bdf, Dma, IrqPath, VfioError};
@@ -121,7 +123,7 @@ impl VfioPci {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// Its address on the host.
@@ -143,7 +145,7 @@ impl VfioPci {
         if let Ok(watch) = self.interrupts.poller().watch(event.clone(), action)
             && self.fd.set_eventfds(IrqIndex::Request, 0, &[event.as_raw_fd()]).is_ok()
         {
-            *self.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+            *self.request.locked() = Some(watch);
         }
     }
 

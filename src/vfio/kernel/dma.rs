@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::host::Locked;
 use crate::kvm::VmIoctls;
 use crate::vfio::admin::host::{Group, blocks_binding};
 use crate::vfio::kernel::kvm_device::KvmVfio;
@@ -58,7 +59,7 @@ impl Dma {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.locked()
     }
 
     /// How devices reach RAM, in a word, once one is open.
@@ -215,7 +216,7 @@ impl Dma {
 
 impl Drop for Dma {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.unlocked_mut();
         // An iommufd unmaps when it is closed.
         if let (true, Some(Space::Container { container, .. }), Some(guest)) =
             (state.mapped, &state.space, &self.guest)

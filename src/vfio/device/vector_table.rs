@@ -2,16 +2,17 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vfio_bindings::bindings::vfio::VFIO_IRQ_INFO_NORESIZE;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::host::log;
-use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls};
+use crate::host::{Locked, log};
+use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls, readable};
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
 use crate::vfio::device::intx::Intx;
 use crate::vfio::device::irq_history::IrqHistory;
+use crate::vfio::device::vector_report::{Signals, VectorReport};
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::{Bdf, IrqPath};
 
@@ -26,40 +27,6 @@ pub enum Wanted {
     Msi(usize),
     /// MSI-X with a table of this many.
     Msix(usize),
-}
-
-/// Which eventfd of a vector the device signals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signals {
-    /// None: the guest never unmasked it.
-    Off,
-    /// The one that is bound to the irqfd: the VMM is not involved.
-    Kernel,
-    /// The one that the VMM reads: while masked, and always with `irq=user`.
-    Vmm,
-}
-
-/// One vector for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VectorReport {
-    /// Its number.
-    pub vector: usize,
-    /// INTx, MSI or MSI-X.
-    pub index: IrqIndex,
-    /// Whether it is armed now; if not, the rest is how it was.
-    pub armed: bool,
-    /// Where the device's signal goes.
-    pub signals: Signals,
-    /// Whether it goes to the irqfd when it is not masked.
-    pub direct: bool,
-    /// Whether it is masked.
-    pub masked: bool,
-    /// Its GSI.
-    pub gsi: Option<Gsi>,
-    /// How often the VMM has read its eventfd.
-    pub through_vmm: u64,
-    /// How often the host has handled it, by /proc/interrupts.
-    pub host: u64,
 }
 
 /// An MSI or MSI-X vector: two eventfds.
@@ -139,7 +106,7 @@ impl VectorTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, Armed> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.armed.locked()
     }
 
     /// The thread that reads for the VMM.
@@ -190,7 +157,7 @@ impl VectorTable {
     }
 
     fn history(&self) -> MutexGuard<'_, IrqHistory> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.locked()
     }
 
     fn report_armed(&self, armed: &Armed) -> Vec<VectorReport> {
@@ -371,12 +338,6 @@ impl ArmedVector {
     }
 }
 
-fn readable(event: &EventFd) -> bool {
-    let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd, no waiting.
-    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
-}
-
 #[cfg(test)]
-#[path = "interrupts_tests.rs"]
+#[path = "vector_table_tests.rs"]
 mod tests;

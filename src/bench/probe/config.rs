@@ -1,0 +1,45 @@
+use std::fmt;
+
+/// What the probe bench measures, and for how long.
+#[derive(Clone, Debug)]
+pub struct ProbeConfig {
+    /// How often every row is measured; the ratios' intervals come from these.
+    pub rounds: usize,
+    /// Round trips of each block at depth 1; a block at depth 32 has twice as many requests.
+    pub requests: u32,
+    /// Window of the polling rows, in microseconds; 0 leaves them out.
+    pub poll_us: u32,
+    /// Host CPUs of the vCPU and of the I/O threads.
+    pub pin: Option<(usize, usize)>,
+    /// Only rows whose name ("read-512-1 fast-mmio+irqfd null") contains this.
+    pub filter: Option<String>,
+    /// The reference VMM to measure in the same run.
+    pub peer: Option<PeerVmm>,
+}
+
+impl fmt::Display for ProbeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProbeConfig { rounds, requests, poll_us, .. } = self;
+        write!(
+            f,
+            "probe: every path, {rounds} rounds of {requests} requests, polling rows with {poll_us} us"
+        )?;
+        match self.pin {
+            Some((vcpu, io)) => write!(f, ", vCPU on CPU {vcpu}, I/O threads on CPU {io}"),
+            None => write!(f, ", nothing pinned"),
+        }
+    }
+}
+
+/// A reference VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PeerVmm {
+    /// qemu-system-x86_64, with the same guest.
+    Qemu,
+}
+
+/// `Row::job` of the floor: the bare ping-pong without virtio.
+pub(super) const FLOOR_JOB: &str = "floor";
+
+/// Size of each disk.
+pub(super) const DISK_BYTES: u64 = 16 << 20;
