@@ -32,6 +32,7 @@ fn main() {
     for file in ["probe_abi.rs", "probe_map.rs", "probe_words.rs"] {
         println!("cargo::rerun-if-changed=src/bench/{file}");
     }
+    version();
     let root = PathBuf::from(env("CARGO_MANIFEST_DIR")).join("guest-images/probe");
     let image = PathBuf::from(env("OUT_DIR")).join("probe.elf");
     let output = Command::new(env("RUSTC"))
@@ -46,6 +47,26 @@ fn main() {
     assert!(output.status.success(), "probe guest did not build:\n{messages}");
     for line in messages.lines().filter(|line| !line.trim().is_empty()) {
         println!("cargo::warning=probe guest: {line}");
+    }
+}
+
+/// DOORBELL_VERSION: the package's, with the commit where there is a repository.
+fn version() {
+    let git = |arguments: &[&str]| {
+        let output =
+            Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    let version = env("CARGO_PKG_VERSION");
+    match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) => println!("cargo::rustc-env=DOORBELL_VERSION={version} ({commit})"),
+        None => println!("cargo::rustc-env=DOORBELL_VERSION={version}"),
+    }
+    // Each commit adds a line to it. Without one, as in a package, there is nothing to watch.
+    if let Some(log) =
+        git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| std::path::Path::new(log).exists())
+    {
+        println!("cargo::rerun-if-changed={log}");
     }
 }
 

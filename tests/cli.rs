@@ -53,6 +53,10 @@ fn help_and_version_are_no_mistakes() {
     }
     let help = String::from_utf8(doorbell(&["--help"]).stdout).unwrap();
     assert!(help.contains("Exit codes:"));
+    let help = String::from_utf8(doorbell(&["run", "--help"]).stdout).unwrap();
+    assert!(help.contains("irq-line") && help.contains("resample"));
+    let version = String::from_utf8(doorbell(&["--version"]).stdout).unwrap();
+    assert!(version.starts_with(concat!("doorbell ", env!("CARGO_PKG_VERSION"))), "{version}");
 }
 
 #[test]
@@ -60,6 +64,12 @@ fn without_a_verb_it_says_what_there_is() {
     let output = doorbell(&[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("run"));
+}
+
+#[test]
+fn a_device_given_twice_is_told_before_anything_is_opened() {
+    let run = ["run", "--kernel", "k", "--vfio", "0000:01:00.0", "--vfio", "01:00.0,irq=user"];
+    contains(&run, 2, &["0000:01:00.0", "twice"]);
 }
 
 #[test]
@@ -77,6 +87,8 @@ fn numbers_out_of_range_are_told_with_the_range() {
     contains(&["run", "--kernel", "k", "--memory", "64M"], 2, &["128 MiB", "8 GiB"]);
     contains(&["run", "--kernel", "k", "--memory", "9G"], 2, &["8 GiB"]);
     contains(&["run", "--kernel", "k", "--memory", "1.5G"], 2, &["1.5G"]);
+    contains(&["run", "--kernel", "k", "--memory", "512"], 2, &["--memory", "512M"]);
+    contains(&["run", "--kernel", "k", "--poll-us", "x"], 2, &["--poll-us", "whole number"]);
     contains(&["run", "--kernel", "k", "--iothreads", "0"], 2, &["0", "16"]);
     contains(&["run", "--kernel", "k", "--console", "tty"], 2, &["stdio", "off"]);
 }
@@ -238,4 +250,23 @@ fn a_disk_in_memory_is_not_read_where_its_file_has_nothing() {
     file.set_len(8 << 40).unwrap();
     let disk = format!("backend=mem,path={disk}");
     assert_eq!(doorbell(&["run", "--kernel", &kernel, "--disk", &disk]).status.code(), Some(0));
+}
+
+#[test]
+fn the_exit_code_tells_how_the_guest_ended() {
+    use doorbell::machine::layout;
+    if doorbell::machine::open_kvm().is_err() {
+        return;
+    }
+    let files = Files::new();
+    let idle = vec![0xeb, 0xfe];
+    let reset = [common::out(layout::RESET_PORT, layout::RESET_VALUE), idle.clone()].concat();
+    let panic = [common::out(layout::PVPANIC_PORT, 1), idle].concat();
+    for (guest, code) in [(common::power_off(), 0), (reset, 5), (vec![0x0f, 0x0b], 5), (panic, 6)] {
+        let kernel = files.with("kernel", &common::elf(&guest));
+        let output = doorbell(&["run", "--kernel", &kernel, "--memory", "128M"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert_eq!(error.contains("panicked"), code == 6, "{error}");
+    }
 }

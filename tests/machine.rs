@@ -58,6 +58,19 @@ fn reset_by_each_of_its_ports() {
 }
 
 #[test]
+fn a_panic_that_the_guest_tells_of() {
+    // in al, dx; test al, 1; a guest that finds the event not offered resets; then the event itself.
+    let [low, high] = layout::PVPANIC_PORT.to_le_bytes();
+    let mut code = vec![0x66, 0xba, low, high, 0xec, 0xa8, 1, 0x75, 7];
+    code.extend(out(layout::RESET_PORT, layout::RESET_VALUE));
+    // A kernel that goes on with its crash kernel ends nothing.
+    code.extend(out(layout::PVPANIC_PORT, 2));
+    code.extend(out(layout::PVPANIC_PORT, 1));
+    code.extend([0xeb, 0xfe]);
+    ends_with(&code, ExitReason::Panicked);
+}
+
+#[test]
 fn other_values_in_these_ports_do_nothing() {
     let mut code = Vec::new();
     for value in [0, 1, 2, 0xf0] {

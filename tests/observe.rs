@@ -326,7 +326,7 @@ fn commands_reach_a_live_vm_and_a_refusal_is_a_sentence_too() {
     assert_eq!(timeline["otherData"]["schema"], "doorbell-trace/1");
     fails(&["ctl", &socket, "disk0", "complete=fast"], 2, "signal-msi");
     fails(&["ctl", &socket, "disk7"], 2, "disk0");
-    fails(&["ctl", &socket, "disk0", "notify=pio"], 1, "pio");
+    fails(&["ctl", &socket, "disk0", "notify=pio"], 2, "pio");
     let mut tracing = vm.client();
     assert!(tracing.ask::<bool>(Request::TraceStart { capacity: 1 }).unwrap());
     fails(&["trace", &socket], 4, "already");

@@ -7,9 +7,10 @@ mod probe;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
+use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
@@ -38,7 +39,7 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the results as one HTML page, which needs nothing else, to FILE
+    /// Write the results as one HTML page, which needs nothing else, to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Check the flags, say what would be measured, and end
@@ -93,14 +94,9 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     if let Some(Verb::Diff(args)) = args.verb {
         return diff::run(&args);
     }
-    let stray = |flags, guest| {
-        Failure::usage(format!(
-            "bench was given a flag of the {flags} without --guest {guest}; add that, or leave the flag out (bench --help lists both)"
-        ))
-    };
     match args.guest {
-        Guest::Probe if args.linux.is_some() => return Err(stray("Linux guest", "linux")),
-        Guest::Linux if args.probe.is_some() => return Err(stray("probe", "probe")),
+        Guest::Probe if args.linux.is_some() => return Err(stray(&linux::LinuxArgs::command(), "linux")),
+        Guest::Linux if args.probe.is_some() => return Err(stray(&probe::ProbeArgs::command(), "probe")),
         _ => {}
     }
     // Those of the guest that is measured, if none was given: their defaults.
@@ -125,7 +121,12 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     // They end it at once, and no file is left half written.
     let _signals = Signals::take()?;
     // Before minutes of measuring, not after.
-    let output = Output::prepare(args.json, args.html)?;
+    let mut files = FilesInUse::default();
+    if let Bench::Linux(bench) = &bench {
+        files.input("--kernel", &bench.kernel);
+        files.input("--initrd", &bench.initrd);
+    }
+    let output = Output::prepare(args.json, args.html, &mut files)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
         Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
@@ -137,6 +138,18 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         log::say(format_args!("{counts}"));
     }
     Ok(0)
+}
+
+/// A flag of the guest that is not measured.
+fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
+    let flags: Vec<_> =
+        of_guest.get_arguments().filter_map(|arg| arg.get_long().map(|name| format!("--{name}"))).collect();
+    let given = std::env::args().find_map(|word| {
+        let word = word.split('=').next().unwrap_or_default().to_string();
+        flags.contains(&word).then_some(word)
+    });
+    let given = given.unwrap_or_else(|| "a flag".into());
+    Failure::usage(format!("{given} is for --guest {guest}: add that, or leave {given} out"))
 }
 
 fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {

@@ -1,12 +1,14 @@
 //! `doorbell inspect`: the tables that KVM and the devices of a live VM hold.
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::inspect_text::text;
+use super::out_file::Patient;
 use super::{Failure, printed};
 use crate::host::log;
 use crate::observe::VmView;
@@ -37,16 +39,17 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
         (true, true) => serde_json::to_string(view).map(|text| text + "\n").unwrap_or_default(),
         (false, _) => text(view),
     };
-    let mut out = std::io::stdout().lock();
+    let stdout = std::io::stdout();
+    let mut out = Patient(stdout.as_fd());
     let first = print(&look()?);
     if !args.watch {
         return printed(out.write_all(first.as_bytes())).map(|()| 0);
     }
     // Home and clear to the end: nothing flickers.
-    let begin = if out.is_terminal() && !args.json { "\x1b[H\x1b[J" } else { "" };
+    let begin = if stdout.is_terminal() && !args.json { "\x1b[H\x1b[J" } else { "" };
     let mut text = first;
     loop {
-        let written = write!(out, "{begin}{text}").and_then(|()| out.flush());
+        let written = write!(out, "{begin}{text}");
         if written.is_err() {
             return printed(written).map(|()| 0);
         }
@@ -57,6 +60,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
                 log::say(format_args!("doorbell: the VM behind {} has ended", path.display()));
                 return Ok(0);
             }
+            // The client has seen to it that the VM cannot be reached any more; anything else is a failure.
             Err(error) => return Err(error.into()),
         };
     }

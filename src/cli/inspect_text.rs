@@ -1,16 +1,18 @@
 //! A VM's tables for eyes.
 
-use crate::observe::inspect::{DoorbellView, QueueState, RoutesView, VectorView};
+use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
 use crate::observe::text::table;
 use crate::observe::{ThreadView, VfioView, VmView};
 
 /// How something that is not there is shown.
 const NONE: &str = "-";
 
-/// Every section that was asked for, one below the other.
+/// Every section that was asked for, one below the other. Beside others, the pins of the interrupt controllers are one
+/// line each: they never change.
 pub(super) fn text(view: &VmView) -> String {
+    let fold = view.doorbells.is_some();
     let sections = [
-        view.routes.as_ref().map(routes),
+        view.routes.as_ref().map(|all| routes(all, fold)),
         view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all))),
         view.vectors.as_ref().map(|all| titled("vectors", vectors(all))),
         view.queues.as_ref().map(|all| titled("queues", queues(all))),
@@ -32,8 +34,29 @@ fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.into()
 }
 
-fn routes(routes: &RoutesView) -> String {
-    let rows = routes.entries.iter().map(|route| {
+/// A row for the routes to the pins of each interrupt controller.
+fn folded(entries: &[RouteView]) -> Vec<Vec<String>> {
+    let mut kinds: Vec<&str> = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.msi.is_none()) {
+        if !kinds.contains(&entry.kind.as_str()) {
+            kinds.push(&entry.kind);
+        }
+    }
+    let row = |kind: &str| {
+        let of_kind = || entries.iter().filter(|entry| entry.kind == kind);
+        let gsis = of_kind().map(|entry| entry.gsi);
+        let pins = of_kind().filter_map(|entry| entry.pin);
+        let range = |low: Option<u32>, high: Option<u32>| format!("{}-{}", or_none(low), or_none(high));
+        let gsi = range(gsis.clone().min(), gsis.max());
+        let pins = range(pins.clone().min(), pins.max());
+        vec![gsi, kind.into(), NONE.into(), NONE.into(), format!("pins {pins}"), NONE.into()]
+    };
+    kinds.into_iter().map(row).collect()
+}
+
+fn routes(routes: &RoutesView, fold: bool) -> String {
+    let shown = routes.entries.iter().filter(|route| !fold || route.msi.is_some());
+    let rows = shown.map(|route| {
         let (address, data) = match &route.msi {
             Some(msi) => (format!("{:#x}", msi.address), format!("{:#x}", msi.data)),
             None => (NONE.into(), NONE.into()),
@@ -51,7 +74,8 @@ fn routes(routes: &RoutesView) -> String {
             or_none(route.holder.as_ref()),
         ]
     });
-    let table = table(&["GSI>", "to", "address", "data", "meaning", "held by"], rows);
+    let pins = if fold { folded(&routes.entries) } else { Vec::new() };
+    let table = table(&["GSI>", "to", "address", "data", "meaning", "held by"], pins.into_iter().chain(rows));
     let times = if routes.commits == 1 { "time" } else { "times" };
     titled(&format!("routes (KVM_SET_GSI_ROUTING called {} {times})", routes.commits), table)
 }
@@ -140,6 +164,9 @@ fn queues(all: &[QueueState]) -> String {
             queue.counts.requests.to_string(),
             queue.counts.errors.to_string(),
             queue.counts.batches.to_string(),
+            queue.interrupts.irqfd.to_string(),
+            (queue.interrupts.signal_msi + queue.interrupts.pending).to_string(),
+            queue.interrupts.intx.to_string(),
             queue.counts.suppressed.to_string(),
             queue.counts.wakeups.to_string(),
             queue.counts.system_calls.to_string(),
@@ -159,6 +186,9 @@ fn queues(all: &[QueueState]) -> String {
         "requests>",
         "errors>",
         "batches>",
+        "by irqfd>",
+        "by MSI>",
+        "by INTx>",
         "suppressed>",
         "wake-ups>",
         "syscalls>",

@@ -7,12 +7,16 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done; for `run`: the guest turned the machine off or reset it, or the user typed Ctrl-A x |
-//! | 1 | it failed while it ran: the guest crashed (triple fault, an instruction that KVM cannot run), or a bug |
+//! | 0 | done; for `run`: the guest powered off, or the user typed Ctrl-A x |
+//! | 1 | it failed while it ran: the guest crashed (an instruction that KVM cannot run), a thread died, a bug |
 //! | 2 | wrong use: unknown flags, keys or values, numbers out of range |
-//! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory |
+//! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory, threads |
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
+//! | 5 | `run`: the guest reset the machine (reboot, or a triple fault) |
+//! | 6 | `run`: the guest's kernel panicked and said so by pvpanic (Linux: CONFIG_PVPANIC_MMIO, module `pvpanic-mmio`) |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
+//!
+//! A Linux guest that panics without that driver reboots (`panic=-1` in the default command line): 5.
 
 mod bench;
 mod check;
@@ -22,6 +26,7 @@ mod inspect;
 mod inspect_text;
 mod observed;
 mod out_file;
+mod out_place;
 mod run;
 mod signals;
 mod stats;
@@ -29,6 +34,7 @@ mod trace;
 mod vfio;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
@@ -44,16 +50,18 @@ use crate::vm::VmError;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        done; for run: the guest powered off or rebooted, or Ctrl-A x
-  1        failed while running: guest crash, internal error
+  0        done; for run: the guest powered off, or Ctrl-A x
+  1        failed while running: guest crash, a thread that died, internal error
   2        wrong use: flags, keys, values
   3        the host lacks something: /dev/kvm, a permission, a capability
   4        a file is missing, unreadable, in use, or not what it should be
+  5        run: the guest reset the machine (reboot, triple fault)
+  6        run: the guest's kernel panicked (pvpanic)
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
 #[derive(Debug, Parser)]
-#[command(name = "doorbell", version, after_help = EXIT_CODES)]
+#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -119,7 +127,10 @@ impl From<VmError> for Failure {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Failure {
         let code = match &error {
-            ControlError::Gone(_) | ControlError::Silent(_) => 1,
+            ControlError::Gone(_)
+            | ControlError::Closed(_)
+            | ControlError::TooLong(_)
+            | ControlError::Silent(_) => 1,
             ControlError::Refused(refusal) => match refusal.kind.as_str() {
                 "usage" => 2,
                 "busy" => 4,
@@ -192,7 +203,7 @@ fn parse_and_call() -> Result<u8, Failure> {
 
 /// Prints `text` on standard output.
 fn print(text: &str) -> Result<(), Failure> {
-    printed(std::io::stdout().write_all(text.as_bytes()))
+    printed(out_file::Patient(std::io::stdout().as_fd()).write_all(text.as_bytes()))
 }
 
 /// What became of a print: a reader that went away (`| head`) is no failure.
@@ -210,5 +221,10 @@ fn one_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let kept: Vec<_> =
         lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
-    kept.join(" ").trim_start_matches("error: ").to_string()
+    let sentence = kept.join(" ").trim_start_matches("error: ").to_string();
+    // What Rust says about numbers.
+    let number = "it takes a whole number";
+    ["invalid digit found in string", "cannot parse integer from empty string"]
+        .into_iter()
+        .fold(sentence, |sentence, rust| sentence.replace(rust, number))
 }

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::out_file::OutFile;
+use super::out_place::FilesInUse;
 use crate::host::log;
 use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
@@ -36,9 +37,14 @@ pub(super) struct Observed {
 }
 
 impl ObserveArgs {
-    /// Switches on what was asked for.
-    pub(super) fn start(self, assembly: &mut Vm) -> Result<Observed, Failure> {
-        let out = self.trace.as_deref().map(|path| OutFile::create("--trace", path)).transpose()?;
+    /// Makes sure of the place for the timeline.
+    pub(super) fn open_trace(&self, files: &mut FilesInUse) -> Result<Option<OutFile>, Failure> {
+        let open = |path| files.output("--trace", path).and_then(|()| OutFile::open("--trace", path));
+        self.trace.as_deref().map(open).transpose()
+    }
+
+    /// Switches on what was asked for; the timeline goes to `out`.
+    pub(super) fn start(self, assembly: &mut Vm, out: Option<OutFile>) -> Result<Observed, Failure> {
         let tracer = Tracer::new(assembly.disks().to_vec());
         let control = self.control.map(|path| {
             let mut loops = assembly.io_loops();

@@ -6,9 +6,11 @@ use clap::Args;
 
 use super::disk_arg::parse_size;
 use super::observed::ObserveArgs;
+use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
+use crate::machine::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
@@ -17,11 +19,17 @@ use crate::vm::{ThreadConfig, Vm, VmConfig};
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 
+/// Exit code of a run that the guest ended by a reset.
+const RESET: u8 = 5;
+/// Exit code of a run whose guest panicked.
+const PANICKED: u8 = 6;
+
 /// Boot a guest on the serial console.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 On a terminal every key goes to the guest, Ctrl-C included; Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
-A guest that powers off or reboots ends the run with exit code 0; see `doorbell --help` for the others.")]
+A guest that powers off ends the run with exit code 0, one that reboots with 5, one whose kernel panics and has the
+pvpanic driver with 6; see `doorbell --help` for the others.")]
 pub struct RunArgs {
     /// Linux bzImage, or an ELF image with a PVH entry (vmlinux)
     #[arg(long, value_name = "FILE")]
@@ -33,7 +41,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "STRING", default_value = CMDLINE)]
     cmdline: String,
     /// vCPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
@@ -50,7 +58,7 @@ pub struct RunArgs {
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi, event-idx=on|off,
+    ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
@@ -72,7 +80,15 @@ pub struct RunArgs {
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
-    parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 512M, 2G".into())
+    let bytes = parse_size(text).ok_or("it takes a number with M or G: 512M, 2G")?;
+    let plain = text.bytes().all(|c| c.is_ascii_digit());
+    if plain && bytes < RAM_MIN {
+        return Err(format!("it takes a unit: did you mean {text}M? {text} alone is a number of bytes"));
+    }
+    if !(RAM_MIN..=RAM_MAX).contains(&bytes) || !bytes.is_multiple_of(MIB) {
+        return Err("it takes 128 MiB to 8 GiB in whole MiB".into());
+    }
+    Ok(bytes)
 }
 
 fn parse_huge_page(text: &str) -> Result<HugePage, String> {
@@ -95,7 +111,26 @@ fn parse_console(text: &str) -> Result<Console, String> {
 /// Runs the guest to its end; answers the exit code.
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
-    let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
+    if let Some(twice) =
+        args.vfio.iter().enumerate().find_map(|(n, spec)| {
+            args.vfio[..n].iter().any(|other| other.bdf == spec.bdf).then_some(spec.bdf)
+        })
+    {
+        return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
+    }
+    let mut files = FilesInUse::default();
+    files.input("--kernel", &args.kernel);
+    args.initrd.iter().for_each(|path| files.input("--initrd", path));
+    args.disks
+        .iter()
+        .filter_map(|disk| disk.options.path.as_ref())
+        .for_each(|path| files.input("--disk", path));
+    if let Console::File(path) = &args.console {
+        files.output("--console", path)?;
+    }
+    args.stats.as_ref().map_or(Ok(()), |path| files.output("--stats", path))?;
+    let stats = args.stats.as_deref().map(StatsFile::open).transpose()?;
+    let trace = args.observe.open_trace(&mut files)?;
     let config = VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(args.kernel),
@@ -125,7 +160,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         exit.request(ExitReason::Signal(signal));
         exit.is_running()
     });
-    let observed = args.observe.start(&mut assembly)?;
+    let observed = args.observe.start(&mut assembly, trace)?;
     let ended = assembly.run();
     vfio::summary(assembly.vfio());
     observed.finish()?;
@@ -133,7 +168,11 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         stats.write(&assembly)?;
     }
     match ended? {
-        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
+        ExitReason::PowerOff | ExitReason::Quit | ExitReason::Stopped => Ok(0),
+        ExitReason::Reset => Ok(RESET),
+        ExitReason::Panicked => {
+            Err(Failure { code: PANICKED, message: "the guest's kernel panicked (pvpanic)".into() })
+        }
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
         ExitReason::Crash(message) | ExitReason::Failed(message) => Err(Failure { code: 1, message }),
         ExitReason::Host(message) => Err(Failure::host(message)),

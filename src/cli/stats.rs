@@ -17,8 +17,8 @@ const SCHEMA: &str = "doorbell-stats/1";
 pub(super) struct StatsFile(OutFile);
 
 impl StatsFile {
-    pub(super) fn create(path: &Path) -> Result<StatsFile, Failure> {
-        OutFile::create("--stats", path).map(StatsFile)
+    pub(super) fn open(path: &Path) -> Result<StatsFile, Failure> {
+        OutFile::open("--stats", path).map(StatsFile)
     }
 
     /// Writes the counts of a machine that has stopped.

@@ -26,7 +26,7 @@ pub struct TraceArgs {
     /// Seconds to trace
     #[arg(long = "for", value_name = "SEC", default_value = "5", value_parser = seconds)]
     duration: Duration,
-    /// Write the timeline (Chrome trace event format) to FILE
+    /// Write the timeline (Chrome trace event format) to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Requests kept per queue; those beyond are counted and dropped
@@ -54,7 +54,7 @@ fn capacity(text: &str) -> Result<usize, String> {
 /// Traces and prints.
 pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
-    let out = args.out.as_deref().map(|path| OutFile::create("--out", path)).transpose()?;
+    let out = args.out.as_deref().map(|path| OutFile::open("--out", path)).transpose()?;
     let mut client = Client::connect(&args.socket)?;
     let ended = EventFd::new(EFD_NONBLOCK).map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
     let end = ended.try_clone().map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
@@ -70,7 +70,11 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     wait(&ended, client.as_fd(), args.duration);
     let recording: Recording = client.ask(Request::TraceStop)?;
     let counts = evidence.map(KernelEvidence::stop).transpose()?;
-    print(&report(&recording, counts.as_ref(), args.json))?;
+    let table = report(&recording, counts.as_ref(), args.json);
+    match &out {
+        Some(out) if out.is_stdout() => log::say(format_args!("{table}")),
+        _ => print(&table)?,
+    }
     if let Some(out) = out {
         let path = out.path().to_path_buf();
         out.write_json(&timeline(&recording))?;

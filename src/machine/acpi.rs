@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::MachineError;
 use super::layout::{
     ECAM_LEN, ECAM_START, IOAPIC_START, LAPIC_START, MMIO32_END, MMIO32_START, MMIO64_END, MMIO64_START,
-    PCI_CONFIG_PORT, PIO_END, PIO_START, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT,
+    PCI_CONFIG_PORT, PIO_END, PIO_START, PVPANIC_PORT, RESET_PORT, RESET_VALUE, SERIAL_GSI, SERIAL_PORT,
     SLEEP_CONTROL_PORT, SLEEP_TYPE_S5, boot, intx_gsi,
 };
 use super::memory::Ram;
@@ -148,6 +148,15 @@ fn dsdt() -> Sdt {
                             &Interrupt::new(true, true, false, false, SERIAL_GSI),
                         ]),
                     ),
+                ],
+            ),
+            // The name under which stock kernels know pvpanic; 15: present, enabled, shown, working.
+            &Device::new(
+                Path::new("PEVT"),
+                vec![
+                    &name("_HID", &"QEMU0001"),
+                    &name("_STA", &15u8),
+                    &name("_CRS", &ResourceTemplate::new(vec![&IO::new(PVPANIC_PORT, PVPANIC_PORT, 1, 1)])),
                 ],
             ),
         ],

@@ -57,3 +57,12 @@ fn madt_lists_each_vcpu_once() {
 fn tables_for_most_vcpus_fit() {
     tables(u8::MAX);
 }
+
+#[test]
+fn the_dsdt_names_the_panic_port_as_stock_kernels_know_it() {
+    let dsdt = tables(1).pop().unwrap();
+    let at = dsdt.windows(9).position(|bytes| bytes == b"QEMU0001\0").unwrap();
+    // IO descriptor (ACPI 6.4, 6.4.2.5): 0x47, 16 bits decoded, minimum and maximum base, alignment, length.
+    let io = [0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1];
+    assert!(dsdt[at..].windows(8).any(|bytes| bytes == io));
+}

@@ -16,6 +16,8 @@ pub enum ExitReason {
     PowerOff,
     /// The guest reset the machine.
     Reset,
+    /// The guest's kernel panicked and said so (pvpanic).
+    Panicked,
     /// The user typed Ctrl-A x.
     Quit,
     /// A signal asked the process to end.
@@ -35,6 +37,7 @@ impl ExitReason {
     pub fn why(&self) -> Option<&str> {
         match self {
             ExitReason::Crash(why) | ExitReason::Failed(why) | ExitReason::Host(why) => Some(why),
+            ExitReason::Panicked => Some("the guest's kernel panicked"),
             _ => None,
         }
     }

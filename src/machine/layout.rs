@@ -78,6 +78,9 @@ pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 /// The value of `_S5`: soft off.
 pub const SLEEP_TYPE_S5: u8 = 5;
 
+/// Where a guest's kernel says that it panicked, as on QEMU (docs/specs/pvpanic.rst there).
+pub const PVPANIC_PORT: u16 = 0x505;
+
 /// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;
 /// How many there are, spread over the slots.

@@ -18,6 +18,7 @@ pub mod cpuid;
 mod error;
 mod exit;
 mod host_tsc;
+mod kvm_fd;
 pub mod layout;
 mod memory;
 mod pci_bars;
@@ -31,13 +32,15 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
+use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 pub use boot::Kernel;
 pub use cpu_state::Entry;
 pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
+pub(crate) use kvm_fd::create_vm;
+pub use kvm_fd::open_kvm;
 pub use memory::{HugePage, Ram, RamBacking};
 pub use serial::Console;
 
@@ -109,17 +112,6 @@ pub struct Machine {
     intx: Vec<Arc<Line>>,
 }
 
-/// `KVM_CREATE_VM`, again as often as it is interrupted: the kernel gives up with EINTR when anything is pending for
-/// the thread while it takes the locks of all mappings (`mm_take_all_locks`), an io_uring's task work included.
-pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
-    loop {
-        match kvm.create_vm() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            result => return result,
-        }
-    }
-}
-
 impl Machine {
     /// Makes the VM with its RAM, interrupt controllers, buses and serial port. Nothing runs yet.
     ///
@@ -137,7 +129,7 @@ impl Machine {
             .map_err(|e| MachineError::kvm("KVM_SET_IDENTITY_MAP_ADDR", e))?;
         vm.set_tss_address(layout::KVM_TSS as usize).map_err(|e| MachineError::kvm("KVM_SET_TSS_ADDR", e))?;
         vm.create_irq_chip().map_err(|e| MachineError::kvm("KVM_CREATE_IRQCHIP", e))?;
-        mask_pic(&vm)?;
+        kvm_fd::mask_pic(&vm)?;
 
         let exit = ExitLatch::new().map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
         let kvm_vm: Arc<dyn VmIoctls> = Arc::new(KvmVm::new(vm.clone()));
@@ -160,10 +152,11 @@ impl Machine {
         let exit = self.exit.clone();
         let reset = Box::new(move || exit.request(ExitReason::Reset));
         self.mmio.insert(layout::ECAM_START, layout::ECAM_LEN, Arc::new(pci_root::Ecam(self.pci.clone())))?;
-        let ports: [(u16, u64, Arc<dyn bus::BusDevice>); 4] = [
+        let ports: [(u16, u64, Arc<dyn bus::BusDevice>); 5] = [
             (layout::SERIAL_PORT, 8, self.serial.clone()),
             (layout::PCI_CONFIG_PORT, 8, Arc::new(pci_root::ConfigPorts { root: self.pci.clone(), reset })),
             (layout::SLEEP_CONTROL_PORT, 2, Arc::new(power::SleepRegisters(self.exit.clone()))),
+            (layout::PVPANIC_PORT, 1, Arc::new(power::PanicPort(self.exit.clone()))),
             (layout::KEYBOARD_PORT, 1, Arc::new(power::KeyboardReset(self.exit.clone()))),
         ];
         ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))
@@ -326,36 +319,4 @@ fn event_into_fd(event: vmm_sys_util::eventfd::EventFd) -> std::os::fd::OwnedFd 
     use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
     // SAFETY: the descriptor is given up by its owner in the same breath.
     unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
-}
-
-/// Opens /dev/kvm.
-///
-/// # Errors
-/// It is not there or may not be opened: one sentence with what to do.
-pub fn open_kvm() -> Result<Kvm, MachineError> {
-    Kvm::new().map_err(|e| {
-        MachineError::Host(match e.errno() {
-            libc::ENOENT => {
-                "no /dev/kvm here: switch virtualization on in the firmware and load kvm_intel or \
-                             kvm_amd; `doorbell check` tells more"
-                    .into()
-            }
-            libc::EACCES | libc::EPERM => {
-                "no permission to open /dev/kvm: add yourself to its group (kvm), or use sudo".into()
-            }
-            _ => format!("/dev/kvm cannot be opened: {e}"),
-        })
-    })
-}
-
-/// Masks all pins of the in-kernel PIC. KVM routes GSI 0 to 15 to it as well as to the IOAPIC, and a guest that was told
-/// that there is none does not mask it.
-fn mask_pic(vm: &VmFd) -> Result<(), MachineError> {
-    for chip_id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE] {
-        let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-        vm.get_irqchip(&mut chip).map_err(|e| MachineError::kvm("KVM_GET_IRQCHIP", e))?;
-        chip.chip.pic.imr = 0xff;
-        vm.set_irqchip(&chip).map_err(|e| MachineError::kvm("KVM_SET_IRQCHIP", e))?;
-    }
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! Poweroff and reset as the guest asks for them: the ACPI sleep register and the keyboard controller's reset pulse.
+//! Poweroff and reset as the guest asks for them: the ACPI sleep register and the keyboard controller's reset pulse. And
+//! the port by which its kernel says that it panicked.
 //! A guest that jumps to the firmware's reset vector is reset as well: Linux does so on a machine with
 //! hardware-reduced ACPI and without EFI (reboot_type BOOT_EFI, then BOOT_BIOS, arch/x86/kernel/reboot.c).
 //! (The reset control register, port 0xCF9, is in [`super::pci_root::ConfigPorts`], whose range it shares.)
@@ -10,6 +11,7 @@ use super::bus::BusDevice;
 use super::exit::{ExitLatch, ExitReason};
 use super::layout::{RESET_PORT, RESET_VALUE, SLEEP_TYPE_S5, boot};
 use super::memory::Ram;
+use crate::host::log;
 
 /// Puts at the reset vector what firmware would end up doing there: a store to the reset control register.
 ///
@@ -39,6 +41,34 @@ impl BusDevice for SleepRegisters {
             self.0.request(ExitReason::PowerOff);
         }
     }
+}
+
+/// pvpanic: reads as the events that it knows. Linux's driver of that name writes them.
+pub struct PanicPort(pub ExitLatch);
+
+impl BusDevice for PanicPort {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(first) = data.first_mut() {
+            *first = PanicPort::PANICKED | PanicPort::CRASH_KERNEL;
+        }
+    }
+
+    fn write(&self, _: u64, data: &[u8]) {
+        match data.first() {
+            Some(event) if event & PanicPort::PANICKED != 0 => self.0.request(ExitReason::Panicked),
+            // It goes on with a kernel that saves the memory of the first one.
+            Some(event) if event & PanicPort::CRASH_KERNEL != 0 => {
+                log::warn("guest", format_args!("its kernel panicked; its crash kernel goes on"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl PanicPort {
+    const PANICKED: u8 = 1;
+    const CRASH_KERNEL: u8 = 2;
 }
 
 /// Port 0x64: reads as a controller that is ready and has nothing to say.

@@ -162,6 +162,8 @@ pub struct QueueState {
     pub next_avail: u16,
     /// Next used entry the device writes.
     pub next_used: u16,
+    /// How it interrupted the guest, by INTx too.
+    pub interrupts: Sent,
     /// Requests at the backend.
     pub in_flight: u32,
     /// Next available entry the driver fills, as it stands in guest memory; `None` while the rings cannot be read.
@@ -290,6 +292,7 @@ fn vectors((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<VectorView> {
 }
 
 fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
+    let interrupts = disk.interrupts();
     let one = |(n, (queue, counters)): (usize, (&crate::virtio::QueueView, &Arc<_>))| {
         let counters: &crate::dataplane::QueueCounters = counters;
         let position = counters.position();
@@ -304,6 +307,7 @@ fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
             next_avail: position.avail,
             next_used: position.used,
             in_flight: position.in_flight,
+            interrupts: interrupts.get(n).map(|interrupt| interrupt.counts().sent()).unwrap_or_default(),
             driver_avail: queue.rings.map(|rings| rings.avail_index),
             used_event: queue.rings.map(|rings| rings.used_event),
             avail_event: queue.rings.map(|rings| rings.avail_event),

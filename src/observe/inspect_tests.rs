@@ -1,5 +1,6 @@
 use super::*;
 use crate::bench::testing::violations;
+use crate::dataplane::CompletePath;
 use crate::virtio::testing::{BAR, Rig};
 
 fn parts(rig: &Rig) -> VmParts {
@@ -73,6 +74,17 @@ fn queues_show_the_rings_as_they_stand_in_guest_memory() {
     rig.memory.write_obj(7u16, GuestAddress(0x1_4002)).unwrap();
     let queue = &parts(&rig).look("queues").unwrap().queues.unwrap()[0];
     assert_eq!((queue.driver_avail, queue.next_avail), (Some(7), 0));
+}
+
+#[test]
+fn interrupts_by_intx_are_shown_with_their_queue() {
+    let rig = Rig::new(|config| config.complete = CompletePath::IrqLine);
+    rig.start();
+    rig.device.device_interrupts().configure(false, false);
+    rig.device.interrupts()[1].deliver();
+    let queues = parts(&rig).look("queues").unwrap().queues.unwrap();
+    let sent: Vec<_> = queues.iter().map(|queue| queue.interrupts.intx).collect();
+    assert_eq!(sent, [0, 1]);
 }
 
 #[test]

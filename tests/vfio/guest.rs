@@ -54,7 +54,7 @@ pub struct Run {
     /// What doorbell said.
     pub messages: String,
     stats: serde_json::Value,
-    code: Option<i32>,
+    pub code: Option<i32>,
 }
 
 /// Where the guest's kernel and initrd are.

@@ -45,7 +45,7 @@ fn a_vm_that_reboots_leaves_the_device_for_the_next_run() {
     let read = format!("{FIND}; dd if=$N of=/dev/null bs=4k count=100 iflag=direct || exit 1");
     let first =
         Guest::new(&format!("{read}; echo @read >/dev/console; reboot -f")).arg("--vfio", &nvme).run();
-    first.ended_well();
+    assert_eq!(first.code, Some(5), "a reset: {}\n{}", first.console, first.messages);
     assert!(
         first.console.contains("@read") && first.console.contains("Restarting system"),
         "{}",

@@ -1,11 +1,10 @@
 //! `doorbell bench diff`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::super::Failure;
+use super::super::{Failure, print};
 use crate::bench::{Diff, read_report, render_diff, to_json};
 
 /// Compare two results: two kernels, two hosts, two versions
@@ -30,7 +29,5 @@ pub(super) fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let read = |path| read_report(path).map_err(|error| Failure { code: 4, message: error.to_string() });
     let diff = Diff::of(&read(&args.a)?, &read(&args.b)?);
     let text = if args.json { to_json(&diff) } else { render_diff(&diff) + "\n" };
-    // A reader that has gone away has seen enough.
-    let _ = io::stdout().write_all(text.as_bytes());
-    Ok(0)
+    print(&text).map(|()| 0)
 }

@@ -12,7 +12,7 @@ use crate::backend::BackendKind;
 use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
-use crate::machine::layout::{RAM_MAX, RAM_MIN};
+use crate::machine::layout::{RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::vfio::VfioSpec;
 use crate::virtio::{MAX_QUEUES, NotifyPath};
 
@@ -80,7 +80,7 @@ pub(super) struct LinuxArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
     queues: u16,
     /// vCPUs of the guest, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_bytes)]

@@ -33,6 +33,12 @@ pub enum ControlError {
     /// It ended, or closed the connection, in the middle.
     #[error("the VM behind {0} ended before it answered")]
     Gone(PathBuf),
+    /// It runs, but closed the connection.
+    #[error("the VM behind {0} runs but closed the connection; try again")]
+    Closed(PathBuf),
+    /// Its answer has no end.
+    #[error("the answer of the VM behind {0} is longer than 1 GiB; trace with a smaller --buffer")]
+    TooLong(PathBuf),
     /// It did not answer.
     #[error("the VM behind {0} has not answered for 10 s")]
     Silent(PathBuf),
@@ -108,12 +114,15 @@ impl Client {
             let path = self.path.clone();
             return Err(match source.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ControlError::Silent(path),
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ControlError::Gone(path),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => self.gone(),
                 _ => ControlError::Io { path, source },
             });
         }
         if text.last() != Some(&b'\n') {
-            return Err(ControlError::Gone(self.path.clone()));
+            return Err(match text.len() as u64 {
+                MAX_ANSWER => ControlError::TooLong(self.path.clone()),
+                _ => self.gone(),
+            });
         }
         let answer: Answer<T> = serde_json::from_slice(&text).map_err(foreign)?;
         if let Some(refusal) = answer.error {
@@ -123,5 +132,13 @@ impl Client {
             return Err(ControlError::Foreign(self.path.clone()));
         }
         answer.ok.ok_or_else(|| ControlError::Foreign(self.path.clone()))
+    }
+
+    /// The connection has ended: with the VM, unless that can be reached again.
+    fn gone(&self) -> ControlError {
+        match UnixStream::connect(&self.path) {
+            Ok(_) => ControlError::Closed(self.path.clone()),
+            Err(_) => ControlError::Gone(self.path.clone()),
+        }
     }
 }

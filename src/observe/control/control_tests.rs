@@ -125,6 +125,18 @@ fn hostile_and_old_clients_get_an_error_and_harm_nobody() {
 }
 
 #[test]
+fn a_client_may_be_silent_between_requests_but_not_within_one() {
+    let vm = vm();
+    let mut tracing = Client::connect(&vm.path).unwrap();
+    assert!(tracing.ask::<bool>(Request::TraceStart { capacity: 10 }).unwrap());
+    // Half a request ends its connection when the time for it is over; by then the other has been silent for longer.
+    let half = UnixStream::connect(&vm.path).unwrap();
+    (&half).write_all(b"{\"doorbell\"").unwrap();
+    assert_eq!((&half).read(&mut [0]).unwrap(), 0);
+    assert!(tracing.ask::<Recording>(Request::TraceStop).is_ok());
+}
+
+#[test]
 fn more_clients_than_there_is_room_for_are_turned_away() {
     let vm = vm();
     let mut kept: Vec<_> = (0..8).map(|_| Client::connect(&vm.path).unwrap()).collect();
@@ -182,16 +194,21 @@ fn the_client_tells_what_is_wrong_with_the_other_side() {
     let listener = UnixListener::bind(&path).unwrap();
     // What it answers, and what the client makes of it; an empty answer is a VM that ends.
     for (answer, expected) in [
-        ("", "ended before"),
-        ("{\"doorbell\":1,\"ok\":", "ended before"),
+        ("", "runs but closed"),
+        ("{\"doorbell\":1,\"ok\":", "runs but closed"),
         ("hello\n", "no doorbell"),
         ("{\"doorbell\":9,\"ok\":true}\n", "no doorbell"),
     ] {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let (stream, _) = listener.accept().unwrap();
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
+                // A client that only looks whether the VM is still there says nothing.
+                let stream = loop {
+                    let (stream, _) = listener.accept().unwrap();
+                    let mut line = String::new();
+                    if BufReader::new(&stream).read_line(&mut line).unwrap() > 0 {
+                        break stream;
+                    }
+                };
                 (&stream).write_all(answer.as_bytes()).unwrap();
             });
             let error =
@@ -199,6 +216,8 @@ fn the_client_tells_what_is_wrong_with_the_other_side() {
             assert!(error.contains(expected), "{error}");
         });
     }
+    let mut client = Client::connect(&path).unwrap();
     drop(listener);
+    assert!(matches!(client.ask::<bool>(Request::TraceStop), Err(ControlError::Gone(_))));
     assert!(matches!(Client::connect(&path), Err(ControlError::Ended(_))));
 }

@@ -15,14 +15,16 @@ use serde::Serialize;
 
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
+use crate::host::cleanup::Leftover;
 use crate::host::thread::{self, OnDeath};
 use crate::observe::trace::{Tracer, Tracing};
 use crate::observe::{VmParts, inspect};
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 8;
-/// A request must be whole within this; `inspect --watch` asks every second.
-const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// A request must be whole within this, from its first byte on. Between two requests a client may be silent for as long
+/// as it likes: a trace has no other limit.
+const REQUEST_TIME: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
 /// A client must take some of its answer within this.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -55,6 +57,8 @@ pub struct ControlServer {
     listener: UnixListener,
     clients: Arc<Clients>,
     thread: Option<JoinHandle<()>>,
+    /// Also when a signal ends the process at once.
+    _name: Leftover,
 }
 
 /// The connections that are open, so that they can be ended.
@@ -94,7 +98,14 @@ impl ControlServer {
         let (accepting, all) = (listener.try_clone().map_err(fail)?, clients.clone());
         let serve = move || accept(&accepting, &all, &parts, &tracer);
         let thread = thread::spawn("control", on_death, serve).map_err(fail)?;
-        Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread) })
+        Ok(ControlServer {
+            path: path.into(),
+            identity,
+            listener,
+            clients,
+            thread: Some(thread),
+            _name: Leftover::new(path),
+        })
     }
 
     /// Makes its thread fail.
@@ -187,9 +198,7 @@ fn accept(
 
 impl Clients {
     fn admit(self: &Arc<Self>, number: u64, stream: UnixStream, parts: &Arc<VmParts>, tracer: &Arc<Tracer>) {
-        let times = stream
-            .set_write_timeout(Some(ANSWER_TIME))
-            .and_then(|()| stream.set_read_timeout(Some(REQUEST_TIME)));
+        let times = stream.set_write_timeout(Some(ANSWER_TIME));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(kept) = times.and_then(|()| stream.try_clone()) else { return };
         if open.len() >= MAX_CLIENTS {
@@ -230,13 +239,20 @@ fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
 
 /// One line, `None` at the end of the connection or of our patience.
 fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
-    let deadline = Instant::now() + REQUEST_TIME;
+    let mut deadline = Instant::now();
     let mut line = Vec::new();
     loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = (!line.is_empty()).then(|| left.max(Duration::from_millis(1)));
+        stream.set_read_timeout(limit).ok()?;
         // Byte by byte: requests are short and rare, and nothing of the next one is taken.
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(1) if byte[0] == b'\n' => return Some(line),
+            Ok(1) if line.is_empty() => {
+                deadline = Instant::now() + REQUEST_TIME;
+                line.push(byte[0]);
+            }
             Ok(1) if line.len() < MAX_REQUEST && Instant::now() < deadline => line.push(byte[0]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(1) => {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use crate::dataplane::{CompletePath, Moderation};
 use crate::observe::VmParts;
-use crate::virtio::{NotifyPath, VirtioBlk};
+use crate::virtio::{NotifyPath, VirtioBlk, VirtioError};
 
 /// The paths of a disk after a switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +39,15 @@ pub(super) fn switch(
     });
     let moderation = moderation.transpose()?;
     if let Some(path) = notify {
-        disk.set_notify_path(path).map_err(|error| Refusal::new("failed", error.to_string()))?;
+        disk.set_notify_path(path).map_err(|error| {
+            let kind = if matches!(error, VirtioError::OtherSpace { .. }) { "usage" } else { "failed" };
+            Refusal::new(kind, error.to_string())
+        })?;
     }
     if let Some(path) = complete {
-        disk.device_interrupts()
-            .set_path(path)
-            .map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
+        let lines = disk.device_interrupts();
+        let kind = if path.is_level() || lines.path().is_level() { "usage" } else { "failed" };
+        lines.set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     if let Some(moderation) = moderation {
         disk.moderation().set(moderation);
