@@ -1,6 +1,8 @@
 //! What a user gets for mistakes: one sentence on standard error, the documented exit code, nothing on standard
 //! output. No machine is started, so this runs anywhere.
 
+mod common;
+
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -193,4 +195,47 @@ fn bench_diff_takes_two_results_and_nothing_else() {
     let output = doorbell(&["bench", "diff", &good, &good, "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &json["schema"]), (Some(0), &"doorbell-bench-diff/1".into()));
+}
+
+#[test]
+fn a_fifo_is_no_kernel_no_initrd_and_no_console_that_nobody_reads() {
+    let files = Files::new();
+    let fifo = files.path("fifo");
+    let name = std::ffi::CString::new(fifo.clone()).unwrap();
+    // SAFETY: a valid string.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let kernel = files.with("kernel", &common::elf(&common::power_off()));
+    contains(&["run", "--kernel", &fifo], 4, &[&fifo, "no regular file"]);
+    contains(&["run", "--kernel", &kernel, "--initrd", &fifo], 4, &[&fifo, "no regular file"]);
+    if doorbell::machine::open_kvm().is_ok() {
+        let console = format!("file={fifo}");
+        contains(&["run", "--kernel", &kernel, "--console", &console], 4, &[&fifo, "nobody reads"]);
+    }
+}
+
+#[test]
+fn a_command_line_that_an_elf_kernel_would_die_of_is_refused() {
+    if doorbell::machine::open_kvm().is_err() {
+        return;
+    }
+    let files = Files::new();
+    let kernel = files.with("kernel", &common::elf(&common::power_off()));
+    let (fits, long) = ("x".repeat(2047), "x".repeat(2048));
+    contains(&["run", "--kernel", &kernel, "--cmdline", &long], 2, &["2048 bytes", "2047"]);
+    assert_eq!(doorbell(&["run", "--kernel", &kernel, "--cmdline", &fits]).status.code(), Some(0));
+}
+
+#[test]
+fn a_disk_in_memory_is_not_read_where_its_file_has_nothing() {
+    if doorbell::machine::open_kvm().is_err() {
+        return;
+    }
+    let files = Files::new();
+    let kernel = files.with("kernel", &common::elf(&common::power_off()));
+    let disk = files.with("disk", b"");
+    let file = std::fs::File::options().write(true).open(&disk).unwrap();
+    // To read it would take hours.
+    file.set_len(8 << 40).unwrap();
+    let disk = format!("backend=mem,path={disk}");
+    assert_eq!(doorbell(&["run", "--kernel", &kernel, "--disk", &disk]).status.code(), Some(0));
 }

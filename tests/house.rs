@@ -197,6 +197,32 @@ fn no_two_files_need_each_other() {
     assert!(circles.is_empty(), "files that need each other in a circle: {circles:#?}");
 }
 
+/// The files with one of `words` in them, apart from `but`.
+fn users(words: &[&str], but: &[&str]) -> Vec<String> {
+    let files = files();
+    let others = files.iter().filter(|file| !but.iter().any(|path| file.path.ends_with(path)));
+    let used = others.flat_map(|file| {
+        let found = words.iter().filter(|word| file.code.contains(**word));
+        found.map(|word| format!("{}: {word}", file.path.display())).collect::<Vec<_>>()
+    });
+    used.collect()
+}
+
+#[test]
+fn messages_go_through_the_logger() {
+    // A print panics when its file is full or closed, and waits when nobody reads: on a thread of the VM both are fatal.
+    let prints = users(&["println!(", "print!(", "dbg!(", "io::stderr().write"], &[]);
+    assert!(prints.is_empty(), "use host::log, or cli's print for results: {prints:#?}");
+}
+
+#[test]
+fn every_thread_of_a_vm_is_watched() {
+    let bench = ["bench/probe/floor.rs", "bench/probe/no_irqchip.rs", "bench/probe/session.rs"];
+    let but = [&bench[..], &["host/thread.rs", "machine/vcpu.rs"]].concat();
+    let threads = users(&["std::thread::spawn(", "Builder::new().name("], &but);
+    assert!(threads.is_empty(), "use host::thread::spawn, so that somebody hears of a panic: {threads:#?}");
+}
+
 #[test]
 fn no_file_is_too_long() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

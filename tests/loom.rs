@@ -29,6 +29,32 @@ fn a_completion_is_either_interrupted_for_or_seen() {
     });
 }
 
+/// The device holds the interrupt for its first completion, publishes a second one, and then delivers what it holds: the
+/// driver that asked in between misses neither, although the second publication alone may want no interrupt.
+#[test]
+fn what_is_published_while_an_interrupt_is_held_is_interrupted_for_or_seen() {
+    loom::model(|| {
+        let (used_index, used_event) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU16::new(0)));
+        let device = {
+            let (used_index, used_event) = (used_index.clone(), used_event.clone());
+            thread::spawn(move || {
+                let wanted = |index| {
+                    fences::need_event(fences::publish(&used_index, index, &used_event), index - 1, index)
+                };
+                let held = wanted(1);
+                wanted(2) || held
+            })
+        };
+        // The driver took what it saw, asks for the next one, and looks once more (virtqueue_enable_cb).
+        let taken = used_index.load(Ordering::Acquire);
+        used_event.store(taken, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let seen = used_index.load(Ordering::Acquire) == 2;
+        let interrupted = device.join().unwrap();
+        assert!(seen || interrupted, "completions sit there unnoticed");
+    });
+}
+
 /// The driver makes a request available; the device asks for kicks and looks once more before it sleeps.
 #[test]
 fn a_request_is_either_kicked_for_or_seen() {

@@ -51,7 +51,8 @@ impl Vm {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control");
         let tracer = Tracer::new(parts.disks.clone());
-        let server = ControlServer::start(&socket, Arc::new(parts), tracer).unwrap();
+        let server =
+            ControlServer::start(&socket, Arc::new(parts), tracer, Arc::new(|why| panic!("{why}"))).unwrap();
         Some(Vm { _server: server, session, socket, _dir: dir, _turn: turn })
     }
 
@@ -123,11 +124,15 @@ fn paths_switched_under_load_lose_and_double_nothing_while_two_others_look() {
     std::thread::scope(|scope| {
         let switching = scope.spawn(|| {
             let mut client = Client::connect(&socket).unwrap();
+            let mut turn = 0;
             for _ in 0..10 {
                 for notify in ["exit", "mmio", "fast-mmio"] {
                     for complete in ["signal-msi", "irqfd", "auto"] {
                         let (notify, complete) = (Some(notify.to_string()), Some(complete.to_string()));
-                        let request = Request::Switch { disk: "disk0".into(), notify, complete };
+                        // An interrupt that is held while the setting changes must not be lost either.
+                        let moderate = Some(["auto", "off", "8:500"][turn % 3].to_string());
+                        turn += 1;
+                        let request = Request::Switch { disk: "disk0".into(), notify, complete, moderate };
                         client.ask::<InForce>(request).unwrap();
                     }
                 }
@@ -239,7 +244,12 @@ fn kernel_functions_are_those_of_the_path() {
     assert!(kernel.get("irqfd_wakeup").unwrap() >= irqfd && irqfd > 0, "{kernel}");
     assert!(kernel.stacks.iter().any(|tree| tree.function == "irqfd_wakeup"), "{kernel}");
     let before = kernel.get("kvm_send_userspace_msi").unwrap();
-    let request = Request::Switch { disk: "disk0".into(), notify: None, complete: Some("signal-msi".into()) };
+    let request = Request::Switch {
+        disk: "disk0".into(),
+        notify: None,
+        complete: Some("signal-msi".into()),
+        moderate: None,
+    };
     vm.client().ask::<InForce>(request).unwrap();
     let sent = counts(&vm).2;
     vm.requests(1, 1000);

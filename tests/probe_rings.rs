@@ -91,6 +91,28 @@ fn every_message_pair_completes_each_request_once() {
     }
 }
 
+/// As Linux submits under an application. Masks, moves and resets (a SETUP before each block) fall into holds.
+#[test]
+fn held_interrupts_lose_and_double_nothing() {
+    if !usable_kvm() {
+        return;
+    }
+    for (moderate, n) in [("auto", requests()), ("off", 1000), ("4:200", 1000), ("64:50", 1000)] {
+        for complete in ["irqfd", "signal-msi"] {
+            let disk = format!("backend=mem,size=64M,complete={complete},moderate={moderate}");
+            let orders = format!("op=verify one_by_one=1 depth=1,7,64,256 requests={n}");
+            assert_blocks(&disk, &doorbell(&disk, 1, &orders), 4, n);
+            let orders = "op=verify one_by_one=1 event_idx=0 depth=1,64 requests=1000";
+            assert_blocks(&disk, &doorbell(&disk, 1, orders), 2, 1000);
+            let orders = "op=verify one_by_one=1 depth=1,16 requests=1000 mask_every=5 hold_us=60 route_every=3 vector2=0x90";
+            assert_blocks(&disk, &doorbell(&disk, 1, orders), 2, 1000);
+        }
+    }
+    let disk = "backend=mem,size=64M,moderate=auto";
+    let orders = "op=verify one_by_one=1 wait=halt depth=1,32 requests=5000";
+    assert_blocks(disk, &doorbell(disk, 1, orders), 2, 5000);
+}
+
 #[test]
 fn what_is_written_through_each_backend_is_read_back() {
     if !usable_kvm() {

@@ -2,33 +2,17 @@
 //! terminal is as it was when doorbell has ended, however it ended.
 
 mod common;
+#[path = "common/pty.rs"]
+mod pty;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::mem::zeroed;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::ptr::{null, null_mut};
+use std::process::{Command, Stdio};
 
-use common::{elf, power_off};
-
-/// A guest that prints "R", then echoes what it reads, and turns itself off at "Q".
-fn echo() -> Vec<u8> {
-    let mut code = vec![
-        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xb0, b'R', 0xee, // mov al, 'R'; out dx, al
-        0x66, 0xba, 0xfd, 0x03, // again: mov dx, 0x3fd
-        0xec, 0xa8, 0x01, // in al, dx; test al, 1
-        0x74, 0xfb, // jz -5
-        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xec, 0xee, // in al, dx; out dx, al
-        0x3c, b'Q', // cmp al, 'Q'
-        0x75, 0xed, // jne again
-    ];
-    code.extend(power_off());
-    code
-}
+use common::{echo, elf, power_off};
+use pty::Session;
 
 fn no_kvm() -> bool {
     let missing = doorbell::machine::open_kvm().err();
@@ -100,7 +84,9 @@ fn output_that_nobody_takes_does_not_keep_it_from_ending() {
     }
     let mut kernel = tempfile::NamedTempFile::new().unwrap();
     kernel.write_all(&elf(&chatter())).unwrap();
-    let mut child = doorbell(&kernel).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    // The byte of input needs the serial port too.
+    let mut child = doorbell(&kernel).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     let mut pipe = child.stdout.take().unwrap();
     // It runs once there is a byte; from then on nobody reads, and the pipe fills.
     pipe.read_exact(&mut [0]).unwrap();
@@ -119,69 +105,12 @@ fn output_that_nobody_takes_does_not_keep_it_from_ending() {
     assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
 }
 
-/// doorbell on a terminal of its own.
-struct Session {
-    child: Child,
-    master: File,
-    slave: OwnedFd,
-    before: libc::termios,
-    _kernel: tempfile::NamedTempFile,
-}
-
-fn mode(fd: &OwnedFd) -> libc::termios {
-    // SAFETY: a zeroed termios is valid; the call fills it.
-    let mut mode = unsafe { zeroed() };
-    // SAFETY: `mode` outlives the call.
-    assert_eq!(unsafe { libc::tcgetattr(fd.as_raw_fd(), &mut mode) }, 0);
-    mode
-}
-
-fn same(a: &libc::termios, b: &libc::termios) -> bool {
-    (a.c_iflag, a.c_oflag, a.c_cflag, a.c_lflag) == (b.c_iflag, b.c_oflag, b.c_cflag, b.c_lflag)
-}
-
-impl Session {
-    fn start() -> Session {
-        let kernel = kernel();
-        let (mut master, mut slave) = (0, 0);
-        // SAFETY: both descriptors are written before they are used; names and modes may be null.
-        let (master, slave) = unsafe {
-            assert_eq!(libc::openpty(&mut master, &mut slave, null_mut(), null(), null()), 0);
-            (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
-        };
-        let before = mode(&slave);
-        let copy = || Stdio::from(slave.try_clone().unwrap());
-        let mut command = doorbell(&kernel);
-        command.stdin(copy()).stdout(copy()).stderr(copy());
-        // SAFETY: only async-signal-safe calls between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let child = command.spawn().unwrap();
-        let mut session = Session { child, master: master.into(), slave, before, _kernel: kernel };
-        // The guest's first byte: the console is in raw mode by then.
-        session.expect(b"R");
-        session
-    }
-
-    fn expect(&mut self, bytes: &[u8]) {
-        let mut seen = vec![0; bytes.len()];
-        self.master.read_exact(&mut seen).unwrap();
-        assert_eq!(seen, bytes, "{}", String::from_utf8_lossy(&seen));
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.master.write_all(bytes).unwrap();
-    }
-
-    fn ends(mut self, code: i32) {
-        assert_eq!(self.child.wait().unwrap().code(), Some(code));
-        assert!(same(&mode(&self.slave), &self.before), "the terminal is not as it was");
-    }
+/// The echo guest on a terminal of its own, in raw mode.
+fn session(kernel: &tempfile::NamedTempFile) -> Session {
+    let mut session = Session::start(doorbell(kernel));
+    // The guest's first byte: the console is in raw mode by then.
+    session.expect(b"R");
+    session
 }
 
 #[test]
@@ -189,8 +118,9 @@ fn keys_arrive_raw_and_ctrl_a_x_ends_the_run() {
     if no_kvm() {
         return;
     }
-    let mut session = Session::start();
-    assert!(!same(&mode(&session.slave), &session.before), "raw mode");
+    let kernel = kernel();
+    let mut session = session(&kernel);
+    assert!(!session.is_restored(), "raw mode");
     session.send(b"a\x03\x1a\r");
     session.expect(b"a\x03\x1a\r");
     session.send(b"\x01\x01b\x01c");
@@ -204,7 +134,8 @@ fn the_terminal_is_restored_when_the_guest_powers_off() {
     if no_kvm() {
         return;
     }
-    let mut session = Session::start();
+    let kernel = kernel();
+    let mut session = session(&kernel);
     session.send(b"Q");
     session.ends(0);
 }
@@ -215,9 +146,103 @@ fn the_terminal_is_restored_when_a_signal_ends_it() {
         return;
     }
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-        let session = Session::start();
+        let kernel = kernel();
+        let session = session(&kernel);
         // SAFETY: our own child, which has not been waited for.
         unsafe { libc::kill(session.child.id() as i32, signal) };
         session.ends(128 + signal);
     }
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = kernel();
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        let mut command = doorbell(&kernel);
+        // SAFETY: signal() is async-signal-safe.
+        unsafe { command.pre_exec(move || Ok(_ = libc::signal(signal, libc::SIG_IGN))) };
+        let mut session = Session::start(command);
+        session.expect(b"R");
+        for signal in [signal, libc::SIGTERM] {
+            // SAFETY: our own child, which has not been waited for.
+            unsafe { libc::kill(session.child.id() as i32, signal) };
+        }
+        session.ends(128 + libc::SIGTERM);
+    }
+}
+
+#[test]
+fn there_is_a_way_out_of_a_terminal_whose_guest_does_not_read() {
+    if no_kvm() {
+        return;
+    }
+    let mut deaf = tempfile::NamedTempFile::new().unwrap();
+    // mov dx, 0x3f8; mov al, 'R'; out dx, al; hlt; jmp to the hlt
+    deaf.write_all(&elf(&[0x66, 0xba, 0xf8, 0x03, 0xb0, b'R', 0xee, 0xf4, 0xeb, 0xfd])).unwrap();
+    let mut session = Session::start(doorbell(&deaf));
+    session.expect(b"R");
+    // More than the terminal, the serial port and doorbell hold together.
+    session.send(&[b'a'; 20_000]);
+    session.send(b"\x01x");
+    session.ends(0);
+}
+
+/// A guest that prints `n` bytes and turns itself off.
+fn burst(n: u32) -> tempfile::NamedTempFile {
+    // mov ecx, n; mov dx, 0x3f8; mov al, 'x'; again: out dx, al; dec ecx; jnz again
+    let [a, b, c, d] = n.to_le_bytes();
+    let mut code = vec![0xb9, a, b, c, d, 0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0x49, 0x75, 0xfc];
+    code.extend(power_off());
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&elf(&code)).unwrap();
+    file
+}
+
+#[test]
+fn no_byte_of_output_is_lost_in_a_pipe_that_is_non_blocking() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = burst(200_000);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+    let mut child = doorbell(&kernel).stdin(Stdio::null()).stdout(writer).spawn().unwrap();
+    // It ends only when all has been taken.
+    let mut seen = Vec::new();
+    reader.read_to_end(&mut seen).unwrap();
+    assert_eq!((child.wait().unwrap().code(), seen.len()), (Some(0), 200_000));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_told_once_and_the_guest_goes_on() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = burst(20_000);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = doorbell(&kernel).stdin(Stdio::null()).stdout(full).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("console: output is lost: No space left") && text.lines().count() == 1, "{text}");
+
+    // A limit on file sizes comes with a signal that kills whoever does not ignore it.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut command = doorbell(&kernel);
+    command.arg("--console").arg(format!("file={}", file.path().display())).stdin(Stdio::null());
+    // SAFETY: setrlimit is async-signal-safe and reads `limit`.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+            Ok(_ = libc::setrlimit(libc::RLIMIT_FSIZE, &limit))
+        });
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("File too large"), "{text}");
+    assert_eq!(file.as_file().metadata().unwrap().len(), 4096);
 }

@@ -97,6 +97,7 @@ fn bench() -> bool {
             | on("always_kick", 0, flag::ALWAYS_KICK)
             | on("indirect", 0, flag::INDIRECT)
             | on("eager", 0, flag::EAGER)
+            | on("one_by_one", 0, flag::ONE_BY_ONE)
             | on("route_live", 0, flag::ROUTE_LIVE),
         ..Default::default()
     };

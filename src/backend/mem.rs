@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl MemRegion {
     pub(super) fn load(&mut self, file: &File) -> io::Result<()> {
         let mut bytes = vec![0; 1 << 20];
         let mut offset = 0;
-        while offset < self.size {
+        while let Some(data) = next_data(file, offset).filter(|&data| data < self.size) {
+            offset = data;
             let most = (self.size - offset).min(bytes.len() as u64) as usize;
             match file.read_at(&mut bytes[..most], offset) {
                 Ok(0) => break,
@@ -109,6 +111,18 @@ impl MemRegion {
                 _ => Err(io::Error::last_os_error()),
             }
         }
+    }
+}
+
+/// Where the next data at or behind `offset` is; `None`: there is none. A hole of terabytes is passed at once.
+fn next_data(file: &File, offset: u64) -> Option<u64> {
+    let from = libc::off64_t::try_from(offset).ok()?;
+    // SAFETY: no pointers. The position is not used: reads name theirs.
+    match unsafe { libc::lseek64(file.as_raw_fd(), from, libc::SEEK_DATA) } {
+        at @ 0.. => Some(at as u64),
+        _ if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => None,
+        // A block device, or a file system that does not know its holes.
+        _ => Some(offset),
     }
 }
 

@@ -7,6 +7,8 @@ use strum::{EnumCount, VariantArray, VariantNames};
 
 use crate::host::named;
 
+use crate::host::log;
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumCount, VariantArray, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
@@ -42,7 +44,7 @@ impl Shown {
     pub fn new(progress: Progress, steps: usize) -> Shown {
         match progress {
             Progress::Lines => {
-                eprintln!("starting the guest");
+                log::say(format_args!("starting the guest"));
                 Shown::Lines(steps)
             }
             Progress::Auto if std::io::stderr().is_terminal() => {
@@ -61,7 +63,7 @@ impl Shown {
     pub fn note(&self, text: &str) {
         match self {
             Shown::Bar(bar) => bar.set_message(text.to_string()),
-            Shown::Lines(_) => eprintln!("{text}"),
+            Shown::Lines(_) => log::say(format_args!("{text}")),
             Shown::Nothing => {}
         }
     }
@@ -80,7 +82,7 @@ impl Shown {
             Shown::Bar(bar) => bar.set_position(step as u64 + 1),
             Shown::Lines(steps) => {
                 let what = what.map_or(String::new(), |what| format!(": {what}"));
-                eprintln!("{}/{steps} {label}{what}", step + 1);
+                log::say(format_args!("{}/{steps} {label}{what}", step + 1));
             }
             Shown::Nothing => {}
         }

@@ -28,15 +28,24 @@ pub struct PathPairName {
     pub notify: Option<NotifyPath>,
     /// Host to guest.
     pub complete: Option<CompletePath>,
+    /// Whether interrupts are held where that pays; else every completion that the driver wants to hear of interrupts.
+    pub moderated: bool,
 }
+
+/// What follows a path whose interrupts are moderated.
+const MODERATED: &str = "moderated";
 
 impl FromStr for PathPairName {
     type Err = String;
 
-    /// `NOTIFY+COMPLETE`, or one of them: no name is in both lists.
+    /// `NOTIFY+COMPLETE`, or one of them: no name is in both lists. `+moderated` may follow.
     fn from_str(text: &str) -> Result<PathPairName, String> {
-        let mut path = PathPairName { notify: None, complete: None };
+        let mut path = PathPairName { notify: None, complete: None, moderated: false };
         for name in text.split('+') {
+            if name == MODERATED && !path.moderated {
+                path.moderated = true;
+                continue;
+            }
             match (name.parse::<NotifyPath>(), name.parse::<CompletePath>()) {
                 (Ok(notify), _) if path.notify.is_none() => path.notify = Some(notify),
                 (_, Ok(complete)) if path.complete.is_none() => path.complete = Some(complete),
@@ -44,7 +53,8 @@ impl FromStr for PathPairName {
                     let notify = NotifyPath::NAMES.map(|(name, _)| name).join(", ");
                     let complete = CompletePath::NAMES.map(|(name, _)| name).join(", ");
                     return Err(format!(
-                        "a path is NOTIFY+COMPLETE or one of them, with NOTIFY of {notify} and COMPLETE of {complete}"
+                        "a path is NOTIFY+COMPLETE or one of them, with NOTIFY of {notify} and COMPLETE of {complete}; \
+                         +{MODERATED} may follow"
                     ));
                 }
             }

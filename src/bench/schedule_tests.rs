@@ -32,9 +32,9 @@ fn paths_of_a_job_are_neighbours_and_turn_round_every_round() {
 fn paths_are_read_in_full_or_in_part() {
     let full: PathPairName = "exit+signal-msi".parse().unwrap();
     let (notify, complete) = (Some(NotifyPath::Exit), Some(CompletePath::SignalMsi));
-    assert_eq!(full, PathPairName { notify, complete });
-    assert_eq!("signal-msi".parse(), Ok(PathPairName { notify: None, complete }));
-    assert_eq!("exit".parse(), Ok(PathPairName { notify, complete: None }));
+    assert_eq!(full, PathPairName { notify, complete, moderated: false });
+    assert_eq!("signal-msi".parse(), Ok(PathPairName { notify: None, complete, moderated: false }));
+    assert_eq!("exit".parse(), Ok(PathPairName { notify, complete: None, moderated: false }));
     for wrong in ["", "irq", "irqfd+signal-msi", "exit+", "mmio+exit", "mmio+irqfd+auto"] {
         assert!(wrong.parse::<PathPairName>().unwrap_err().contains("fast-mmio"), "{wrong}");
     }

@@ -10,11 +10,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
+use super::signals::Signals;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
+use crate::host::log;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
@@ -120,6 +122,8 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         };
         return print(&text).map(|()| 0);
     }
+    // They end it at once, and no file is left half written.
+    let _signals = Signals::take()?;
     // Before minutes of measuring, not after.
     let output = Output::prepare(args.json, args.html)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
@@ -130,7 +134,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
     output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
-        eprint!("{counts}");
+        log::say(format_args!("{counts}"));
     }
     Ok(0)
 }

@@ -10,15 +10,15 @@ use crate::observe::control::{Client, InForce, Request};
 /// Switch how a live disk's kicks and completions travel.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi. Requests in flight complete by the old path or the new one.
+notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi, moderate=auto|off|N:US. Requests in flight complete by the old path or the new one.
 A disk that was started with notify=pio can be switched to exit and back; INTx paths cannot be switched.")]
 pub struct CtlArgs {
     /// The VM's control socket (run --control)
     socket: PathBuf,
     /// The disk: disk0, disk1, ...
     disk: String,
-    /// What to change: notify=PATH, complete=PATH, or both; none shows the paths in force
-    #[arg(value_name = "KEY=PATH")]
+    /// What to change: notify=PATH, complete=PATH, moderate=HOW; none shows what is in force
+    #[arg(value_name = "KEY=VALUE")]
     changes: Vec<String>,
     /// Print the paths in force as JSON
     #[arg(long)]
@@ -27,23 +27,31 @@ pub struct CtlArgs {
 
 /// Switches, and prints what is in force.
 pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
-    let (mut notify, mut complete) = (None, None);
+    let (mut notify, mut complete, mut moderate) = (None, None, None);
     for change in &args.changes {
         let place = match change.split_once('=') {
             Some(("notify", path)) if notify.is_none() => (&mut notify, path),
             Some(("complete", path)) if complete.is_none() => (&mut complete, path),
-            Some((key @ ("notify" | "complete"), _)) => {
+            Some(("moderate", setting)) if moderate.is_none() => (&mut moderate, setting),
+            Some((key @ ("notify" | "complete" | "moderate"), _)) => {
                 return Err(Failure::usage(format!("{key} is given twice")));
             }
-            _ => return Err(Failure::usage(format!("{change}: it takes notify=PATH and complete=PATH"))),
+            _ => {
+                return Err(Failure::usage(format!(
+                    "{change}: it takes notify=PATH, complete=PATH and moderate=HOW"
+                )));
+            }
         };
         *place.0 = Some(place.1.to_string());
     }
-    let request = Request::Switch { disk: args.disk, notify, complete };
+    let request = Request::Switch { disk: args.disk, notify, complete, moderate };
     let now: InForce = Client::connect(&args.socket)?.ask(request)?;
     let text = match args.json {
         true => format!("{}\n", serde_json::json!(now)),
-        false => format!("{}: notify={} complete={}\n", now.disk, now.notify, now.complete),
+        false => format!(
+            "{}: notify={} complete={} moderate={}\n",
+            now.disk, now.notify, now.complete, now.moderate
+        ),
     };
     print(&text).map(|()| 0)
 }

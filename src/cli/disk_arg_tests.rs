@@ -11,7 +11,7 @@ fn says(text: &str, sentence: &str) {
 }
 
 const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
-                    complete, event-idx, serial";
+                    complete, event-idx, moderate, serial";
 
 #[test]
 fn a_path_is_enough() {

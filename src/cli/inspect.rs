@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::inspect_text::text;
 use super::{Failure, printed};
+use crate::host::log;
 use crate::observe::VmView;
 use crate::observe::control::{Client, ControlError, Request};
 
@@ -53,7 +54,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
         text = match look() {
             Ok(view) => print(&view),
             Err(ControlError::Gone(path)) => {
-                eprintln!("doorbell: the VM behind {} has ended", path.display());
+                log::say(format_args!("doorbell: the VM behind {} has ended", path.display()));
                 return Ok(0);
             }
             Err(error) => return Err(error.into()),

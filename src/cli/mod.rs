@@ -23,16 +23,19 @@ mod inspect_text;
 mod observed;
 mod out_file;
 mod run;
+mod signals;
 mod stats;
 mod trace;
 mod vfio;
 
 use std::io::Write;
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::backend::DiskError;
+use crate::host::log;
 use crate::machine::MachineError;
 use crate::observe::control::{ControlError, ServeError};
 use crate::observe::kernel::EvidenceError;
@@ -153,7 +156,20 @@ fn disk_code(error: &DiskError) -> u8 {
 
 /// The program: parses the command line, calls one verb, prints one error.
 pub fn main() -> ExitCode {
-    let result = match Cli::try_parse() {
+    log::take_panics();
+    signals::ignore_file_size_signal();
+    let result = catch_unwind(parse_and_call)
+        .unwrap_or_else(|_| Err(Failure { code: 1, message: "a bug in doorbell (see above)".into() }));
+    let code = result.unwrap_or_else(|failure| {
+        log::say(format_args!("doorbell: {}", failure.message));
+        failure.code
+    });
+    log::finish();
+    ExitCode::from(code)
+}
+
+fn parse_and_call() -> Result<u8, Failure> {
+    match Cli::try_parse() {
         Ok(cli) => match cli.verb {
             Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
@@ -164,21 +180,13 @@ pub fn main() -> ExitCode {
             Verb::Vfio(args) => vfio::run(args),
         },
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            let _ = e.print();
-            Ok(0)
+            print(&e.render().to_string()).map(|()| 0)
         }
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = e.print();
-            return ExitCode::from(2);
+            log::say(format_args!("{}", e.render()));
+            Ok(2)
         }
         Err(e) => Err(Failure::usage(one_sentence(&e.to_string()))),
-    };
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            eprintln!("doorbell: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
     }
 }
 

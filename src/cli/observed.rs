@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Failure;
 use super::out_file::OutFile;
+use crate::host::log;
 use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
@@ -45,7 +46,8 @@ impl ObserveArgs {
             let disks = assembly.disks().to_vec();
             let routes = Some(assembly.machine().routes());
             let parts = VmParts { disks, routes, loops, vfio: assembly.vfio().to_vec() };
-            ControlServer::start(&path, Arc::new(parts), tracer.clone())
+            let on_death = assembly.machine().exit_latch().on_death();
+            ControlServer::start(&path, Arc::new(parts), tracer.clone(), on_death)
         });
         let control = control.transpose()?;
         let evidence = self.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
@@ -66,11 +68,12 @@ impl Observed {
         let counts = self.evidence.map(KernelEvidence::stop).transpose()?;
         if let Some((out, tracing)) = self.trace {
             let recording = tracing.stop();
-            eprintln!("{}timeline: {}", Summary::of(&recording).table(), out.path().display());
+            let table = Summary::of(&recording).table();
+            log::say(format_args!("{table}timeline: {}", out.path().display()));
             out.write_json(&timeline(&recording))?;
         }
         if let Some(counts) = counts {
-            eprint!("{counts}");
+            log::say(format_args!("{counts}"));
         }
         Ok(())
     }

@@ -1,17 +1,15 @@
 //! `doorbell run`: one guest on the serial console.
 
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::disk_arg::parse_size;
 use super::observed::ObserveArgs;
+use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, vfio};
-use crate::dataplane::{EventLoop, Flow};
-use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig};
+use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{ThreadConfig, Vm, VmConfig};
@@ -40,6 +38,12 @@ pub struct RunArgs {
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
+    /// Back guest RAM with huge pages of this size (hugetlbfs): 2M or 1G. They must have been set aside
+    #[arg(long, value_name = "SIZE", value_parser = parse_huge_page)]
+    hugepages: Option<HugePage>,
+    /// Make every page of guest RAM before the guest runs
+    #[arg(long)]
+    prefault: bool,
     /// Serial console: stdio, file=F (output only) or off
     #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
@@ -71,6 +75,14 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 512M, 2G".into())
 }
 
+fn parse_huge_page(text: &str) -> Result<HugePage, String> {
+    match parse_size(text) {
+        Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
+        Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
+        _ => Err("it takes 2M or 1G".into()),
+    }
+}
+
 fn parse_console(text: &str) -> Result<Console, String> {
     match text.split_once('=') {
         None if text == "stdio" => Ok(Console::Stdio),
@@ -82,8 +94,7 @@ fn parse_console(text: &str) -> Result<Console, String> {
 
 /// Runs the guest to its end; answers the exit code.
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
-    // Before any thread is started, so that all of them inherit the mask.
-    let signals = block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    let signals = Signals::take()?;
     let stats = args.stats.as_deref().map(StatsFile::create).transpose()?;
     let config = VmConfig {
         machine: MachineConfig {
@@ -95,6 +106,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             console: args.console,
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: RamBacking { huge: args.hugepages, prefault: args.prefault },
         },
         disks: args.disks,
         threads: vec![
@@ -107,10 +119,12 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         assembly.add_vfio(spec)?;
     }
     let exit = assembly.machine().exit_latch();
-    if let Some(main) = assembly.main_loop() {
-        watch_signals(main, signals, exit)
-            .map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
-    }
+    signals.on_continue(assembly.machine().console_waker());
+    // While a kernel is read there is nobody to hear a request.
+    signals.on_end(move |signal| {
+        exit.request(ExitReason::Signal(signal));
+        exit.is_running()
+    });
     let observed = args.observe.start(&mut assembly)?;
     let ended = assembly.run();
     vfio::summary(assembly.vfio());
@@ -121,39 +135,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     match ended? {
         ExitReason::PowerOff | ExitReason::Reset | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Signal(signal) => Ok(128 + signal as u8),
-        ExitReason::Crash(message) => Err(Failure { code: 1, message }),
+        ExitReason::Crash(message) | ExitReason::Failed(message) => Err(Failure { code: 1, message }),
+        ExitReason::Host(message) => Err(Failure::host(message)),
     }
-}
-
-/// Takes the signals that ask a process to end out of their default handling; answers a descriptor to read them from.
-pub(super) fn block_signals() -> io::Result<OwnedFd> {
-    // SAFETY: the set is initialized by sigemptyset before it is used; the descriptor is checked and owned here.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-            libc::sigaddset(&mut set, signal);
-        }
-        let error = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        let fd = libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
-    }
-}
-
-fn watch_signals(event_loop: &mut EventLoop, signals: OwnedFd, exit: ExitLatch) -> io::Result<()> {
-    let mut reader = std::fs::File::from(signals.try_clone()?);
-    event_loop.add_source(
-        signals,
-        Box::new(move || {
-            let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-            // The signal's number is the first field.
-            if let Ok(4..) = io::Read::read(&mut reader, &mut info) {
-                exit.request(ExitReason::Signal(i32::from_ne_bytes([info[0], info[1], info[2], info[3]])));
-            }
-            Flow::Continue
-        }),
-    )
 }

@@ -1,13 +1,16 @@
 //! `doorbell trace`: where the requests of a live VM spend their time.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::out_file::OutFile;
+use super::signals::Signals;
 use super::{Failure, print};
+use crate::host::log;
 use crate::observe::control::{Client, Request};
 use crate::observe::kernel::{Counts, EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, timeline};
@@ -50,38 +53,41 @@ fn capacity(text: &str) -> Result<usize, String> {
 
 /// Traces and prints.
 pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
+    let signals = Signals::take()?;
     let out = args.out.as_deref().map(|path| OutFile::create("--out", path)).transpose()?;
     let mut client = Client::connect(&args.socket)?;
+    let ended = EventFd::new(EFD_NONBLOCK).map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
+    let end = ended.try_clone().map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
     // Ends the trace instead of us: nothing may be left on in the kernel.
-    let signals =
-        super::run::block_signals().map_err(|e| Failure::host(format!("signals cannot be taken: {e}")))?;
+    signals.on_end(move |_| end.write(1).is_ok());
     let evidence = args.kernel.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     client.ask::<bool>(Request::TraceStart { capacity: args.buffer })?;
     if let Some(evidence) = &evidence {
         // Arming takes its time: whoever wants a span counted begins it after this line.
-        eprintln!("armed: {evidence}; tracing for {} s", args.duration.as_secs_f64());
+        let seconds = args.duration.as_secs_f64();
+        log::say(format_args!("armed: {evidence}; tracing for {seconds} s"));
     }
-    wait(&signals, client.as_fd(), args.duration);
+    wait(&ended, client.as_fd(), args.duration);
     let recording: Recording = client.ask(Request::TraceStop)?;
     let counts = evidence.map(KernelEvidence::stop).transpose()?;
     print(&report(&recording, counts.as_ref(), args.json))?;
     if let Some(out) = out {
         let path = out.path().to_path_buf();
         out.write_json(&timeline(&recording))?;
-        eprintln!("timeline: {}", path.display());
+        log::say(format_args!("timeline: {}", path.display()));
     }
     Ok(0)
 }
 
 /// Waits for the time to be over, for a signal that asks to end, or for the VM to end: it says nothing unasked.
-fn wait(signals: &OwnedFd, vm: BorrowedFd<'_>, duration: Duration) {
+fn wait(ended: &EventFd, vm: BorrowedFd<'_>, duration: Duration) {
     let deadline = Instant::now() + duration;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up: a wait of 0 would not wait.
         let timeout = left.as_micros().div_ceil(1000) as i32;
         let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut polled = [watch(signals.as_raw_fd()), watch(vm.as_raw_fd())];
+        let mut polled = [watch(ended.as_raw_fd()), watch(vm.as_raw_fd())];
         // SAFETY: two valid pollfds.
         let ready = unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
         if ready > 0 || left.is_zero() {

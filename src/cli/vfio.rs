@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::{Failure, print};
+use crate::host::log;
 use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, Posting, VectorReport, VfioError, VfioPci};
 
 /// See, claim and try devices for passthrough.
@@ -181,19 +182,19 @@ pub(super) fn summary(devices: &[Arc<VfioPci>]) {
                 report.through_vmm.to_string(),
             ]);
         }
-        eprintln!(
+        log::say(format_args!(
             "\n{} with irq={}; interrupts as the host counted them:\n{}",
             device.bdf(),
             device.path(),
             table.trim_fmt()
-        );
+        ));
     }
     if !devices.is_empty() {
-        eprintln!(
+        log::say(format_args!(
             "The guest's own counts are in its /proc/interrupts: equal to the host's where the host handles each one, ahead of \
              them where interrupts are posted.\nPosted interrupts: {}",
             Posting::read(&Host::real())
-        );
+        ));
     }
 }
 

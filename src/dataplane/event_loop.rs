@@ -2,15 +2,17 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::lookahead::Lookahead;
 use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
+use super::seat::{Seat, is_ready, seat_id, seat_of};
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
+use crate::host::log;
 use crate::host::monotonic_ns;
 
 /// What a source's callback wants of its loop.
@@ -22,23 +24,6 @@ pub enum Flow {
     Remove,
     /// End the loop.
     Stop,
-}
-
-struct Seat {
-    worker: Box<Worker>,
-    /// There may be requests in the ring.
-    ready: bool,
-    /// Kicks are on: the thread may sleep.
-    armed: bool,
-    /// Whoever waits for the drained worker.
-    leaving: Option<Sender<Box<Worker>>>,
-    /// Tells this seat from earlier ones of the same place, whose reports may still be under way.
-    generation: u16,
-}
-
-/// Place and generation of a seat, as one word for tags, completions and attachments. 30 bits: see [`Waiter`].
-fn seat_id(place: usize, generation: u16) -> u32 {
-    place as u32 & 0xffff | u32::from(generation & 0x1fff) << 16
 }
 
 struct Source {
@@ -291,7 +276,7 @@ impl EventLoop {
         let id = seat_id(place, generation);
         let kick = worker.setup().kick.as_raw_fd();
         if let Err(error) = self.waiter.add(id, kick, true) {
-            eprintln!("doorbell: cannot watch the kicks of {}: {error}", worker.setup().name);
+            log::warn(&worker.setup().name, format_args!("cannot watch its kicks: {error}"));
         }
         let seat = Seat { worker, ready: true, armed: false, leaving: None, generation };
         if place == self.seats.len() {
@@ -335,17 +320,6 @@ impl EventLoop {
             let _ = reply.send(seat.worker);
         }
     }
-}
-
-fn is_ready(seat: &Option<Seat>) -> bool {
-    seat.as_ref().is_some_and(|seat| seat.ready)
-}
-
-/// The seat with this id; `None` if it has been left, whoever sits there now.
-fn seat_of(seats: &mut [Option<Seat>], id: u32) -> Option<&mut Seat> {
-    let place = (id & 0xffff) as usize;
-    let seat = seats.get_mut(place)?.as_mut()?;
-    (seat_id(place, seat.generation) == id).then_some(seat)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::super::{CompletePath, IoThread, LoopConfig};
 use super::*;
 
 fn spawn(uring: bool, poll_max_ns: u64) -> IoThread {
-    IoThread::spawn(LoopConfig { name: "test".into(), uring, poll_max_ns, cpu: None }).unwrap()
+    let config = LoopConfig { name: "test".into(), uring, poll_max_ns, cpu: None };
+    IoThread::spawn(config, std::sync::Arc::new(|why| panic!("{why}"))).unwrap()
 }
 
 fn have_uring() -> bool {

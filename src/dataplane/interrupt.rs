@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::log;
 use crate::kvm::{Level, Signalled, Vector};
 
 thread_local! {
@@ -208,7 +209,7 @@ impl DeviceInterrupts {
         if let Some(intx) = &self.intx
             && let Err(error) = intx.enable(!messages && !intx_disabled)
         {
-            eprintln!("doorbell: {error}; INTx goes by KVM_IRQ_LINE");
+            log::warn("INTx", format_args!("{error}; it goes by KVM_IRQ_LINE"));
         }
     }
 

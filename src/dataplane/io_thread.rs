@@ -5,6 +5,7 @@ use crossbeam_channel::bounded;
 use super::event_loop::EventLoop;
 use super::handle::{DataplaneError, LoopConfig, LoopHandle};
 use super::interrupt::enter_io_thread;
+use crate::host::thread::{self, OnDeath};
 
 /// An I/O thread: a loop on a thread of its own, where `auto` completes by irqfd.
 pub struct IoThread {
@@ -13,11 +14,11 @@ pub struct IoThread {
 }
 
 impl IoThread {
-    /// Starts it.
+    /// Starts it. `on_death` is told if it ends by an error or a panic: its disks hang from then on.
     ///
     /// # Errors
     /// No thread, no io_uring or no epoll to be had.
-    pub fn spawn(config: LoopConfig) -> Result<IoThread, DataplaneError> {
+    pub fn spawn(config: LoopConfig, on_death: OnDeath) -> Result<IoThread, DataplaneError> {
         let name = config.name.clone();
         let (sender, started) = bounded(1);
         let run = move || {
@@ -28,15 +29,16 @@ impl IoThread {
             match EventLoop::new(&config) {
                 Ok(event_loop) => {
                     let _ = sender.send(Ok(event_loop.handle()));
-                    if let Err(error) = event_loop.run() {
-                        eprintln!("doorbell: thread {}: waiting failed: {error}", config.name);
-                    }
+                    event_loop.run().map_err(|error| format!("waiting failed: {error}"))
                 }
-                Err(error) => _ = sender.send(Err(error)),
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    Ok(())
+                }
             }
         };
         let fail = |source| DataplaneError::Loop { name: name.clone(), source };
-        let thread = std::thread::Builder::new().name(name.clone()).spawn(run).map_err(fail)?;
+        let thread = thread::spawn(&name, on_death, run).map_err(fail)?;
         let handle = started.recv().map_err(|_| DataplaneError::Ended(name.clone()))??;
         Ok(IoThread { handle, thread: Some(thread) })
     }

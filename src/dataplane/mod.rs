@@ -14,12 +14,14 @@ mod interrupt;
 mod io_thread;
 mod lookahead;
 mod moderation;
+mod moderator;
 mod poll;
 mod request;
 mod ring;
+mod seat;
 mod setup;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod timestamps;
 mod tracer;
 mod waiter;
@@ -31,11 +33,9 @@ pub use interrupt::{
     CompletePath, DeviceInterrupts, Interrupt, InterruptCounts, NO_VECTOR, Sent, in_io_thread,
 };
 pub use io_thread::IoThread;
-pub use moderation::{AUTO_MAX_US, Moderation};
+pub use moderation::{AUTO_MAX_US, Moderation, ModerationSwitch};
 pub use ring::{Chain, Ring, RingError};
-pub use setup::{
-    BlockParams, ModerationSwitch, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup,
-};
+pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
 pub use timestamps::{QueueTrace, Recorded, RequestKind, RequestTimestamps};
 pub use tracer::{NoTracer, RequestTracer, Tracer};
 pub use worker::Worker;

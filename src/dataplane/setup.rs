@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::moderation::Moderation;
+use super::moderation::ModerationSwitch;
 use super::{Interrupt, QueueTrace};
 use crate::backend::Backend;
 
@@ -156,27 +156,6 @@ impl QueueCounters {
     pub fn position(&self) -> QueuePosition {
         let word = self.position.load(Ordering::Relaxed);
         QueuePosition { avail: word as u16, used: (word >> 16) as u16, in_flight: (word >> 32) as u32 }
-    }
-}
-
-/// The moderation of a disk's queues, shared with whoever may change it while they run.
-#[derive(Debug)]
-pub struct ModerationSwitch(AtomicU64);
-
-impl ModerationSwitch {
-    /// Begins with `setting`.
-    pub fn new(setting: Moderation) -> Arc<ModerationSwitch> {
-        Arc::new(ModerationSwitch(AtomicU64::new(setting.to_word())))
-    }
-
-    /// Changes it; each queue follows with its next batch, and an interrupt that it holds is not lost.
-    pub fn set(&self, setting: Moderation) {
-        self.0.store(setting.to_word(), Ordering::Relaxed);
-    }
-
-    /// What is in force.
-    pub fn get(&self) -> Moderation {
-        Moderation::from_word(self.0.load(Ordering::Relaxed))
     }
 }
 

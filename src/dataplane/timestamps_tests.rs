@@ -4,7 +4,8 @@ use super::super::{CompletePath, IoThread, LoopConfig};
 use super::*;
 
 fn spawn(uring: bool) -> IoThread {
-    IoThread::spawn(LoopConfig { name: "test".into(), uring, ..LoopConfig::default() }).unwrap()
+    let config = LoopConfig { name: "test".into(), uring, ..LoopConfig::default() };
+    IoThread::spawn(config, std::sync::Arc::new(|why| panic!("{why}"))).unwrap()
 }
 
 /// Runs `rounds` reads and one get-id, each alone, through a real I/O thread.

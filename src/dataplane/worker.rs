@@ -1,13 +1,17 @@
+mod holds;
+
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::moderation::{Batch, Moderation, Moderator, Verdict};
+use super::moderation::Moderation;
+use super::moderator::{Moderator, Verdict};
 use super::request::{Status, Todo, parse};
 use super::ring::{Chain, Ring, RingError};
 use super::setup::{QueueCounters, QueueCounts, QueueSetup};
 use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
+use crate::host::log;
 use crate::host::monotonic_ns;
 
 /// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
@@ -250,69 +254,10 @@ impl<S: Tracer> Worker<S> {
         self.show_position();
     }
 
-    fn moderate(&mut self, completions: u32, wanted: bool) -> Verdict {
-        let setting = self.setup.moderation.get();
-        if setting != self.moderator.setting() {
-            let held = self.moderator.is_held();
-            self.holds_before = self.counters().counts();
-            self.moderator = Moderator::new(setting);
-            if held {
-                return Verdict::Deliver;
-            }
-        }
-        if setting == Moderation::Off {
-            return if wanted { Verdict::Deliver } else { Verdict::Quiet };
-        }
-        let now = monotonic_ns();
-        // A request that takes the device about as long as an interrupt takes the guest: the two should overlap.
-        let service = now.saturating_sub(self.begun) / u64::from(completions.max(1));
-        let slow = self.moderator.is_slow(service);
-        let ring_empty = !self.ring.has_avail();
-        let outstanding = self.in_flight() > 0 || !ring_empty;
-        // The bound is looked at between requests: a device whose requests take a good part of it must not hold at all.
-        let device_behind = slow && outstanding || self.moderator.breaks_bound(service);
-        let verdict = self.moderator.published(Batch { now, completions, wanted, ring_empty, device_behind });
-        self.show_holds();
-        verdict
-    }
-
     fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         let queued = self.setup.interrupt.deliver_by(later);
         self.tracer.interrupted(queued);
         add(&self.counters().system_calls, u64::from(!queued));
-    }
-
-    /// Whether an interrupt is held: the thread must watch the ring, and must not sleep.
-    pub fn is_held(&self) -> bool {
-        self.moderator.is_held()
-    }
-
-    /// Sends the held interrupt if nothing came in time; `true` if one is still held.
-    pub fn check_held(&mut self, now: u64) -> bool {
-        if self.moderator.is_due(now) {
-            self.show_holds();
-            self.deliver(&mut |_| false);
-        }
-        self.moderator.is_held()
-    }
-
-    /// Sends the held interrupt, if there is one, whatever holding might still bring.
-    pub fn release_held(&mut self) {
-        if self.moderator.is_held() {
-            self.moderator.release(monotonic_ns());
-            self.show_holds();
-            self.deliver(&mut |_| false);
-        }
-    }
-
-    fn show_holds(&self) {
-        let (counts, shown) = (self.moderator.counts, self.counters());
-        let base = self.holds_before;
-        shown.held.store(base.held + counts.held, Ordering::Relaxed);
-        shown.merged.store(base.merged + counts.merged, Ordering::Relaxed);
-        shown.expired.store(base.expired + counts.expired, Ordering::Relaxed);
-        shown.failed.store(base.failed + counts.failed, Ordering::Relaxed);
-        shown.longest_hold_ns.store(base.longest_hold_ns.max(counts.longest_ns), Ordering::Relaxed);
     }
 
     /// For readers of the counters: where the queue stands.
@@ -324,7 +269,7 @@ impl<S: Tracer> Worker<S> {
 
     fn stop(&mut self, error: RingError) {
         if !std::mem::replace(&mut self.broken, true) {
-            eprintln!("doorbell: {}: {error}; the device asks the guest for a reset", self.setup.name);
+            log::warn(&self.setup.name, format_args!("{error}; the device asks the guest for a reset"));
             (self.setup.broken)();
         }
     }
@@ -339,21 +284,13 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP)) || error.kind() == io::ErrorKind::Unsupported
 }
 
-/// A full or failing disk fails every request: one line a second is enough to know.
 fn log_error(name: &str, op: Op, error: &io::Error) {
-    use std::sync::Mutex;
-    use std::time::{Duration, Instant};
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let Ok(mut last) = LAST.lock() else { return };
-    if last.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-        *last = Some(Instant::now());
-        let what = match op {
-            Op::Read => "read",
-            Op::Write { .. } => "write",
-            Op::Flush => "flush",
-            Op::Discard => "discard",
-            Op::WriteZeroes { .. } => "write-zeroes",
-        };
-        eprintln!("doorbell: {name}: {what} failed: {error}; the guest gets IOERR");
-    }
+    let what = match op {
+        Op::Read => "read",
+        Op::Write { .. } => "write",
+        Op::Flush => "flush",
+        Op::Discard => "discard",
+        Op::WriteZeroes { .. } => "write-zeroes",
+    };
+    log::warn(name, format_args!("{what} failed: {error}; the guest gets IOERR"));
 }

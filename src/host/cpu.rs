@@ -1,15 +1,18 @@
+use super::log;
+
 /// Pins the calling thread to `cpu`. If that CPU does not exist or may not be used, prints a message and changes nothing.
 pub fn pin_to_cpu(cpu: usize) {
     // SAFETY: a zeroed cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     if cpu >= libc::CPU_SETSIZE as usize {
-        return eprintln!("doorbell: there is no CPU {cpu}");
+        return log::warn("pinning", format_args!("there is no CPU {cpu}"));
     }
     // SAFETY: in range, by the check above.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: a valid set of the size said.
     if unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) } != 0 {
-        eprintln!("doorbell: cannot pin to CPU {cpu}: {}", std::io::Error::last_os_error());
+        let error = std::io::Error::last_os_error();
+        log::warn("pinning", format_args!("cannot stay on CPU {cpu}: {error}"));
     }
 }
 

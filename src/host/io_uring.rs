@@ -7,9 +7,15 @@ use io_uring::{IoUring, Probe, opcode};
 /// # Errors
 /// The reason, and what would change it, as a part of a sentence.
 pub fn io_uring_available() -> Result<(), String> {
-    let ring = IoUring::new(2).map_err(|e| {
+    let mut ring = IoUring::new(2).map_err(|e| {
         let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
         reason(&e, switch.unwrap_or_default().trim())
+    })?;
+    enter(&mut ring).map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => {
+            "a seccomp filter forbids io_uring_enter: containers need a profile that allows it".into()
+        }
+        _ => format!("io_uring_enter failed: {e}"),
     })?;
     let mut probe = Probe::new();
     // The probe exists since Linux 5.6, like the newest of these operations.
@@ -25,6 +31,19 @@ pub fn io_uring_available() -> Result<(), String> {
     match probed && needed.iter().all(|&code| probe.is_supported(code)) {
         true => Ok(()),
         false => Err("its io_uring is too old (Linux 5.6 is needed)".into()),
+    }
+}
+
+/// Has a request that does nothing done. Filters can let io_uring_setup pass and refuse this.
+fn enter(ring: &mut IoUring) -> io::Result<()> {
+    // SAFETY: the entry points to nothing.
+    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    pushed.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
+    loop {
+        match ring.submit_and_wait(1) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
     }
 }
 

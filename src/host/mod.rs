@@ -1,15 +1,20 @@
 //! The host that doorbell runs on: the ground floor.
 //!
 //! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
-//! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), and two helpers that
-//! every room uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
+//! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
+//! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]), and two helpers that every room
+//! uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
 
+pub mod cleanup;
 mod cpu;
 mod facts;
 mod io_uring;
 mod locked;
+pub mod log;
 mod names;
 mod proc_interrupts;
+mod stream;
+pub mod thread;
 
 pub use cpu::{monotonic_ns, pin_to_cpu};
 pub use facts::HostFacts;
@@ -17,3 +22,4 @@ pub use io_uring::io_uring_available;
 pub use locked::Locked;
 pub use names::named;
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};
+pub use stream::Stream;

@@ -20,7 +20,7 @@ fn table_at(ram: &Ram, at: u64) -> Vec<u8> {
 }
 
 fn tables(cpus: u8) -> Vec<Vec<u8>> {
-    let ram = memory::allocate(128 << 20).unwrap();
+    let ram = memory::allocate(128 << 20, Default::default()).unwrap();
     write(&ram, cpus).unwrap();
     let rsdp = read(&ram, boot::ACPI, 36);
     assert!(rsdp.starts_with(b"RSD PTR "));

@@ -1,17 +1,30 @@
-//! Standard input to the serial port, with back-pressure: what the guest does not take waits, first here and then in
-//! the pipe or terminal; no byte is lost.
+//! Standard input to the serial port.
+//!
+//! From a pipe or a file no byte is lost: what the guest does not take waits, first here and then in the pipe. From a
+//! terminal every key is read, because one of them may end the run: what the guest does not take is dropped in the end,
+//! and counted. A terminal is left alone while another job has it.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::exit::{ExitLatch, ExitReason};
 use super::serial::SerialPort;
+use super::terminal::{self, Ownership};
 use crate::dataplane::{EventLoop, Flow};
+use crate::host::log;
 
-/// Bytes that wait here before standard input is left alone.
+/// Bytes that wait here before a pipe is left alone, and before keys are dropped.
 const BACKLOG: usize = 4096;
+/// Reads in a row; the main loop has other things to do.
+const READS: usize = 16;
+/// How often we look whether a terminal that another job has is ours again. Shells do not always say so: bash sends
+/// SIGCONT only to a job that was stopped.
+const LOOK: Duration = Duration::from_millis(500);
 /// Ctrl-A, the escape of the terminal; only there.
 const ESCAPE: u8 = 0x01;
 
@@ -24,16 +37,20 @@ pub struct ConsoleInput {
     exit: ExitLatch,
     backlog: VecDeque<u8>,
     state: State,
-    /// The input is a terminal: Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
+    /// If the input is a terminal: wakes us while another job has it.
+    terminal: Option<TimerFd>,
+    /// The terminal is ours and raw: Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
     escapes: bool,
     escaped: bool,
+    /// Keys that the guest had no room for.
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the epoll.
     Watched,
-    /// Out of it until there is room.
+    /// Out of it until there is room, or the terminal is ours again.
     Paused,
     /// A regular file: cannot be watched and is always ready.
     File,
@@ -45,13 +62,13 @@ impl ConsoleInput {
     /// Makes `event_loop` feed `port` from `input`, which stays open for as long as the loop runs.
     ///
     /// # Errors
-    /// No epoll to be had.
+    /// No epoll or no timer to be had.
     pub fn attach(
         event_loop: &mut EventLoop,
         input: RawFd,
         port: Arc<SerialPort>,
         exit: ExitLatch,
-        escapes: bool,
+        is_terminal: bool,
     ) -> io::Result<()> {
         // SAFETY: no pointers; the result is checked and owned by nobody else.
         let epoll = unsafe {
@@ -70,11 +87,18 @@ impl ConsoleInput {
             exit,
             backlog: VecDeque::new(),
             state: State::Paused,
-            escapes,
+            terminal: if is_terminal { Some(TimerFd::new()?) } else { None },
+            escapes: false,
             escaped: false,
+            dropped: 0,
         };
         this.control(libc::EPOLL_CTL_ADD, room)?;
-        this.resume();
+        if let Some(timer) = &this.terminal {
+            this.control(libc::EPOLL_CTL_ADD, timer.as_raw_fd())?;
+        }
+        if this.is_ours() {
+            this.resume();
+        }
         // One look at a regular file, which will never wake anybody.
         let _ = this.port.room().write(1);
         event_loop.add_source(
@@ -112,15 +136,46 @@ impl ConsoleInput {
 
     fn turn(&mut self) {
         let _ = self.port.room().read();
-        while self.backlog.len() < BACKLOG && self.ready() {
+        if !self.is_ours() {
+            self.leave(State::Paused);
+            return self.feed();
+        }
+        for _ in 0..READS {
+            if !self.takes_more() || !self.ready() {
+                break;
+            }
             self.read();
         }
         self.feed();
         match self.state {
-            State::Watched if self.backlog.len() >= BACKLOG => self.leave(State::Paused),
-            State::Paused if self.backlog.len() < BACKLOG => self.resume(),
+            State::Watched if !self.takes_more() => self.leave(State::Paused),
+            State::Paused if self.takes_more() => self.resume(),
             _ => {}
         }
+    }
+
+    /// Whether the input may be read: it is no terminal, or one that no other job has. Sees to raw mode, and to another
+    /// look later on.
+    fn is_ours(&mut self) -> bool {
+        let Some(timer) = &mut self.terminal else { return true };
+        // Also takes back an expiration that has woken us.
+        let _ = timer.clear();
+        let owner = terminal::ownership();
+        self.escapes = owner == Ownership::Ours;
+        if self.escapes
+            && let Err(error) = terminal::make_raw()
+        {
+            log::warn("console", format_args!("the terminal has no raw mode: {error}"));
+        }
+        if owner == Ownership::Others && timer.reset(LOOK, None).is_err() {
+            log::warn("console", format_args!("no timer: keys may not be read"));
+        }
+        owner != Ownership::Others
+    }
+
+    /// Whether there is room, or a key that ends the run may come.
+    fn takes_more(&self) -> bool {
+        self.backlog.len() < BACKLOG || self.escapes
     }
 
     /// Whether a read would not wait. Standard input may be shared with other processes, so its blocking mode is not
@@ -143,6 +198,8 @@ impl ConsoleInput {
             }
             0 => self.leave(State::Ended),
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            // Another job took the terminal since we looked.
+            _ if self.terminal.is_some() && terminal::ownership() == Ownership::Others => {}
             _ => self.leave(State::Ended),
         }
     }
@@ -152,13 +209,26 @@ impl ConsoleInput {
             match byte {
                 b'x' | b'X' => return self.exit.request(ExitReason::Quit),
                 ESCAPE => {}
-                _ => self.backlog.push_back(ESCAPE),
+                _ => self.keep(ESCAPE),
             }
         } else if self.escapes && byte == ESCAPE {
             self.escaped = true;
             return;
         }
-        self.backlog.push_back(byte);
+        self.keep(byte);
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.backlog.len() < BACKLOG || self.terminal.is_none() {
+            return self.backlog.push_back(byte);
+        }
+        if self.dropped == 0 {
+            log::warn(
+                "console",
+                format_args!("the guest does not read; keys are dropped (Ctrl-A x ends the run)"),
+            );
+        }
+        self.dropped += 1;
     }
 
     fn feed(&mut self) {
@@ -168,6 +238,9 @@ impl ConsoleInput {
                 break;
             }
             self.backlog.drain(..taken);
+        }
+        if self.dropped > 0 && self.backlog.is_empty() {
+            log::warn("console", format_args!("{} keys were dropped", std::mem::take(&mut self.dropped)));
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::mmap::{MmapRegion, MmapRegionError};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use super::MachineError;
 use super::layout::{HIGH_RAM_START, LOW_RAM_END};
@@ -22,15 +23,52 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// Maps `size` bytes of RAM, untouched and unreserved, and asks for transparent huge pages.
+/// What guest RAM is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RamBacking {
+    /// Pages of hugetlbfs; without them, transparent huge pages where the kernel has some.
+    pub huge: Option<HugePage>,
+    /// Whether every page is there before the guest runs.
+    pub prefault: bool,
+}
+
+/// A page size of hugetlbfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePage {
+    /// 2 MiB.
+    TwoMib,
+    /// 1 GiB.
+    OneGib,
+}
+
+impl HugePage {
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            HugePage::TwoMib => 2 << 20,
+            HugePage::OneGib => 1 << 30,
+        }
+    }
+}
+
+/// KVM maps a guest page by a large page only if guest and host address agree in all bits below its size.
+const ALIGNMENT: u64 = 2 << 20;
+
+/// Maps `size` bytes of RAM, untouched unless `backing` says otherwise, aligned so that KVM can use large pages.
 ///
 /// # Errors
-/// The host has no address space for it.
-pub fn allocate(size: u64) -> Result<Arc<Ram>, MachineError> {
-    let ranges: Vec<_> =
-        ranges(size).into_iter().map(|(base, len)| (GuestAddress(base), len as usize)).collect();
-    let ram = Ram::from_ranges(&ranges)
-        .map_err(|e| MachineError::Host(format!("{} MiB of guest RAM cannot be mapped: {e}", size >> 20)))?;
+/// The host has no address space for it, or too few huge pages.
+pub fn allocate(size: u64, backing: RamBacking) -> Result<Arc<Ram>, MachineError> {
+    let mut regions = Vec::new();
+    for (base, len) in ranges(size) {
+        let mapping = match backing.huge {
+            Some(page) => map_huge(len, page)?,
+            None => map_aligned(len).map_err(|e| cannot_map(size, &e))?,
+        };
+        let region = GuestRegionMmap::new(mapping, GuestAddress(base));
+        regions.push(region.ok_or_else(|| cannot_map(size, &"its addresses wrap around"))?);
+    }
+    let ram = Ram::from_regions(regions).map_err(|e| cannot_map(size, &e))?;
     for region in ram.iter() {
         // SAFETY: the range is a mapping that was made above and stays; the advice changes no contents. A kernel
         // without huge pages refuses, which costs speed only.
@@ -38,8 +76,73 @@ pub fn allocate(size: u64) -> Result<Arc<Ram>, MachineError> {
             libc::madvise(region.as_ptr().cast(), region.len() as usize, libc::MADV_HUGEPAGE);
             libc::madvise(region.as_ptr().cast(), region.len() as usize, libc::MADV_DONTDUMP);
         }
+        if backing.prefault {
+            prefault(region.as_ptr(), region.len())?;
+        }
     }
     Ok(Arc::new(ram))
+}
+
+fn cannot_map(size: u64, why: &dyn std::fmt::Display) -> MachineError {
+    MachineError::Host(format!("{} MiB of guest RAM cannot be mapped: {why}", size >> 20))
+}
+
+/// Maps `len` bytes at a multiple of [`ALIGNMENT`]. The kernel places mappings downwards, each right below the last one: a
+/// filler of what is too much lets the next one end where it should. Another thread's mapping may come between; then it is
+/// tried again, and in the end done without, which costs speed only.
+fn map_aligned(len: u64) -> Result<MmapRegion, MmapRegionError> {
+    let mut mapping = MmapRegion::new(len as usize)?;
+    for _ in 0..8 {
+        let beyond = mapping.as_ptr() as u64 % ALIGNMENT;
+        if beyond == 0 {
+            break;
+        }
+        drop(mapping);
+        let filler = MmapRegion::<()>::new(beyond as usize)?;
+        mapping = MmapRegion::new(len as usize)?;
+        drop(filler);
+    }
+    Ok(mapping)
+}
+
+/// Maps `len` bytes of huge pages, which are aligned by themselves, and reserved: a guest cannot run out of them later.
+fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
+    let (bytes, wanted) = (page.bytes(), len.div_ceil(page.bytes()));
+    if !len.is_multiple_of(bytes) {
+        return Err(MachineError::Config(format!(
+            "{} MiB of memory are no whole number of huge pages of {} MiB",
+            len >> 20,
+            bytes >> 20
+        )));
+    }
+    // MAP_HUGE_SHIFT (mmap(2)): the logarithm of the size stands in the flags.
+    let size = (bytes.trailing_zeros() as i32) << 26;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size;
+    MmapRegion::build(None, len as usize, libc::PROT_READ | libc::PROT_WRITE, flags).map_err(|error| {
+        let directory = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", bytes >> 10);
+        let read = |name: &str| std::fs::read_to_string(format!("{directory}/{name}")).ok();
+        match read("free_hugepages").and_then(|text| text.trim().parse::<u64>().ok()) {
+            None => MachineError::Host(format!("this host has no huge pages of {} MiB", bytes >> 20)),
+            Some(free) if free < wanted => MachineError::Host(format!(
+                "{free} huge pages of {} MiB are free, {wanted} are needed: echo {wanted} >{directory}/nr_hugepages",
+                bytes >> 20
+            )),
+            Some(_) => cannot_map(len, &error),
+        }
+    })
+}
+
+/// Lets the kernel make every page now (MADV_POPULATE_WRITE, Linux 5.14).
+fn prefault(start: *mut u8, len: u64) -> Result<(), MachineError> {
+    // SAFETY: a mapping of this length; populating changes no contents.
+    if unsafe { libc::madvise(start.cast(), len as usize, libc::MADV_POPULATE_WRITE) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(MachineError::Host(match error.raw_os_error() {
+        Some(libc::EINVAL) => "memory cannot be prefaulted: Linux 5.14 or newer is needed".into(),
+        _ => format!("{} MiB of memory cannot be prefaulted: {error}", len >> 20),
+    }))
 }
 
 /// Makes `ram` the VM's memory, one slot for each region.
@@ -81,10 +184,40 @@ mod tests {
 
     #[test]
     fn eight_gib_map_without_being_touched() {
-        let ram = allocate(8 * GIB).unwrap();
+        let ram = allocate(8 * GIB, RamBacking::default()).unwrap();
         assert_eq!(ram.iter().map(|r| r.len()).sum::<u64>(), 8 * GIB);
         assert!(ram.find_region(GuestAddress(9 * GIB - 1)).is_some());
         assert!(ram.find_region(GuestAddress(9 * GIB)).is_none());
         assert!(ram.find_region(GuestAddress(LOW_RAM_END)).is_none());
+    }
+
+    #[test]
+    fn guest_and_host_addresses_agree_below_2_mib_on_both_sides_of_the_hole() {
+        for size in [130 * MIB, 3 * GIB + 6 * MIB] {
+            for region in allocate(size, RamBacking::default()).unwrap().iter() {
+                assert_eq!(region.as_ptr() as u64 % ALIGNMENT, region.start_addr().0 % ALIGNMENT);
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_huge_pages_is_one_sentence_that_says_what_to_do() {
+        let huge = |page| RamBacking { huge: Some(page), prefault: false };
+        // More than any test machine has set aside.
+        let error = allocate(8 * GIB, huge(HugePage::OneGib)).err().map(|error| error.to_string());
+        assert!(error.is_none_or(|e| e.contains("nr_hugepages") || e.contains("no huge pages")));
+        let error = allocate(129 * MIB, huge(HugePage::TwoMib)).unwrap_err().to_string();
+        assert!(error.contains("whole number of huge pages of 2 MiB"), "{error}");
+    }
+
+    #[test]
+    fn prefaulted_memory_is_there_before_anyone_touches_it() {
+        let ram = allocate(128 * MIB, RamBacking { huge: None, prefault: true }).unwrap();
+        let region = ram.iter().next().unwrap();
+        let mut resident = vec![0u8; 128 << 8];
+        // SAFETY: the range is a mapping, and there is a byte of room for each of its pages.
+        let asked =
+            unsafe { libc::mincore(region.as_ptr().cast(), region.len() as usize, resident.as_mut_ptr()) };
+        assert_eq!((asked, resident.iter().filter(|page| **page & 1 == 1).count()), (0, 128 << 8));
     }
 }

@@ -12,6 +12,7 @@ mod acpi;
 pub mod boot;
 pub mod bus;
 mod console_input;
+mod console_output;
 pub mod cpu_state;
 pub mod cpuid;
 mod error;
@@ -23,7 +24,7 @@ mod pci_bars;
 pub mod pci_root;
 mod power;
 mod serial;
-mod terminal;
+pub mod terminal;
 pub mod vcpu;
 
 use std::os::fd::AsRawFd;
@@ -37,16 +38,18 @@ pub use boot::Kernel;
 pub use cpu_state::Entry;
 pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
-pub use memory::Ram;
+pub use memory::{HugePage, Ram, RamBacking};
 pub use serial::Console;
-pub use terminal::RawMode;
 
 use crate::dataplane::{EventLoop, Flow};
+use crate::host::thread::watched;
 use crate::kvm::{KvmStats, KvmVm, Line, Routes, VmIoctls};
 use crate::pci::PciDevice;
 use bus::Bus;
+use console_input::ConsoleInput;
 use pci_root::PciRoot;
 use serial::SerialPort;
+use terminal::Terminal;
 use vcpu::{ExitCounters, Vcpu, VcpuThreads};
 
 /// What machine to make.
@@ -68,6 +71,8 @@ pub struct MachineConfig {
     pub vcpu_pins: Vec<usize>,
     /// The guest's time-stamp counter reads as the host's, where KVM can do that; else it begins at 0.
     pub host_tsc: bool,
+    /// What its RAM is made of.
+    pub backing: RamBacking,
 }
 
 impl MachineConfig {
@@ -125,7 +130,7 @@ impl Machine {
         boot::check(&config.kernel, config.initrd.as_deref())?;
         let kvm = open_kvm()?;
         let vm = Arc::new(create_vm(&kvm).map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
-        let ram = memory::allocate(config.memory)?;
+        let ram = memory::allocate(config.memory, config.backing)?;
         memory::register(&vm, &ram)?;
         // Both are for Intel CPUs without unrestricted guests; elsewhere they change nothing.
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
@@ -213,6 +218,12 @@ impl Machine {
         self.exit.clone()
     }
 
+    /// Makes the console look at its terminal again; to be called after the process was stopped and continued.
+    pub fn console_waker(&self) -> impl Fn() + Send + use<> {
+        let serial = self.serial.clone();
+        move || _ = serial.room().write(1)
+    }
+
     /// Exits of each vCPU.
     pub fn exit_counters(&self) -> &[Arc<ExitCounters>] {
         &self.counters
@@ -235,25 +246,35 @@ impl Machine {
         let exit = self.exit.clone();
         let event = exit.event().try_clone().map_err(host)?;
         event_loop.add_source(event_into_fd(event), Box::new(|| Flow::Stop)).map_err(host)?;
-        let raw = match self.config.console {
-            Console::Stdio => {
-                let raw = RawMode::enter().map_err(host)?;
-                let (port, exit) = (self.serial.clone(), self.exit.clone());
-                let input = std::io::stdin().as_raw_fd();
-                console_input::ConsoleInput::attach(&mut event_loop, input, port, exit, raw.is_some())
-                    .map_err(host)?;
-                raw
-            }
-            _ => None,
-        };
+        let mut terminal = None;
+        if self.config.console == Console::Stdio {
+            terminal = Terminal::of_stdin();
+            let input = std::io::stdin().as_raw_fd();
+            ConsoleInput::attach(
+                &mut event_loop,
+                input,
+                self.serial.clone(),
+                exit.clone(),
+                terminal.is_some(),
+            )
+            .map_err(host)?;
+        }
+        let output = self.serial.output();
+        output.map_or(Ok(()), |output| output.attach(&mut event_loop)).map_err(host)?;
+        exit.set_running();
         let mut threads = VcpuThreads::start(vcpus)?;
-        let result = event_loop.run();
+        watched("main", &*exit.on_death(), || {
+            event_loop.run().map_err(|error| format!("waiting failed: {error}"))
+        });
         if exit.reason().is_none() {
             exit.request(ExitReason::Stopped);
         }
         threads.stop();
-        drop(raw);
-        result.map_err(host)?;
+        // Before the last output is waited for: Ctrl-C ends that wait.
+        drop(terminal);
+        if let Some(output) = output {
+            output.finish();
+        }
         Ok(exit.reason().unwrap_or(ExitReason::Stopped))
     }
 
@@ -287,6 +308,7 @@ impl Machine {
                 exit: self.exit.clone(),
                 counters: counters.clone(),
                 pin: self.config.vcpu_pins.get(usize::from(index)).copied(),
+                again: 0,
             });
         }
         Ok(vcpus)

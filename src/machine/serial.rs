@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_superio::serial::SerialEvents;
@@ -12,6 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::MachineError;
 use super::bus::BusDevice;
+use super::console_output::ConsoleOutput;
 use super::exit::ExitLatch;
 use super::layout::SERIAL_GSI;
 use crate::kvm::VmIoctls;
@@ -52,38 +54,39 @@ impl SerialEvents for Room {
     }
 }
 
-/// Output that waits for a slow reader, but not beyond the end of the run.
-struct Patient {
-    to: Box<dyn Write + Send>,
-    exit: ExitLatch,
-}
+/// The UART's side of the output, if there is any: takes every byte at once.
+struct Sink(Option<Arc<ConsoleOutput>>);
 
-impl Write for Patient {
+impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.to.write(bytes) {
-            // The kick that stops the vCPUs interrupts the write; what it did not take is lost with the guest.
-            Err(e) if e.kind() == io::ErrorKind::Interrupted && self.exit.reason().is_some() => {
-                Ok(bytes.len())
-            }
-            other => other,
+        if let Some(output) = &self.0 {
+            output.push(bytes);
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        Ok(())
     }
 }
 
-/// Standard output without Rust's buffer, which would go on after an interrupted write by itself.
-fn own_stdout() -> Result<File, MachineError> {
-    let fd = io::stdout().as_fd().try_clone_to_owned();
-    fd.map(File::from).map_err(|e| MachineError::Host(format!("standard output cannot be used: {e}")))
+/// Makes or cuts the console's file. A FIFO needs a reader: without one, opening it would wait for ever.
+fn open(path: &Path) -> Result<File, MachineError> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENXIO) => {
+            MachineError::file("console", path, "nobody reads this FIFO: start its reader first")
+        }
+        _ => MachineError::file("console", path, e),
+    })
 }
 
 /// The port as a bus device.
 pub struct SerialPort {
-    uart: Mutex<Serial<Line, Room, Patient>>,
+    uart: Mutex<Serial<Line, Room, Sink>>,
     room: Arc<EventFd>,
+    output: Option<Arc<ConsoleOutput>>,
 }
 
 impl SerialPort {
@@ -96,22 +99,26 @@ impl SerialPort {
         console: &Console,
         exit: ExitLatch,
     ) -> Result<Arc<SerialPort>, MachineError> {
-        let to: Box<dyn Write + Send> = match console {
-            Console::Stdio => Box::new(own_stdout()?),
-            Console::File(path) => {
-                Box::new(File::create(path).map_err(|e| MachineError::file("console", path, e))?)
-            }
-            Console::Off => Box::new(io::sink()),
+        let fail = |e| MachineError::Host(format!("the console's output cannot be used: {e}"));
+        let output = match console {
+            Console::Stdio => Some(ConsoleOutput::new(io::stdout().as_fd(), exit).map_err(fail)?),
+            Console::File(path) => Some(ConsoleOutput::new(open(path)?.as_fd(), exit).map_err(fail)?),
+            Console::Off => None,
         };
         let room =
             EventFd::new(EFD_NONBLOCK).map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
         let room = Arc::new(room);
-        let uart = Serial::with_events(Line(vm), Room(room.clone()), Patient { to, exit });
-        Ok(Arc::new(SerialPort { uart: Mutex::new(uart), room }))
+        let uart = Serial::with_events(Line(vm), Room(room.clone()), Sink(output.clone()));
+        Ok(Arc::new(SerialPort { uart: Mutex::new(uart), room, output }))
     }
 
-    fn uart(&self) -> MutexGuard<'_, Serial<Line, Room, Patient>> {
+    fn uart(&self) -> MutexGuard<'_, Serial<Line, Room, Sink>> {
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where its bytes go, if anywhere.
+    pub fn output(&self) -> Option<&Arc<ConsoleOutput>> {
+        self.output.as_ref()
     }
 
     /// Readable when the guest has emptied the receive FIFO.
@@ -141,8 +148,10 @@ impl BusDevice for SerialPort {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (&[byte], Ok(offset)) = (data, u8::try_from(offset)) {
-            // A closed output loses the byte; the guest goes on.
             let _ = self.uart().write(offset, byte);
+            if let Some(output) = &self.output {
+                output.flush_or_wait();
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
-use crate::host::pin_to_cpu;
+use crate::host::thread::watched;
+use crate::host::{log, pin_to_cpu};
 use crate::kvm::KvmStats;
 
 /// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
@@ -81,7 +82,12 @@ pub struct Vcpu {
     pub counters: Arc<ExitCounters>,
     /// Host CPU to stay on.
     pub pin: Option<usize>,
+    /// Times in a row that KVM_RUN returned EAGAIN.
+    pub again: u32,
 }
+
+/// EAGAIN of KVM_RUN that many times in a row is no vCPU that waits for its start.
+const AGAIN_MAX: u32 = 1000;
 
 /// What other threads need to stop one.
 struct Running {
@@ -154,34 +160,22 @@ impl Drop for VcpuThreads {
     }
 }
 
-/// Says that the thread has ended, also when it panics.
-struct ExitMessage {
-    sender: Sender<()>,
-    exit: ExitLatch,
-    index: u8,
-}
-
-impl Drop for ExitMessage {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.exit
-                .request(ExitReason::Crash(format!("vCPU {}: a bug in doorbell (see above)", self.index)));
-        }
-        let _ = self.sender.send(());
-    }
-}
-
+/// Gives the VcpuFd back whatever happens: [`VcpuThreads::stop`] writes into its `kvm_run` page.
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, sender: Sender<()>) -> VcpuFd {
-    let _exit_message = ExitMessage { sender, exit: vcpu.exit.clone(), index: vcpu.index };
     if let Some(cpu) = vcpu.pin {
         pin_to_cpu(cpu);
     }
-    while !stop.load(Ordering::Acquire) {
-        if let Some(reason) = vcpu.step() {
-            vcpu.exit.request(reason);
-            break;
+    let exit = vcpu.exit.clone();
+    watched(&format!("vcpu{}", vcpu.index), &*exit.on_death(), || {
+        while !stop.load(Ordering::Acquire) {
+            if let Some(reason) = vcpu.step() {
+                exit.request(reason);
+                break;
+            }
         }
-    }
+        Ok(())
+    });
+    let _ = sender.send(());
     vcpu.fd
 }
 
@@ -221,7 +215,14 @@ impl Vcpu {
                     _ => self.crash(&format!("the guest reported a crash (system event {kind})")),
                 });
             }
-            Ok(VcpuExit::Shutdown) => return Some(self.crash("triple fault")),
+            // As on a PC. Linux does it on purpose (reboot=t), others by accident, so it is said.
+            Ok(VcpuExit::Shutdown) => {
+                log::warn(
+                    "guest",
+                    format_args!("{}", self.stopped("triple fault, which resets the machine")),
+                );
+                return Some(ExitReason::Reset);
+            }
             Ok(VcpuExit::FailEntry(reason, _)) => {
                 return Some(self.crash(&format!("the CPU refused to enter the guest (reason {reason:#x})")));
             }
@@ -241,18 +242,36 @@ impl Vcpu {
                 let what = format!("unexpected exit {other:?}");
                 return Some(self.crash(&what));
             }
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => count(&counters.interrupted),
+            Err(e) if e.errno() == libc::EINTR => count(&counters.interrupted),
+            // A vCPU that waits for its start is told so at each event.
+            Err(e) if e.errno() == libc::EAGAIN && self.again < AGAIN_MAX => {
+                count(&counters.interrupted);
+                self.again += 1;
+                return None;
+            }
+            Err(e) if e.errno() == libc::EAGAIN => {
+                return Some(ExitReason::Host(format!(
+                    "KVM_RUN of vCPU {} finds no resources (EAGAIN): KVM cannot start its worker thread; raise \
+                     `ulimit -u` or the pids limit of the container",
+                    self.index
+                )));
+            }
             Err(e) => return Some(self.crash(&format!("KVM_RUN failed: {e}"))),
         }
+        self.again = 0;
         None
     }
 
     fn crash(&self, what: &str) -> ExitReason {
+        ExitReason::Crash(format!("the guest cannot go on: {}", self.stopped(what)))
+    }
+
+    fn stopped(&self, what: &str) -> String {
         count(&self.counters.other);
         let at = match self.fd.get_regs() {
             Ok(regs) => format!("rip {:#x}", regs.rip),
             Err(_) => "an unknown rip".into(),
         };
-        ExitReason::Crash(format!("the guest cannot go on: vCPU {} stopped at {at}: {what}", self.index))
+        format!("vCPU {} stopped at {at}: {what}", self.index)
     }
 }

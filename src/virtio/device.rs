@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::dataplane::{
     BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
 };
-use crate::host::Locked;
+use crate::host::{Locked, log};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
@@ -232,7 +232,7 @@ impl VirtioBlk {
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
             if state.last_error.is_none() {
-                eprintln!("doorbell: {}: {error}", self.config.name);
+                log::warn(&self.config.name, format_args!("{error}"));
             }
             state.last_error = Some(error.to_string());
         }
@@ -244,7 +244,8 @@ impl VirtioBlk {
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {
-            eprintln!("doorbell: {}: {error}; its interrupts go by KVM_SIGNAL_MSI", self.config.name);
+            let what = format_args!("{error}; its interrupts go by KVM_SIGNAL_MSI");
+            log::warn(&self.config.name, what);
         }
     }
 }

@@ -165,7 +165,8 @@ fn wait_for_vector(rig: &Rig, n: usize) {
 
 #[test]
 fn a_request_and_a_kick_from_before_driver_ok_are_not_lost_on_a_real_io_thread() {
-    let thread = IoThread::spawn(LoopConfig { name: "io0".into(), ..LoopConfig::default() }).unwrap();
+    let config = LoopConfig { name: "io0".into(), ..LoopConfig::default() };
+    let thread = IoThread::spawn(config, Arc::new(|why| panic!("{why}"))).unwrap();
     let rig = Rig::with_loops(|_| {}, vec![Arc::new(thread.handle().clone())], Arc::new(FakeLoop::default()));
     // MSI-X on with everything masked: the pending bit shows the interrupt.
     rig.start_msix();

@@ -12,6 +12,7 @@ pub use disk::{DiskConfig, IoThreadChoice};
 
 use crate::backend::{BackendKind, Disk, DiskError};
 use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
+use crate::host::log;
 use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
@@ -106,7 +107,7 @@ impl Vm {
                 poll_max_ns: thread.poll_max_ns,
                 cpu: thread.cpu,
             };
-            need.map(|uring| IoThread::spawn(loop_config(uring))).transpose()
+            need.map(|uring| IoThread::spawn(loop_config(uring), machine.exit_latch().on_death())).transpose()
         });
         let threads = threads.collect::<Result<Vec<_>, _>>()?;
         let mut this =
@@ -183,10 +184,13 @@ impl Vm {
         let fd = Arc::new(dma.open(spec.bdf)?);
         let (_, line) = self.machine.next_slot()?;
         let ground = VmResources { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
-        let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma))?;
         let exit = self.machine.exit_latch();
+        let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma), exit.on_death())?;
         device.on_request(move || {
-            eprintln!("doorbell: the host wants {} back; the run ends", spec.bdf);
+            log::warn(
+                spec.bdf,
+                format_args!("the host asks for it back (a VFIO release request); the VM stops"),
+            );
             exit.request(ExitReason::Stopped);
         });
         self.machine.add_pci_device(device.clone())?;
@@ -279,25 +283,5 @@ fn thread_plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Res
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use BackendKind::{IoUring, Null};
-    use IoThreadChoice::{Auto, Index, None as Main};
-
-    #[test]
-    fn only_loops_that_serve_an_io_uring_disk_get_one() {
-        let both = thread_plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
-        assert_eq!(both.threads, [Some(true), Some(false), None]);
-        assert!(!both.main_uring);
-        let spread = thread_plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
-        assert_eq!(spread.threads, [Some(false), Some(true)]);
-        assert!(spread.main_uring);
-    }
-
-    #[test]
-    fn a_thread_that_is_not_there_is_an_error() {
-        let error = thread_plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
-        assert!(error.contains("disk1") && error.contains("0 to 1"), "{error}");
-        assert!(thread_plan(&[(Auto, Null)], 0).is_err());
-    }
-}
+#[path = "vm_tests.rs"]
+mod tests;

@@ -55,3 +55,20 @@ const SLEEP_S5: u8 = 1 << 5 | layout::SLEEP_TYPE_S5 << 2;
 pub fn power_off() -> Vec<u8> {
     out(layout::SLEEP_CONTROL_PORT, SLEEP_S5)
 }
+
+/// A guest that prints "R", then echoes what it reads, and turns itself off at "Q".
+pub fn echo() -> Vec<u8> {
+    let mut code = vec![
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, b'R', 0xee, // mov al, 'R'; out dx, al
+        0x66, 0xba, 0xfd, 0x03, // again: mov dx, 0x3fd
+        0xec, 0xa8, 0x01, // in al, dx; test al, 1
+        0x74, 0xfb, // jz -5
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xec, 0xee, // in al, dx; out dx, al
+        0x3c, b'Q', // cmp al, 'Q'
+        0x75, 0xed, // jne again
+    ];
+    code.extend(power_off());
+    code
+}

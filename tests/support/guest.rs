@@ -204,8 +204,8 @@ impl Running {
         self.end()
     }
 
-    /// Waits for the guest's end. The job must have ended with status 0, the guest must have powered off, and doorbell
-    /// have ended with exit code 0.
+    /// Waits for the guest's end. The job must have ended with status 0, the guest must have powered off, its kernel have
+    /// found nothing to warn of, and doorbell have ended with exit code 0.
     pub fn finish(mut self) -> Outcome {
         // The console closes when the process ends, or just before.
         while let Ok(_line) = self.wait(|_| true) {}
@@ -214,9 +214,13 @@ impl Running {
         }
         let in_time = Instant::now() < self.ends;
         let outcome = self.end();
-        let good = outcome.exit.success() && outcome.text("status").trim() == "0";
+        let warned = outcome.text("dmesg").contains("WARNING: CPU");
+        let good = outcome.exit.success() && outcome.text("status").trim() == "0" && !warned;
         match (in_time, good) {
             (false, _) => panic!("the guest passed its deadline\n{outcome}"),
+            (true, false) if warned => {
+                panic!("the guest's kernel warns\n{outcome}\n-- dmesg\n{}", outcome.text("dmesg"))
+            }
             (true, false) => panic!("the run failed\n{outcome}"),
             (true, true) => outcome,
         }

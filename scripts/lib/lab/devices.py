@@ -62,7 +62,7 @@ class Device:
         if file is None:
             file = os.path.join(directory, name + ".img")
             with open(file, "wb") as image:
-                image.truncate(_bytes(self.size))
+                image.truncate(size_of(self.size))
         drive = ["-drive", f"file={file.replace(',', ',,')},if=none,id={name},format=raw,cache=writeback"]
         if self.kind == "nvme":
             return drive + ["-device", f"nvme,serial=lab-nvme,drive={name},{place}"]
@@ -71,7 +71,7 @@ class Device:
         return drive + ["-device", f"virtio-blk-pci,serial=lab-virtio,drive={name},{place},iommu_platform=on,disable-legacy=on"]
 
 
-def _bytes(text):
+def size_of(text):
     unit = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper())
     digits = text[:-1] if unit else text
     if not digits.isdigit():

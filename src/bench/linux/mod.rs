@@ -28,7 +28,7 @@ use super::memfile::MemFile;
 use super::report::SCHEMA;
 use super::{PathPair, Report, Row, RunFacts, Schedule};
 use crate::backend::{BackendKind, DiskOptions};
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::host::HostFacts;
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
@@ -93,8 +93,8 @@ impl fmt::Display for LinuxBench {
 
 impl LinuxBench {
     /// The paths of our disks, which come first.
-    fn disks(&self) -> impl Iterator<Item = PathPair> {
-        self.schedule.paths.iter().filter_map(Variant::path)
+    fn disks(&self) -> impl Iterator<Item = (PathPair, Moderation)> {
+        self.schedule.paths.iter().filter_map(Variant::disk)
     }
 }
 
@@ -247,15 +247,15 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Heard), BenchE
 }
 
 fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
-    let disk = |options, notify, complete, serial: String, iothread| DiskConfig {
+    let disk = |options, (path, moderation): (PathPair, Moderation), serial: String, iothread| DiskConfig {
         options,
         queues: bench.queues,
         queue_size: 256,
         iothread,
-        notify,
-        complete,
+        notify: path.notify,
+        complete: path.complete,
         event_idx: true,
-        moderation: crate::dataplane::Moderation::Off,
+        moderation,
         serial: Some(serial),
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
@@ -267,7 +267,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
         };
-        disks.push(disk(options, path.notify, path.complete, script::serial(n), IoThreadChoice::Index(n)));
+        disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
     }
     let out = DiskOptions {
         path: Some(files.out.path()),
@@ -277,7 +277,8 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         direct: false,
     };
     let out_serial = "doorbell-out".to_string();
-    disks.push(disk(out, NotifyPath::Mmio, CompletePath::Auto, out_serial, IoThreadChoice::None));
+    let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
+    disks.push(disk(out, (path, Moderation::Off), out_serial, IoThreadChoice::None));
     VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(bench.kernel.clone()),
@@ -289,6 +290,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             console: Console::File(files.console.path()),
             vcpu_pins: Vec::new(),
             host_tsc: false,
+            backing: Default::default(),
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
@@ -298,7 +300,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
 /// Why there are no results, with the end of the guest's console.
 fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
     let what = match reason {
-        ExitReason::Crash(why) => why,
+        ref ended if ended.why().is_some() => ended.why().unwrap_or_default().to_string(),
         ExitReason::Stopped if watched.silent => {
             let after = match watched.marks.len() {
                 0 => "its start".into(),

@@ -69,7 +69,7 @@ pub fn rows(
         let (job, path) = (&schedule.jobs[*job], schedule.paths[*path]);
         let named = Row { job: job.to_string(), depth: Some(job.depth().into()), ..path.name(common) };
         match path {
-            Variant::Disk(_) => fill_disk(fill(named, samples), samples),
+            Variant::Disk(..) => fill_disk(fill(named, samples), samples),
             Variant::Passed(spec) => fill_passed(fill(named, samples), samples, spec.irq),
         }
     };

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bench::PathPair;
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 
 const INTERRUPTS: &str = "           CPU0       CPU1
@@ -22,7 +22,7 @@ fn a_disks_interrupts_are_those_of_its_queues() {
 }
 
 fn schedule(rounds: usize) -> Schedule<FioJob, Variant> {
-    let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::FastMmio, complete });
+    let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::FastMmio, complete }, Moderation::Off);
     let paths = vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)];
     Schedule { jobs: vec!["rand-read-4".parse().unwrap()], paths, rounds }
 }

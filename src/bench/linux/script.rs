@@ -123,11 +123,11 @@ fn run(schedule: &Schedule<FioJob, Variant>) -> String {
 mod tests {
     use super::*;
     use crate::bench::PathPair;
-    use crate::dataplane::CompletePath;
+    use crate::dataplane::{CompletePath, Moderation};
     use crate::virtio::NotifyPath;
 
     fn schedule() -> Schedule<FioJob, Variant> {
-        let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::Mmio, complete });
+        let path = |complete| Variant::Disk(PathPair { notify: NotifyPath::Mmio, complete }, Moderation::Off);
         Schedule {
             jobs: ["rand-read-1", "seq-write-32"].iter().map(|job| job.parse().unwrap()).collect(),
             paths: vec![path(CompletePath::Irqfd), path(CompletePath::SignalMsi)],

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::bench::{PathPair, Row};
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::vfio::{IrqPath, VfioSpec};
 
 /// The backend column of a passed-through disk.
@@ -13,16 +13,16 @@ pub const VFIO: &str = "vfio";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// A virtio disk of ours.
-    Disk(PathPair),
+    Disk(PathPair, Moderation),
     /// A device of the host with a disk behind it, and the guest's own driver.
     Passed(VfioSpec),
 }
 
 impl Variant {
-    /// The path of a disk of ours.
-    pub fn path(&self) -> Option<PathPair> {
+    /// The path of a disk of ours, and how its interrupts are held.
+    pub fn disk(&self) -> Option<(PathPair, Moderation)> {
         match self {
-            Variant::Disk(path) => Some(*path),
+            Variant::Disk(path, moderation) => Some((*path, *moderation)),
             Variant::Passed(_) => None,
         }
     }
@@ -30,7 +30,7 @@ impl Variant {
     /// The device that is passed through.
     pub fn passed(&self) -> Option<VfioSpec> {
         match self {
-            Variant::Disk(_) => None,
+            Variant::Disk(..) => None,
             Variant::Passed(spec) => Some(*spec),
         }
     }
@@ -39,9 +39,10 @@ impl Variant {
     /// of ours, and its driver chooses its queues: both are `None`.
     pub fn name(&self, disk: &Row) -> Row {
         match self {
-            Variant::Disk(path) => Row {
+            Variant::Disk(path, moderation) => Row {
                 notify: Some(path.notify.to_string()),
                 complete: Some(path.complete.to_string()),
+                moderate: Some(moderation.to_string()),
                 ..disk.clone()
             },
             Variant::Passed(spec) => Row {
@@ -66,7 +67,8 @@ fn complete(irq: IrqPath) -> CompletePath {
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Variant::Disk(path) => path.fmt(f),
+            Variant::Disk(path, Moderation::Off) => path.fmt(f),
+            Variant::Disk(path, _) => write!(f, "{path} moderated"),
             Variant::Passed(spec) => write!(f, "vfio {} irq={}", spec.bdf, spec.irq),
         }
     }

@@ -78,6 +78,7 @@ impl Session {
                 console: Console::Off,
                 vcpu_pins: config.vcpu_pins,
                 host_tsc: true,
+                backing: Default::default(),
             },
             disks: config.disks,
             threads: config.threads,
@@ -91,8 +92,7 @@ impl Session {
                 parts.write_control(cpus);
                 let _ = sender.send(Ok((parts, exit)));
                 let end = match vm.run() {
-                    Ok(ExitReason::Crash(why)) => why,
-                    Ok(reason) => format!("{reason:?}"),
+                    Ok(reason) => reason.why().map_or_else(|| format!("{reason:?}"), String::from),
                     Err(error) => error.to_string(),
                 };
                 let _ = ending.send(end);

@@ -11,14 +11,14 @@ use super::{Common, named};
 use crate::backend::BackendKind;
 use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
 use crate::bench::{self, PathPairName, Schedule};
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::machine::layout::{RAM_MAX, RAM_MIN};
 use crate::vfio::VfioSpec;
 use crate::virtio::{MAX_QUEUES, NotifyPath};
 
 const JOBS: &str = "rand-read-1,rand-read-32,rand-write-1,rand-write-32";
 const QUICK_JOBS: &str = "rand-read-1,rand-read-32";
-const PATHS: &str = "irqfd,signal-msi";
+const PATHS: &str = "irqfd,signal-msi,irqfd+moderated";
 /// Rounds and seconds of each step.
 const FULL: (usize, f64) = (6, 4.0);
 const QUICK: (usize, f64) = (6, 1.0);
@@ -47,8 +47,8 @@ pub(super) struct LinuxArgs {
     /// [default: rand-read-1,rand-read-32,rand-write-1,rand-write-32]
     #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
     jobs: Vec<FioJob>,
-    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; a disk each, the first is what the
-    /// others' ratios are to
+    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts where that
+    /// pays. A disk each; the first is what the others' ratios are to
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
     paths: Vec<PathPairName>,
     /// A device of the host with a disk behind it, for a row beside the others; as with `doorbell run`, and may be given
@@ -92,10 +92,12 @@ impl LinuxArgs {
     pub(super) fn bench(self, common: &Common) -> Result<LinuxBench, Failure> {
         let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
         let paths = self.paths.iter().map(|name| {
-            Variant::Disk(bench::PathPair {
+            let path = bench::PathPair {
                 notify: name.notify.unwrap_or(self.notify),
                 complete: name.complete.unwrap_or(CompletePath::Irqfd),
-            })
+            };
+            // The paths are compared with every completion interrupting: what is compared is the cost of one.
+            Variant::Disk(path, if name.moderated { Moderation::Auto } else { Moderation::Off })
         });
         let only_read = !self.vfio.is_empty() && !self.overwrite;
         if let (true, Some(job)) = (only_read, self.jobs.iter().find(|job| !job.reads())) {

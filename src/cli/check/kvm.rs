@@ -97,6 +97,7 @@ fn machine() -> Item {
         console: Console::Off,
         vcpu_pins: Vec::new(),
         host_tsc: false,
+        backing: Default::default(),
     };
     match Machine::new(config) {
         Ok(_) => Item::new("virtual machine", true, true, "can be made"),

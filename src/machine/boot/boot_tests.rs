@@ -10,7 +10,7 @@ fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn load_file(path: &Path) -> Result<Entry, MachineError> {
-    let ram = memory::allocate(128 * MIB).unwrap();
+    let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
     load(&ram, 128 * MIB, &Kernel::File(path.into()), None, "console=ttyS0")
 }
 
@@ -69,7 +69,7 @@ fn a_64_bit_kernel_that_needs_more_than_ram_is_refused() {
 
 #[test]
 fn an_initrd_goes_to_the_top_and_never_onto_the_kernel() {
-    let ram = memory::allocate(128 * MIB).unwrap();
+    let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
     let initrd = file(&[5; 5000]);
     let (base, len) = load_initrd(&ram, initrd.path(), 64 * MIB, 128 * MIB).unwrap();
     assert_eq!((base, len), (128 * MIB - 8192, 5000));
@@ -79,7 +79,7 @@ fn an_initrd_goes_to_the_top_and_never_onto_the_kernel() {
 
 #[test]
 fn a_long_command_line_is_refused() {
-    let ram = memory::allocate(128 * MIB).unwrap();
+    let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
     assert!(write_cmdline(&ram, &"x".repeat(2047), 2047).is_ok());
     assert!(write_cmdline(&ram, &"x".repeat(2048), 2047).is_err());
 }

@@ -6,6 +6,7 @@ mod pvh;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use vm_memory::{Bytes, GuestAddress, ReadVolatile};
@@ -135,9 +136,14 @@ fn load_image(
 
 /// Opens a regular file or says in one clause why not.
 fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
-    let file = File::open(path).map_err(|e| MachineError::file(what, path, plain(&e)))?;
+    // Without waiting: a FIFO opens when somebody writes to it.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = file.map_err(|e| MachineError::file(what, path, plain(&e)))?;
     match file.metadata() {
         Ok(meta) if meta.is_dir() => Err(MachineError::file(what, path, "is a directory")),
+        Ok(meta) if !meta.is_file() => {
+            Err(MachineError::file(what, path, "is no regular file: copy it into one"))
+        }
         Ok(_) => Ok(file),
         Err(e) => Err(MachineError::file(what, path, plain(&e))),
     }

@@ -17,8 +17,9 @@ use crate::machine::memory::Ram;
 const START_MAGIC: u32 = 0x336e_c578;
 const TYPE_RAM: u32 = 1;
 const TYPE_RESERVED: u32 = 2;
-/// Room for the command line between its place and the end of conventional memory; Linux itself takes 2047.
-const CMDLINE_MAX: u64 = 0xffff;
+/// What Linux takes (COMMAND_LINE_SIZE without the NUL); it dies in silence of a longer one, and an ELF image has no header
+/// that says so.
+const CMDLINE_MAX: u64 = 2047;
 
 pub(super) fn load(
     ram: &Ram,

@@ -29,7 +29,7 @@ fn vm() -> Vm {
 fn serve(rig: &Rig, path: &std::path::Path) -> Result<ControlServer, ServeError> {
     let disks = vec![rig.device.clone()];
     let parts = VmParts { disks: disks.clone(), routes: Some(rig.routes.clone()), ..VmParts::default() };
-    ControlServer::start(path, Arc::new(parts), Tracer::new(disks))
+    ControlServer::start(path, Arc::new(parts), Tracer::new(disks), Arc::new(|why| panic!("{why}")))
 }
 
 fn look(client: &mut Client) -> Result<VmView, ControlError> {
@@ -42,6 +42,20 @@ fn say(stream: &UnixStream, bytes: &[u8]) -> String {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     line
+}
+
+#[test]
+fn the_death_of_its_thread_is_told() {
+    let rig = Rig::new(|_| {});
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, deaths) = crossbeam_channel::unbounded();
+    let on_death = Arc::new(move |why| sender.send(why).unwrap());
+    let parts = Arc::new(VmParts::default());
+    let server =
+        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(vec![rig.device.clone()]), on_death);
+    let server = server.unwrap();
+    server.break_listener();
+    assert!(deaths.recv().unwrap().contains("thread control died: accept failed"));
 }
 
 #[test]
@@ -64,6 +78,7 @@ fn paths_of_a_live_disk_are_switched() {
         disk: "disk0".into(),
         notify: notify.map(Into::into),
         complete: complete.map(Into::into),
+        moderate: None,
     };
     let in_force: InForce = client.ask(switch(Some("exit"), Some("signal-msi"))).unwrap();
     assert_eq!((in_force.notify.as_str(), in_force.complete.as_str()), ("exit", "signal-msi"));
@@ -74,7 +89,7 @@ fn paths_of_a_live_disk_are_switched() {
         (switch(Some("fast"), Some("irqfd")), "fast-mmio"),
         (switch(Some("pio"), None), "pio"),
         (switch(None, Some("resample")), "INTx"),
-        (Request::Switch { disk: "sda".into(), notify: None, complete: None }, "disk0"),
+        (Request::Switch { disk: "sda".into(), notify: None, complete: None, moderate: None }, "disk0"),
     ] {
         let error = client.ask::<InForce>(request).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");

@@ -45,6 +45,9 @@ pub enum Request {
         /// A complete path.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         complete: Option<String>,
+        /// A setting of the moderation of interrupts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        moderate: Option<String>,
     },
     /// Records requests from now on, until `trace-stop` or the end of the connection.
     TraceStart {

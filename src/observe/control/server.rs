@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
+use crate::host::thread::{self, OnDeath};
 use crate::observe::trace::{Tracer, Tracing};
 use crate::observe::{VmParts, inspect};
 
@@ -46,7 +48,6 @@ pub enum ServeError {
 /// The control socket of a VM, served on threads of its own; dropping it ends them and takes the socket away.
 ///
 /// A client can hold up nobody but itself: it has a thread, a bounded line, and a time for both directions.
-#[derive(Debug)]
 pub struct ControlServer {
     path: PathBuf,
     /// Device and inode: another VM may have put a socket of its own there since.
@@ -57,8 +58,12 @@ pub struct ControlServer {
 }
 
 /// The connections that are open, so that they can be ended.
-#[derive(Debug, Default)]
-struct Clients(Mutex<BTreeMap<u64, Client>>);
+struct Clients {
+    open: Mutex<BTreeMap<u64, Client>>,
+    on_death: OnDeath,
+    /// The server is being dropped: the listener fails because it is shut down.
+    ending: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Client {
@@ -71,18 +76,32 @@ impl ControlServer {
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub fn start(path: &Path, parts: Arc<VmParts>, tracer: Arc<Tracer>) -> Result<ControlServer, ServeError> {
+    pub fn start(
+        path: &Path,
+        parts: Arc<VmParts>,
+        tracer: Arc<Tracer>,
+        on_death: OnDeath,
+    ) -> Result<ControlServer, ServeError> {
         let fail = |source| ServeError::Io { path: path.into(), source };
         make_room(path)?;
         let listener = bind(path).map_err(fail)?;
         let identity = identity(path).map_err(fail)?;
-        let (clients, accepting) = (Arc::<Clients>::default(), listener.try_clone().map_err(fail)?);
-        let all = clients.clone();
-        let thread = std::thread::Builder::new()
-            .name("control".into())
-            .spawn(move || accept(&accepting, &all, &parts, &tracer))
-            .map_err(fail)?;
+        let clients = Arc::new(Clients {
+            on_death: on_death.clone(),
+            open: Mutex::default(),
+            ending: AtomicBool::new(false),
+        });
+        let (accepting, all) = (listener.try_clone().map_err(fail)?, clients.clone());
+        let serve = move || accept(&accepting, &all, &parts, &tracer);
+        let thread = thread::spawn("control", on_death, serve).map_err(fail)?;
         Ok(ControlServer { path: path.into(), identity, listener, clients, thread: Some(thread) })
+    }
+
+    /// Makes its thread fail.
+    #[cfg(test)]
+    pub(super) fn break_listener(&self) {
+        // SAFETY: a descriptor of ours.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
     }
 
     /// Where it is.
@@ -96,12 +115,13 @@ impl Drop for ControlServer {
         if identity(&self.path).is_ok_and(|now| now == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
+        self.clients.ending.store(true, Ordering::Release);
         // SAFETY: a descriptor of ours. It makes the accept of the thread fail.
         unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let clients = std::mem::take(&mut *self.clients.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let clients = std::mem::take(&mut *self.clients.open.lock().unwrap_or_else(PoisonError::into_inner));
         for (_, client) in clients {
             let _ = client.stream.shutdown(Shutdown::Both);
             client.thread.map(JoinHandle::join);
@@ -139,7 +159,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-fn accept(listener: &UnixListener, clients: &Arc<Clients>, parts: &Arc<VmParts>, tracer: &Arc<Tracer>) {
+fn accept(
+    listener: &UnixListener,
+    clients: &Arc<Clients>,
+    parts: &Arc<VmParts>,
+    tracer: &Arc<Tracer>,
+) -> Result<(), String> {
     let mut number = 0;
     loop {
         match listener.accept() {
@@ -154,8 +179,8 @@ fn accept(listener: &UnixListener, clients: &Arc<Clients>, parts: &Arc<VmParts>,
             {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            // Shut down: the VM ends.
-            Err(_) => return,
+            Err(_) if clients.ending.load(Ordering::Acquire) => return Ok(()),
+            Err(error) => return Err(format!("accept failed: {error}")),
         }
     }
 }
@@ -165,7 +190,7 @@ impl Clients {
         let times = stream
             .set_write_timeout(Some(ANSWER_TIME))
             .and_then(|()| stream.set_read_timeout(Some(REQUEST_TIME)));
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(kept) = times.and_then(|()| stream.try_clone()) else { return };
         if open.len() >= MAX_CLIENTS {
             let full =
@@ -178,10 +203,11 @@ impl Clients {
             serve(&stream, &parts, &tracer);
             let _ = stream.shutdown(Shutdown::Both);
             // Not there any more if the server is ending: it joins this thread.
-            all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            Ok(())
         };
         // The lock is held: the thread cannot leave before it has been entered.
-        if let Ok(thread) = std::thread::Builder::new().name("control-client".into()).spawn(serve) {
+        if let Ok(thread) = thread::spawn("control-client", self.on_death.clone(), serve) {
             open.insert(number, Client { stream: kept, thread: Some(thread) });
         }
     }
@@ -258,8 +284,8 @@ fn answer(
                 Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
             }),
         ),
-        Request::Switch { disk, notify, complete } => {
-            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref()))
+        Request::Switch { disk, notify, complete, moderate } => {
+            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref(), moderate.as_deref()))
         }
         Request::TraceStart { capacity } => {
             let started = tracer.start(capacity).map(|new| *tracing = Some(new));

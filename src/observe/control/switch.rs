@@ -3,7 +3,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
-use crate::dataplane::CompletePath;
+use crate::dataplane::{CompletePath, Moderation};
 use crate::observe::VmParts;
 use crate::virtio::{NotifyPath, VirtioBlk};
 
@@ -16,19 +16,28 @@ pub struct InForce {
     pub notify: String,
     /// Complete path.
     pub complete: String,
+    /// How interrupts are held.
+    #[serde(default)]
+    pub moderate: String,
 }
 
-/// Switches a live disk. Both words are understood before either is acted on.
+/// Switches a live disk. All words are understood before either is acted on.
 pub(super) fn switch(
     parts: &VmParts,
     name: &str,
     notify: Option<&str>,
     complete: Option<&str>,
+    moderate: Option<&str>,
 ) -> Result<InForce, Refusal> {
     let disk = find(parts, name)?;
     let notify = notify.map(|text| word::<NotifyPath>("notify", text, &NotifyPath::NAMES)).transpose()?;
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
+    let moderation = moderate.map(|text| {
+        let wrong = |()| Refusal::new("usage", format!("moderate={text}: it takes auto, off, or N:US"));
+        text.parse::<Moderation>().map_err(wrong)
+    });
+    let moderation = moderation.transpose()?;
     if let Some(path) = notify {
         disk.set_notify_path(path).map_err(|error| Refusal::new("failed", error.to_string()))?;
     }
@@ -37,10 +46,14 @@ pub(super) fn switch(
             .set_path(path)
             .map_err(|error| Refusal::new("failed", format!("{name}: {error}")))?;
     }
+    if let Some(moderation) = moderation {
+        disk.moderation().set(moderation);
+    }
     Ok(InForce {
         disk: disk.config().name.clone(),
         notify: disk.view().notify.to_string(),
         complete: disk.device_interrupts().path().to_string(),
+        moderate: disk.moderation().get().to_string(),
     })
 }
 

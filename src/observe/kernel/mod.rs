@@ -13,7 +13,7 @@ use std::fmt;
 use serde::Serialize;
 
 use perf::Perf;
-pub use stacks::StackTree;
+pub use stacks::{Frame, StackTree};
 use tracefs::Session;
 
 /// The functions that tell which path a kick and a completion took, and the tracepoints beside them.
@@ -46,8 +46,10 @@ pub const EVIDENCE: &[&str] = &[
     "kvm:kvm_pi_irte_update",
 ];
 
-/// The functions whose callers are worth seeing: the kick's end, and the two ways of interrupting the guest.
-pub const STACKS: &[&str] = &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi"];
+/// The functions whose callers are worth seeing: the kick's end, the two ways of interrupting the guest, and where they end
+/// on Intel.
+pub const STACKS: &[&str] =
+    &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi", "vmx_deliver_interrupt"];
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]

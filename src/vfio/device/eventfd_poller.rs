@@ -8,6 +8,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::host::Locked;
+use crate::host::thread::{self, OnDeath};
 use crate::kvm::KvmError;
 
 type Action = Arc<dyn Fn() + Send + Sync>;
@@ -63,14 +64,18 @@ impl EventfdPoller {
         Ok(EventfdPoller { inner: Arc::new(Inner { epoll, stop, seats: Mutex::default() }), thread: None })
     }
 
-    /// Starts the thread, with this name (15 characters are shown).
+    /// Starts the thread, with this name (15 characters are shown). Calls `on_death` if it ends by an error or a panic: the
+    /// device's interrupts are lost from then on.
     ///
     /// # Errors
     /// The host could not start a thread.
-    pub fn start(&mut self, name: &str) -> io::Result<()> {
+    pub fn start(&mut self, name: &str, on_death: OnDeath) -> io::Result<()> {
         let inner = self.inner.clone();
-        let body = move || while inner.turn(-1) {};
-        self.thread = Some(std::thread::Builder::new().name(name.into()).spawn(body)?);
+        let body = move || {
+            while inner.turn(-1).map_err(|error| format!("waiting failed: {error}"))? {}
+            Ok(())
+        };
+        self.thread = Some(thread::spawn(name, on_death, body)?);
         Ok(())
     }
 
@@ -96,7 +101,7 @@ impl EventfdPoller {
     /// Serves what has been signalled by now.
     #[cfg(test)]
     pub fn turn(&self) {
-        self.inner.turn(0);
+        let _ = self.inner.turn(0);
     }
 }
 
@@ -106,15 +111,16 @@ impl Inner {
     }
 
     /// Waits and serves; `false`: the thread must end.
-    fn turn(&self, timeout: i32) -> bool {
+    fn turn(&self, timeout: i32) -> io::Result<bool> {
         let mut events = [EpollEvent::default(); 32];
         let count = match self.epoll.wait(timeout, &mut events) {
             Ok(count) => count,
-            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
         };
         for event in &events[..count] {
             if event.data() == STOP {
-                return false;
+                return Ok(false);
             }
             // Called without the lock: an action may drop a `PolledEventfd`.
             let seat = self.lock().all.get(&event.data()).cloned();
@@ -124,7 +130,7 @@ impl Inner {
                 action();
             }
         }
-        true
+        Ok(true)
     }
 }
 
@@ -141,5 +147,21 @@ impl Drop for EventfdPoller {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_death_of_its_thread_is_told() {
+        let (sender, deaths) = crossbeam_channel::unbounded();
+        let mut poller = EventfdPoller::new().unwrap();
+        poller.start("vfio test", Arc::new(move |why| sender.send(why).unwrap())).unwrap();
+        let event = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
+        let _polled = poller.watch(event.clone(), || panic!("this panic belongs to a test")).unwrap();
+        event.write(1).unwrap();
+        assert!(deaths.recv().unwrap().contains("vfio test"));
     }
 }

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::host::Locked;
+use crate::host::log;
+use crate::host::thread::OnDeath;
 use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, VmIoctls};
 use crate::pci::{Bars, Msix, PciDevice, VectorChanges, Window};
 use crate::vfio::device::bars::{self, MappedBars, Trapped};
@@ -67,10 +69,12 @@ impl VfioPci {
         path: IrqPath,
         resources: VmResources,
         dma: Option<Arc<Dma>>,
+        on_death: OnDeath,
     ) -> Result<Arc<VfioPci>, VfioError> {
         let mut poller = EventfdPoller::new().map_err(|e| no_poller(bdf, e))?;
         let name = bdf.to_string();
-        poller.start(&format!("vfio {}", &name[name.len() - 7..])).map_err(|e| no_poller(bdf, e))?;
+        let thread = format!("vfio {}", &name[name.len() - 7..]);
+        poller.start(&thread, on_death).map_err(|e| no_poller(bdf, e))?;
         VfioPci::with_poller(bdf, fd, path, resources, dma, poller)
     }
 
@@ -85,7 +89,7 @@ impl VfioPci {
         if fd.can_reset()
             && let Err(error) = fd.reset()
         {
-            eprintln!("doorbell: {bdf} cannot be reset ({error}); the guest gets it as it is");
+            log::warn(bdf, format_args!("cannot be reset ({error}); the guest gets it as it is"));
         }
         let mut config = PassthroughConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
         let laid = bars::lay_out(&*fd, &mut config.own);
@@ -276,7 +280,7 @@ impl PciDevice for VfioPci {
 
     fn bar_mapped(&self, window: Window) {
         if let Err(error) = self.bars.map_into_guest(window) {
-            eprintln!("doorbell: {}: BAR {} is slow: {error}", self.bdf, window.bar);
+            log::warn(self.bdf, format_args!("BAR {} is slow: {error}", window.bar));
         }
     }
 

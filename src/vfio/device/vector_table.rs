@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vfio_bindings::bindings::vfio::VFIO_IRQ_INFO_NORESIZE;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::host::Locked;
+use crate::host::{Locked, log};
 use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls, readable};
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
 use crate::vfio::device::intx::Intx;
@@ -301,7 +301,7 @@ impl VectorTable {
     /// Prints a warning, once: a guest could trigger it again and again.
     fn warn(&self, what: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            eprintln!("doorbell: {}: {what}; interrupts of this device may be missing", self.bdf);
+            log::warn(self.bdf, format_args!("{what}; interrupts of this device may be missing"));
         }
     }
 }

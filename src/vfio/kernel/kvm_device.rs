@@ -2,6 +2,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use kvm_bindings::{KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, kvm_device_type_KVM_DEV_TYPE_VFIO};
 
+use crate::host::log;
 use crate::kvm::{VmIoctls, set_device_attr};
 
 /// KVM's VFIO device (Documentation/virt/kvm/devices/vfio.rst): tells KVM the guest's groups or devices, so that it
@@ -23,7 +24,7 @@ impl KvmVfio {
         let added =
             unsafe { set_device_attr(&self.0, KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD.into(), &fd) };
         if let Err(error) = added {
-            eprintln!("doorbell: KVM could not register a VFIO device: {error}");
+            log::warn("vfio", format_args!("KVM could not register a VFIO device: {error}"));
         }
     }
 }

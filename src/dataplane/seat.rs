@@ -1,0 +1,33 @@
+use crossbeam_channel::Sender;
+
+use super::worker::Worker;
+
+/// A queue's place at its loop.
+pub(super) struct Seat {
+    pub worker: Box<Worker>,
+    /// There may be requests in the ring.
+    pub ready: bool,
+    /// Kicks are on: the thread may sleep.
+    pub armed: bool,
+    /// Whoever waits for the drained worker.
+    pub leaving: Option<Sender<Box<Worker>>>,
+    /// Tells this seat from earlier ones of the same place, whose reports may still be under way.
+    pub generation: u16,
+}
+
+/// Place and generation of a seat, as one word for tags, completions and attachments. 30 bits: see [`super::waiter`].
+pub(super) fn seat_id(place: usize, generation: u16) -> u32 {
+    place as u32 & 0xffff | u32::from(generation & 0x1fff) << 16
+}
+
+/// Whether there may be requests in the ring of the queue that sits here.
+pub(super) fn is_ready(seat: &Option<Seat>) -> bool {
+    seat.as_ref().is_some_and(|seat| seat.ready)
+}
+
+/// The seat with this id; `None` if it has been left, whoever sits there now.
+pub(super) fn seat_of(seats: &mut [Option<Seat>], id: u32) -> Option<&mut Seat> {
+    let place = (id & 0xffff) as usize;
+    let seat = seats.get_mut(place)?.as_mut()?;
+    (seat_id(place, seat.generation) == id).then_some(seat)
+}

@@ -1,0 +1,170 @@
+//! Messages for people, on standard error.
+//!
+//! Any thread may log, an I/O thread or a vCPU too. So no message can panic, wait for a reader, or flood: what standard
+//! error does not take is kept up to a limit and then dropped, each source has a budget of lines, and what was dropped
+//! is counted and said.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::panic::PanicHookInfo;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::stream::Stream;
+
+/// Lines that a source may say at once.
+const BURST: u32 = 10;
+/// Then one in this time.
+const EACH: Duration = Duration::from_secs(1);
+/// Sources that are counted one by one; the rest share a budget.
+const SOURCES: usize = 256;
+/// Bytes kept for a standard error that takes none.
+const KEPT: usize = 64 << 10;
+/// How long the end of the program waits for it.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Says `doorbell: SOURCE: MESSAGE`, unless `source` has said too much lately.
+pub fn warn(source: impl fmt::Display, message: fmt::Arguments<'_>) {
+    if let Some(log) = standard_error() {
+        log.warn(&source.to_string(), message, Instant::now());
+    }
+}
+
+/// Says `text` as it is. For what was asked for: results, progress, the sentence that ends the program.
+pub fn say(text: fmt::Arguments<'_>) {
+    if let Some(log) = standard_error() {
+        log.line(&text.to_string());
+    }
+}
+
+/// Says what was dropped, and gives standard error a second to take what is left. For the end of the program.
+pub fn finish() {
+    if let Some(log) = standard_error() {
+        log.finish();
+    }
+}
+
+/// Makes panics messages like any other: the default hook waits for a standard error that nobody reads.
+pub fn take_panics() {
+    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+        let thread = std::thread::current();
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = match trace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
+            _ => String::new(),
+        };
+        say(format_args!("thread '{}' {info}{trace}", thread.name().unwrap_or("?")));
+    }));
+}
+
+/// `None` if standard error is closed.
+fn standard_error() -> Option<&'static Log> {
+    static LOG: OnceLock<Option<Log>> = OnceLock::new();
+    LOG.get_or_init(|| Log::new(std::io::stderr().as_fd())).as_ref()
+}
+
+struct Log {
+    stream: Stream,
+    budgets: Mutex<Budgets>,
+}
+
+#[derive(Default)]
+struct Budgets {
+    sources: HashMap<String, Budget>,
+    /// Lines that standard error did not take.
+    lost: u64,
+}
+
+struct Budget {
+    lines: u32,
+    since: Instant,
+    dropped: u64,
+}
+
+impl Log {
+    fn new(fd: BorrowedFd<'_>) -> Option<Log> {
+        Some(Log { stream: Stream::new(fd).ok()?, budgets: Mutex::default() })
+    }
+
+    fn budgets(&self) -> MutexGuard<'_, Budgets> {
+        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warn(&self, source: &str, message: fmt::Arguments<'_>, now: Instant) {
+        let dropped = self.budgets().take(source, now);
+        let Some(dropped) = dropped else { return };
+        if dropped > 0 {
+            self.line(&dropped_line(source, dropped));
+        }
+        self.line(&format!("doorbell: {source}: {message}"));
+    }
+
+    fn line(&self, text: &str) {
+        // Makes room first, if there is any to be had.
+        self.stream.flush();
+        let lost = {
+            let mut budgets = self.budgets();
+            if self.stream.len() > KEPT {
+                budgets.lost += 1;
+                return;
+            }
+            std::mem::take(&mut budgets.lost)
+        };
+        if lost > 0 {
+            self.stream.push(format!("doorbell: {lost} messages were lost: nobody read them\n").as_bytes());
+        }
+        self.stream.push(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
+        self.stream.flush();
+    }
+
+    fn finish(&self) {
+        let sources = std::mem::take(&mut self.budgets().sources);
+        let mut quiet: Vec<_> = sources.iter().filter(|(_, budget)| budget.dropped > 0).collect();
+        quiet.sort_by_key(|(source, _)| source.as_str());
+        for (source, budget) in quiet {
+            self.line(&dropped_line(source, budget.dropped));
+        }
+        let deadline = Instant::now() + LAST_WAIT;
+        while !self.stream.flush() && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
+            let fd = self.stream.as_fd().as_raw_fd();
+            let mut room = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+            // SAFETY: one valid pollfd.
+            unsafe { libc::poll(&mut room, 1, left) };
+        }
+    }
+}
+
+fn dropped_line(source: &str, dropped: u64) -> String {
+    format!("doorbell: {source}: {dropped} messages dropped")
+}
+
+impl Budgets {
+    /// Whether `source` may say a line, and how many of its lines were dropped before.
+    fn take(&mut self, source: &str, now: Instant) -> Option<u64> {
+        let known = self.sources.contains_key(source) || self.sources.len() < SOURCES;
+        let source = if known { source } else { "others" };
+        let new = Budget { lines: BURST, since: now, dropped: 0 };
+        let budget = self.sources.entry(source.to_string()).or_insert(new);
+        let earned = now.saturating_duration_since(budget.since).as_secs() / EACH.as_secs();
+        if earned > 0 {
+            budget.lines = BURST.min(budget.lines.saturating_add(earned.min(BURST.into()) as u32));
+            budget.since = now;
+        }
+        match budget.lines.checked_sub(1) {
+            Some(left) => {
+                budget.lines = left;
+                Some(std::mem::take(&mut budget.dropped))
+            }
+            None => {
+                budget.dropped += 1;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -1,0 +1,24 @@
+//! `doorbell check` on Intel's KVM.
+
+use std::process::Command;
+
+use crate::need_intel;
+use crate::support::ground;
+
+#[test]
+fn vt_x_and_fast_mmio_are_found() {
+    need_intel!();
+    let output = Command::new(ground::doorbell()).arg("check").output().expect("doorbell can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "a Linux guest can boot here\n{text}");
+    let is = |mark: &str, name: &str, found: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(mark) && line.contains(name));
+        assert!(lines.any(|line| line.contains(found)), "no line '{mark} {name} {found}'\n{text}");
+    };
+    is("present", "hardware virtualization", "VT-x");
+    is("present", "fast MMIO", "EPT misconfigurations");
+    is("present", "KVM_CAP_IOEVENTFD_ANY_LENGTH", "length 0");
+    // This machine has neither APICv nor an IOMMU.
+    is("absent", "posted interrupts", "APICv");
+    is("absent", "IOMMU", "0 groups");
+}

@@ -1,0 +1,104 @@
+//! Kicks and completions of the probe guest: each through its own function of Intel's KVM, exactly as often as there were
+//! some. One request after the other, each with a kick and an interrupt.
+
+use std::fs;
+use std::process::Command;
+
+use doorbell::bench::PROBE_ELF;
+use doorbell::observe::kernel::Counts;
+
+use crate::counted::{self, hits, sampled, through};
+use crate::need_intel;
+use crate::support::{disks, ground};
+
+/// Fewer than there is room for stacks.
+const REQUESTS: u64 = 200;
+
+/// Runs the probe with one disk, from its first kick to its end.
+fn run(disk: &str, more: &str) -> Counts {
+    let directory = disks::directory();
+    let kernel = directory.path().join("probe");
+    fs::write(&kernel, PROBE_ELF).expect("cannot write the probe");
+    let evidence = counted::start();
+    let output = Command::new(ground::doorbell())
+        .arg("run")
+        .arg("--kernel")
+        .arg(&kernel)
+        .args(["--cmdline", &format!("op=verify wait=halt requests={REQUESTS} always_kick=1 {more}")])
+        .args(["--disk", &format!("backend=mem,size=1M,{disk}")])
+        .output()
+        .expect("doorbell can be started");
+    let counts = evidence.stop().expect("tracefs can be read");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{disk} {more}\n{said}{errors}{counts}");
+    assert_eq!(output.status.code(), Some(0), "{disk}\n{said}{errors}");
+    // What it read is what it wrote, and nothing came twice: the probe says so only then.
+    assert!(said.contains(r#""event":"end","ok":true"#), "{disk}\n{said}{errors}");
+    counts
+}
+
+/// All kicks came by an ioeventfd, and all of them in one of two ways: (fast, emulated).
+fn ways(counts: &Counts, kicks: u64) -> (u64, u64) {
+    assert_eq!(hits(counts, "ioeventfd_write"), kicks, "{counts}");
+    let (fast, emulated) = ["handle_ept_misconfig", "x86_emulate_instruction"]
+        .map(|way| through(counts, "ioeventfd_write", way))
+        .into();
+    assert_eq!(fast + emulated, sampled(counts, "ioeventfd_write"), "{counts}");
+    (fast, emulated)
+}
+
+#[test]
+fn kicks_of_length_0_are_fast_but_for_the_first() {
+    need_intel!();
+    let counts = run("notify=fast-mmio", "");
+    // The page is not known as MMIO before it is touched: that is an EPT violation, and emulated. Then it is misconfigured
+    // on purpose, and an exit for that reason needs no look at the instruction.
+    assert_eq!(ways(&counts, REQUESTS), (REQUESTS - 1, 1), "{counts}");
+    assert_eq!(hits(&counts, "kvm:kvm_fast_mmio"), REQUESTS - 1, "{counts}");
+}
+
+#[test]
+fn kicks_of_a_length_are_emulated() {
+    need_intel!();
+    let counts = run("notify=mmio", "");
+    assert_eq!(ways(&counts, REQUESTS), (0, REQUESTS), "{counts}");
+    assert_eq!(hits(&counts, "kvm:kvm_fast_mmio"), 0, "{counts}");
+    // They are misconfigurations just as well, all but the first; what differs is what comes of them.
+    assert!(hits(&counts, "handle_ept_misconfig") >= REQUESTS - 1, "{counts}");
+    assert!(hits(&counts, "x86_emulate_instruction") >= REQUESTS, "{counts}");
+}
+
+#[test]
+fn an_irqfd_and_an_ioctl_end_in_the_same_function() {
+    need_intel!();
+    let irqfd = run("complete=irqfd", "");
+    assert_eq!(hits(&irqfd, "irqfd_wakeup"), REQUESTS, "{irqfd}");
+    assert_eq!(hits(&irqfd, "kvm_arch_set_irq_inatomic"), REQUESTS, "{irqfd}");
+    assert_eq!(hits(&irqfd, "kvm_send_userspace_msi"), 0, "{irqfd}");
+    delivered(&irqfd, "irqfd_wakeup");
+
+    let ioctl = run("complete=signal-msi", "");
+    assert_eq!(hits(&ioctl, "kvm_send_userspace_msi"), REQUESTS, "{ioctl}");
+    assert_eq!(hits(&ioctl, "irqfd_wakeup"), 0, "{ioctl}");
+    delivered(&ioctl, "kvm_send_userspace_msi");
+}
+
+/// Every completion went through `way` to the vCPU's vendor, and nothing else did.
+fn delivered(counts: &Counts, way: &str) {
+    assert_eq!(hits(counts, "vmx_deliver_interrupt"), REQUESTS, "{counts}");
+    assert_eq!(through(counts, "vmx_deliver_interrupt", way), REQUESTS, "{counts}");
+}
+
+#[test]
+fn vectors_masked_and_moved_under_way_lose_nothing() {
+    need_intel!();
+    for complete in ["irqfd", "signal-msi"] {
+        let disk = format!("notify=fast-mmio,complete={complete}");
+        // Each completion behind a mask is pending until the mask is off, and then delivered.
+        let counts = run(&disk, "mask_every=10 hold_us=100");
+        assert_eq!(hits(&counts, "vmx_deliver_interrupt"), REQUESTS, "{counts}");
+        // Two vectors can be waited for at once only by looking at them.
+        let counts = run(&disk, "wait=spin route_every=10 vector2=0x50");
+        assert_eq!(hits(&counts, "vmx_deliver_interrupt"), REQUESTS, "{counts}");
+    }
+}
