@@ -29,7 +29,7 @@ fn root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Why there is no /dev/kvm to be had; said before a test that needs it is left.
+/// Why /dev/kvm cannot be used; printed before a test that needs it is skipped.
 fn no_kvm() -> bool {
     doorbell::machine::open_kvm().inspect_err(|error| println!("skipped: {error}")).is_err()
 }

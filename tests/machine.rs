@@ -26,7 +26,7 @@ fn config(code: &[u8]) -> MachineConfig {
     }
 }
 
-/// The machine, or `None` with a line where there is no KVM to be had.
+/// The machine, or `None` with a line that says why, where KVM cannot be used.
 fn machine(config: MachineConfig) -> Option<Machine> {
     if let Err(error) = doorbell::machine::open_kvm() {
         eprintln!("skipped: {error}");

@@ -42,8 +42,8 @@ fn lines(mut command: Command) -> Vec<Value> {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(lines.last().map(|l| &l["event"]), Some(&"end".into()), "{text}\n{complaint}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(lines.last().map(|l| &l["event"]), Some(&"end".into()), "{text}\n{errors}");
     lines
 }
 

@@ -27,14 +27,11 @@ const RETIRED: &[(&str, &str)] = &[
     ("peersubject", "PeerVariant"),
     ("undertaker", "cleanup process"),
     ("farewell", "ExitMessage"),
-    ("told apart", "distinguished"),
     ("told_apart", "distinguishable"),
     (" hinders ", "blocks_binding"),
     (" complain", "warn"),
     ("cannot be had", "what failed, and why"),
     ("could not be had", "what failed, and why"),
-    ("to be had", "what is missing"),
-    ("answers whether", "returns whether"),
 ];
 
 fn files(path: &Path, found: &mut Vec<PathBuf>) {

@@ -59,8 +59,8 @@ impl Queue {
         if most == 0 {
             return None;
         }
-        let wish = if job.queue_size == 0 { 256 } else { job.queue_size.min(MAX_QUEUE_SIZE as u32) as u16 };
-        let size = wish.min(most);
+        let wanted = if job.queue_size == 0 { 256 } else { job.queue_size.min(MAX_QUEUE_SIZE as u32) as u16 };
+        let size = wanted.min(most);
         let which = job.device as usize * MAX_QUEUES + index as usize;
         let base = QUEUE_MEMORY + which as u64 * QUEUE_STRIDE;
         for word in 0..QUEUE_STRIDE / 8 {

@@ -98,7 +98,7 @@ pub fn claim_pin(info: &DeviceInfo, vector: u32, apic_id: u32) {
 /// MSI-X or INTx, as the job says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
 /// q + 1 for queue q.
 fn interrupts(job: &GuestJob, info: &mut DeviceInfo, function: Function) -> u32 {
-    let or = |wish: u32, default: u32| if wish == 0 { default } else { wish };
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
     if job.flags & flag::INTX != 0 {
         let vector = or(job.vector, vector::INTX + job.device);
         store(ISR_TABLE + 8 * (vector - vector::INTX) as u64, info.isr);

@@ -21,7 +21,7 @@ _debs_download() {
         packages+=("$package")
     done
     mkdir -p "$directory"
-    # apt's own user cannot write to our directory; told to stay who it is, it does not complain about that.
+    # apt's own user cannot write to our directory; told to stay who it is, it prints no warning about that.
     (cd "$directory" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${packages[@]}" >/dev/null)
 }
 

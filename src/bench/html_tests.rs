@@ -46,7 +46,7 @@ fn probe() -> Report {
 const VOID: [&str; 3] = ["meta", "br", "line"];
 
 /// Reads `page` as far as it matters: every `<` begins a tag, every tag is closed in its order, every attribute quoted.
-/// Answers the attributes (element, name, value).
+/// Returns the attributes (element, name, value).
 fn parse(page: &str) -> Vec<(String, String, String)> {
     let page = page.strip_prefix("<!DOCTYPE html>\n").expect("a document type");
     let (mut open, mut attributes) = (Vec::new(), Vec::new());

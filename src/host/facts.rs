@@ -58,7 +58,7 @@ impl HostFacts {
         }
     }
 
-    /// One line for people.
+    /// One line for display.
     pub fn sentence(&self) -> String {
         let unknown = || "unknown".to_string();
         let ground = match (self.lab, self.hardware_virtualization) {

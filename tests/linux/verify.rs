@@ -92,7 +92,7 @@ fn script(disks: usize, cpus: u8) -> String {
             fio --output=/dev/null verify.fio
             cat /sys/block/${{DISK#/dev/}}/device/features >$OUT/features.d$n
         done
-        # Nothing that the kernel complained about.
+        # No warning of the kernel.
         ! dmesg | grep -E 'I/O error|blk_update_request|irq .*nobody cared|soft lockup|hung task'",
         cpus - 1,
         disks - 1

@@ -26,7 +26,7 @@ pub struct DirectDisk {
 }
 
 impl DirectDisk {
-    /// `None` where neither is to be had.
+    /// `None` where neither works.
     pub fn new(len: u64) -> Option<DirectDisk> {
         let on_disk = tempfile::Builder::new().prefix("direct.").tempdir_in(env!("CARGO_TARGET_TMPDIR")).ok();
         for directory in on_disk.into_iter().chain([directory()]) {

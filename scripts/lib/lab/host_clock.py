@@ -10,7 +10,7 @@ CODE = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 
 
 def tsc_khz(seconds=0.1):
-    """None where it cannot be had: another processor, or a host that lets nobody make code."""
+    """None where it is not available: another processor, or a host that lets nobody make code."""
     if platform.machine() != "x86_64":
         return None
     try:

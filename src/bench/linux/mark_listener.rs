@@ -13,7 +13,7 @@ pub struct MarkListener {
     /// One per step: job and path.
     pub labels: Vec<String>,
     /// How long a guest may be silent, from its start to the first mark and between two marks.
-    pub patience: Duration,
+    pub max_silence: Duration,
     /// How to show it.
     pub progress: Progress,
 }
@@ -45,7 +45,7 @@ impl MarkListener {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     shown.tick();
-                    if !silent && last.elapsed() > self.patience {
+                    if !silent && last.elapsed() > self.max_silence {
                         silent = true;
                         give_up();
                     }
@@ -99,7 +99,7 @@ mod tests {
         }
         drop(sender);
         let watch =
-            MarkListener { labels: vec!["a".into()], patience: Duration::MAX, progress: Progress::Off };
+            MarkListener { labels: vec!["a".into()], max_silence: Duration::MAX, progress: Progress::Off };
         let watched = watch.listen(&marks, || panic!("it has ended"));
         assert_eq!((watched.marks.len(), watched.silent), (5, false));
     }
@@ -120,7 +120,7 @@ mod tests {
     fn a_silent_guest_is_given_up_once() {
         let (sender, marks) = crossbeam_channel::unbounded();
         let sender = Cell::new(Some(sender));
-        let watch = MarkListener { labels: vec![], patience: Duration::ZERO, progress: Progress::Off };
+        let watch = MarkListener { labels: vec![], max_silence: Duration::ZERO, progress: Progress::Off };
         // Giving up ends the VM, which drops the sender.
         let watched = watch.listen(&marks, || drop(sender.take().expect("asked once")));
         assert!(watched.silent && watched.marks.is_empty());

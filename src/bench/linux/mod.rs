@@ -46,7 +46,7 @@ const OUT_BYTES: u64 = 64 << 20;
 /// How long each disk is used before the first round.
 const WARM_UP_S: f64 = 0.5;
 /// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
-const PATIENCE: Duration = Duration::from_secs(90);
+const MAX_SILENCE: Duration = Duration::from_secs(90);
 
 /// What the Linux bench measures, and how.
 #[derive(Clone, Debug)]
@@ -231,7 +231,7 @@ fn boot(bench: &LinuxBench, files: &Files) -> Result<(ExitReason, Heard), BenchE
     };
     let watch = MarkListener {
         labels: schedule.steps().into_iter().map(label).collect(),
-        patience: PATIENCE + Duration::from_secs_f64(bench.runtime_s),
+        max_silence: MAX_SILENCE + Duration::from_secs_f64(bench.runtime_s),
         progress: bench.progress,
     };
     std::thread::scope(|scope| {

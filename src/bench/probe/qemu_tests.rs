@@ -22,7 +22,7 @@ fn every_subject_is_a_device_of_its_own() {
 }
 
 #[test]
-fn rows_can_be_told_apart() {
+fn rows_have_different_names() {
     let names: std::collections::HashSet<_> =
         PEER_VARIANTS.iter().map(|s| (s.notify, s.wait, s.backend)).collect();
     assert_eq!(names.len(), PEER_VARIANTS.len());

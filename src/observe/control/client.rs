@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{Answer, Call, PROTOCOL, Refusal, Request};
 
 /// How long a VM may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer taken, a trace of many queues.
 const MAX_ANSWER: u64 = 1 << 30;
 
@@ -93,7 +93,7 @@ impl Client {
             _ => ControlError::Io { path: path.into(), source },
         })?;
         let times =
-            stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
+            stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
         times.map_err(|source| ControlError::Io { path: path.into(), source })?;
         Ok(Client { path: path.into(), reader: BufReader::new(stream) })
     }

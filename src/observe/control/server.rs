@@ -237,7 +237,7 @@ fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
     }
 }
 
-/// One line, `None` at the end of the connection or of our patience.
+/// One line, `None` at the end of the connection or after the timeout.
 fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
     let mut deadline = Instant::now();
     let mut line = Vec::new();

@@ -90,7 +90,7 @@ pub fn container_set_iommu(container: BorrowedFd<'_>) -> io::Result<()> {
 /// `VFIO_GROUP_GET_DEVICE_FD`.
 pub fn group_device(group: BorrowedFd<'_>, bdf: &str) -> io::Result<OwnedFd> {
     let name = std::ffi::CString::new(bdf)?;
-    // SAFETY: it takes a C string and answers a descriptor that is ours.
+    // SAFETY: it takes a C string and returns a descriptor that we own.
     unsafe { Ok(OwnedFd::from_raw_fd(ioctl(group, VFIO_GROUP_GET_DEVICE_FD(), name.as_ptr() as c_ulong)?)) }
 }
 
@@ -122,7 +122,7 @@ pub fn container_unmap(container: BorrowedFd<'_>, iova: u64, len: u64) -> io::Re
     Ok(())
 }
 
-/// `IOMMU_IOAS_ALLOC`: a new I/O address space; answers its ID.
+/// `IOMMU_IOAS_ALLOC`: a new I/O address space; returns its ID.
 pub fn ioas_alloc(iommufd: BorrowedFd<'_>) -> io::Result<u32> {
     let size = size_of::<iommu_ioas_alloc>() as u32;
     let mut alloc = iommu_ioas_alloc { size, flags: 0, out_ioas_id: 0 };

@@ -1,4 +1,4 @@
-//! A made-up VFIO device: config space, BARs as plain memory, and interrupts that obey the kernel's rules.
+//! A fake VFIO device: config space, BARs as plain memory, and interrupts by the kernel's rules.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -86,7 +86,7 @@ impl Tree {
         }
     }
 
-    /// A host whose kernel obeys unbind, bind and drivers_probe: `choice` is the driver that it finds without an override,
+    /// A host whose kernel follows unbind, bind and drivers_probe: `choice` is the driver that it finds without an override,
     /// and `refuses` the one whose probe fails.
     pub fn kernel(&self, choice: &'static str, refuses: Option<&'static str>) -> Host {
         let root = self.dir.path().to_owned();
