@@ -38,7 +38,7 @@ fn a_host_file_may_have_a_colon_in_its_name() {
     let file = temporary.path().join("a:b");
     fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap();
-    // They are taken in this order, so what is complained of is the first that is wrong.
+    // They are taken in this order, so the refusal names the first one that is wrong.
     for good in [file, &format!("{file}:/there"), &format!("{file}:/there/x:y")] {
         let text = refused(temporary.path(), &["--file", good, "--file", "/missing:/there", "--", "true"]);
         assert!(text.contains("no such file: /missing\n"), "{good}: {text}");

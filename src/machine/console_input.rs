@@ -62,7 +62,7 @@ impl ConsoleInput {
     /// Makes `event_loop` feed `port` from `input`, which stays open for as long as the loop runs.
     ///
     /// # Errors
-    /// No epoll or no timer to be had.
+    /// The host could not make an epoll or a timer.
     pub fn attach(
         event_loop: &mut EventLoop,
         input: RawFd,

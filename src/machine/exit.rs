@@ -61,7 +61,7 @@ impl ExitLatch {
     /// A latch that nobody has used.
     ///
     /// # Errors
-    /// No eventfd to be had.
+    /// The host could not make an eventfd.
     pub fn new() -> io::Result<ExitLatch> {
         let event = || EventFd::new(EFD_NONBLOCK);
         let (reason, running) = (Mutex::new(None), AtomicBool::new(false));

@@ -114,7 +114,7 @@ impl VcpuThreads {
     /// Starts one thread for each of `vcpus`, named vcpu0, vcpu1, ...
     ///
     /// # Errors
-    /// No thread to be had; those that run already are stopped.
+    /// The host could not start a thread; those that run already are stopped.
     pub fn start(vcpus: Vec<Vcpu>) -> Result<VcpuThreads, MachineError> {
         register_signal_handler(kick_signal(), kicked)
             .map_err(|e| MachineError::Host(format!("the kick signal has no handler: {e}")))?;
