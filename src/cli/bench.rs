@@ -89,7 +89,7 @@ struct Common {
     progress: Progress,
 }
 
-/// Measures, prints the table, writes the files; answers the exit code.
+/// Measures, prints the table, writes the files; returns the exit code.
 pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     if let Some(Verb::Diff(args)) = args.verb {
         return diff::run(&args);

@@ -1,4 +1,4 @@
-//! `doorbell check`: what this host offers of what doorbell needs or can use, one line for each thing.
+//! `doorbell check`: doorbell's requirements and optional features, and which of them this host has. One line each.
 
 mod host;
 mod kvm;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Failure, print};
 
-/// Say what this host has of what doorbell needs or can use.
+/// Check which of doorbell's requirements and optional features this host has.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 only if `doorbell run` can boot Linux here, else 3.")]
 pub struct CheckArgs {
@@ -63,7 +63,7 @@ struct Report {
     items: Vec<Item>,
 }
 
-/// Prints the list; answers the exit code.
+/// Prints the list; returns the exit code.
 pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let mut items = kvm::items();
     items.extend(host::items());

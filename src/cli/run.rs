@@ -108,7 +108,7 @@ fn parse_console(text: &str) -> Result<Console, String> {
     }
 }
 
-/// Runs the guest to its end; answers the exit code.
+/// Runs the guest to its end; returns the exit code.
 pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
     if let Some(twice) =

@@ -60,12 +60,12 @@ impl Signals {
         Ok(Signals(listeners))
     }
 
-    /// From now on `listener` is told of a signal that asks to end.
+    /// Calls `listener` from now on when a signal asks to end.
     pub(super) fn on_end(&self, listener: impl Fn(i32) -> bool + Send + 'static) {
         lock(&self.0).ending = Some(Box::new(listener));
     }
 
-    /// From now on `listener` is told when the process was stopped and goes on.
+    /// Calls `listener` from now on when the process goes on after a stop.
     pub(super) fn on_continue(&self, listener: impl Fn() + Send + 'static) {
         lock(&self.0).continued = Some(Box::new(listener));
     }

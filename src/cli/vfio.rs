@@ -63,7 +63,7 @@ impl From<VfioError> for Failure {
     }
 }
 
-/// Runs one of the verbs; answers the exit code.
+/// Runs one of the verbs; returns the exit code.
 pub(super) fn run(args: VfioArgs) -> Result<u8, Failure> {
     let host = Host::real();
     let text = match args.verb {

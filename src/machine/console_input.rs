@@ -154,8 +154,8 @@ impl ConsoleInput {
         }
     }
 
-    /// Whether the input may be read: it is no terminal, or one that no other job has. Sees to raw mode, and to another
-    /// look later on.
+    /// Whether the input may be read: it is no terminal, or one that no other job has. Sets raw mode, or the timer for the
+    /// next look.
     fn is_ours(&mut self) -> bool {
         let Some(timer) = &mut self.terminal else { return true };
         // Also takes back an expiration that has woken us.

@@ -42,7 +42,7 @@ impl PciRoot {
     }
 
     /// Puts `device` into the lowest free slot, gives its BARs addresses and turns their decoding on, as firmware
-    /// would. Answers the slot.
+    /// would. Returns the slot.
     ///
     /// # Errors
     /// `PciFull`.

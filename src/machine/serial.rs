@@ -126,7 +126,7 @@ impl SerialPort {
         &self.room
     }
 
-    /// Gives the guest as many of `bytes` as the receive FIFO takes now; answers how many.
+    /// Gives the guest as many of `bytes` as the receive FIFO takes now; returns how many.
     pub fn receive(&self, bytes: &[u8]) -> usize {
         // FullFifo, or an interrupt that failed after the bytes were queued, which `fifo_capacity` then shows.
         let mut uart = self.uart();

@@ -103,10 +103,10 @@ pub struct VcpuThreads {
     stop: Arc<AtomicBool>,
 }
 
-extern "C" fn kicked(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+extern "C" fn do_nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 /// The signal that takes a vCPU thread out of KVM_RUN. Its handler does nothing; EINTR is the message.
-fn kick_signal() -> i32 {
+fn stop_signal() -> i32 {
     libc::SIGRTMIN()
 }
 
@@ -116,8 +116,8 @@ impl VcpuThreads {
     /// # Errors
     /// The host could not start a thread; those that run already are stopped.
     pub fn start(vcpus: Vec<Vcpu>) -> Result<VcpuThreads, MachineError> {
-        register_signal_handler(kick_signal(), kicked)
-            .map_err(|e| MachineError::Host(format!("the kick signal has no handler: {e}")))?;
+        register_signal_handler(stop_signal(), do_nothing)
+            .map_err(|e| MachineError::Host(format!("the signal that stops vCPUs has no handler: {e}")))?;
         let mut threads = VcpuThreads { running: Vec::new(), stop: Arc::default() };
         for mut vcpu in vcpus {
             let immediate_exit = Arc::new(AtomicPtr::new(&raw mut vcpu.fd.get_kvm_run().immediate_exit));
@@ -135,19 +135,19 @@ impl VcpuThreads {
     /// Stops and joins all of them.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        let kick = |vcpu: &Running| {
+        let interrupt_run = |vcpu: &Running| {
             // SAFETY: the byte lives until the join below, and the kernel and this are its only users. It is set
             // before the signal: a thread that is not in KVM_RUN yet leaves it at once.
             unsafe { AtomicU8::from_ptr(vcpu.immediate_exit.load(Ordering::Relaxed)) }
                 .store(1, Ordering::Release);
-            let _ = vcpu.thread.kill(kick_signal());
+            let _ = vcpu.thread.kill(stop_signal());
         };
-        self.running.iter().for_each(kick);
+        self.running.iter().for_each(interrupt_run);
         for vcpu in self.running.drain(..) {
             // The thread may also sit in a system call of a device (a console that nobody reads), which the first
             // signal may have come too early for.
             while vcpu.ended.recv_timeout(Duration::from_millis(20)).is_err() && !vcpu.thread.is_finished() {
-                kick(&vcpu);
+                interrupt_run(&vcpu);
             }
             let _ = vcpu.thread.join();
         }

@@ -119,7 +119,7 @@ pub struct VectorView {
     pub device: String,
     /// Table entry.
     pub vector: usize,
-    /// What rings by it: "queue 0", "config".
+    /// What interrupts by it: "queue 0", "config".
     pub sources: Vec<String>,
     /// The path that is configured.
     pub complete: String,
@@ -156,7 +156,7 @@ pub struct QueueState {
     pub thread: String,
     /// Descriptors.
     pub size: u16,
-    /// Table entry that it rings by, `None` if the driver gave none.
+    /// Table entry that it interrupts by, `None` if the driver gave none.
     pub vector: Option<u16>,
     /// Next available entry the device takes, after its last batch.
     pub next_avail: u16,

@@ -24,7 +24,7 @@ pub(super) struct DiffArgs {
     json: bool,
 }
 
-/// Prints the comparison; answers the exit code.
+/// Prints the comparison; returns the exit code.
 pub(super) fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let read = |path| read_report(path).map_err(|error| Failure { code: 4, message: error.to_string() });
     let diff = Diff::of(&read(&args.a)?, &read(&args.b)?);

@@ -99,7 +99,7 @@ fn format(kernel: &Kernel, image: &mut impl Image) -> Result<Format, MachineErro
     }
 }
 
-/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes; answers where to start.
+/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes; returns where to start.
 ///
 /// # Errors
 /// [`MachineError::File`] if a file is missing, is no kernel, or does not fit; [`MachineError::Config`] if the command
@@ -158,7 +158,7 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// Loads the initrd as high as it goes below `limit` but above `floor`, page aligned; answers address and length.
+/// Loads the initrd as high as it goes below `limit` but above `floor`, page aligned; returns address and length.
 fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u64), MachineError> {
     let fail = |why: String| MachineError::file("initrd", path, why);
     let mut file = open("initrd", path)?;

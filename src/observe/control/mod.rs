@@ -35,7 +35,7 @@ pub enum Request {
         /// One of [`super::inspect::SECTIONS`], or "all".
         section: String,
     },
-    /// Switches paths of a live disk; answers those in force.
+    /// Switches paths of a live disk; returns those in force.
     Switch {
         /// "disk0".
         disk: String,
@@ -54,7 +54,7 @@ pub enum Request {
         /// Requests kept per queue.
         capacity: usize,
     },
-    /// Ends the recording and answers it.
+    /// Ends the recording and returns it.
     TraceStop,
 }
 

@@ -140,7 +140,7 @@ impl Drop for ControlServer {
     }
 }
 
-/// Sees to it that `path` is free: nothing there, or a socket that nobody listens to.
+/// Frees `path`: removes a socket that nobody listens to, refuses anything else that is there.
 fn make_room(path: &Path) -> Result<(), ServeError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {

@@ -173,7 +173,7 @@ impl KernelEvidence {
         Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
 
-    /// Ends it: answers the counts and leaves the host's tracing as it was.
+    /// Ends it: returns the counts and leaves the host's tracing as it was.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.

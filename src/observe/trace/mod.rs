@@ -61,7 +61,7 @@ pub struct Tracing {
 }
 
 impl Tracing {
-    /// Ends it and answers what was recorded.
+    /// Ends it and returns what was recorded.
     pub fn stop(self) -> Recording {
         let of_disk = |disk: &Arc<VirtioBlk>| {
             let queues = disk.counters().iter().enumerate().filter_map(|(queue, counters)| {
