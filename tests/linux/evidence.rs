@@ -54,7 +54,7 @@ fn the_kernel_functions_that_ran_are_those_of_the_path() {
     );
     let mut guest = Guest::new(script);
     for (n, path) in PATHS.iter().enumerate() {
-        guest = guest.disk(format!("serial=d{n},backend=mem,size=16M,{}", path.options));
+        guest = guest.disk(format!("serial=d{n},backend=mem,size=16M,moderate=off,{}", path.options));
     }
     let mut guest = guest.start();
     if ground::other_vms(guest.pid()) {
