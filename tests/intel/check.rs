@@ -18,7 +18,9 @@ fn vt_x_and_fast_mmio_are_found() {
     is("present", "hardware virtualization", "VT-x");
     is("present", "fast MMIO", "EPT misconfigurations");
     is("present", "KVM_CAP_IOEVENTFD_ANY_LENGTH", "length 0");
-    // This machine has neither APICv nor an IOMMU.
-    is("absent", "posted interrupts", "APICv");
-    is("absent", "IOMMU", "0 groups");
+    if ground::in_lab() {
+        // That machine has neither APICv nor an IOMMU.
+        is("absent", "posted interrupts", "APICv");
+        is("absent", "IOMMU", "0 groups");
+    }
 }

@@ -72,7 +72,8 @@ evidence() {
         sleep 0.1
     done
     guest "$1" "$2" >/tmp/evidence.guest
-    kill -INT $tracer
+    # Not SIGINT: a shell starts what is in the background with that one ignored, and doorbell leaves it so.
+    kill $tracer
     wait $tracer
     cat /tmp/evidence.guest
     shift 2

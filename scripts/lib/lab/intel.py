@@ -83,13 +83,13 @@ class Intel(Machine):
             "LTDL_LIBRARY_PATH": f"{libraries}/bochs/plugins",
             "LD_LIBRARY_PATH": f"bochs/stubs:{libraries}:bochs/root/lib/x86_64-linux-gnu",
         }
-        # It has to have a terminal to draw its screen on, which nobody looks at.
+        # It has to have a terminal to draw its screen on; who keeps the run's directory can look at it.
         screen, terminal = pty.openpty()
         # Unlock: a machine that was killed, as all are, leaves its disks locked.
         command = ["bochs/root/usr/bin/bochs-bin", "-q", "-unlock", "-f", "bochsrc", "-rc", "debugger"]
         process = self.popen(command, streams, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, cwd=self.directory)
         os.close(terminal)
-        threading.Thread(target=_drain, args=(screen,), daemon=True).start()
+        threading.Thread(target=_drain, args=(screen, os.path.join(self.directory, "screen")), daemon=True).start()
         return process
 
     def _write(self, name, text):
@@ -102,10 +102,10 @@ def _mebibytes(text):
     return int(text) if text.isdigit() else size_of(text) >> 20
 
 
-def _drain(screen):
-    try:
-        while os.read(screen, 1 << 16):
+def _drain(screen, path):
+    with open(path, "wb", buffering=0) as file, open(screen, "rb", buffering=0) as terminal:
+        try:
+            while data := terminal.read(1 << 16):
+                file.write(data)
+        except OSError:  # EIO: nobody has the terminal any more
             pass
-    except OSError:  # EIO: nobody has the terminal any more
-        pass
-    os.close(screen)
