@@ -192,24 +192,25 @@ fn a_disk_in_use_by_another_doorbell_is_told_and_left_alone() {
     let content = [0x5a; 8192];
     let path = files.with("disk", &content);
     let disk = format!("path={path},backend=sync");
+    let kernel = files.idle_kernel();
+    let socket = format!("{path}.control");
     let first = doorbell()
-        .args(["run", "--kernel", &files.idle_kernel(), "--disk", &disk])
+        .args(["run", "--kernel", &kernel, "--disk", &disk, "--control", &socket])
         .stdout(Stdio::null())
         .spawn();
-    let _first = Ours(first.expect("doorbell runs"));
-    // It ends at the missing kernel as long as the first one has not come to its disk.
-    let end = Instant::now() + Duration::from_secs(30);
-    let second = loop {
-        let output = doorbell().args(["run", "--kernel", "/nonexistent", "--disk", &disk]).output();
-        let output = output.expect("doorbell runs");
-        if String::from_utf8_lossy(&output.stderr).contains("locked") || Instant::now() > end {
-            break output;
-        }
-    };
-    tells(&second, 4, &["locked", &path]);
+    let mut first = Ours(first.expect("doorbell runs"));
+    // Its control socket is there once its disk is open. The deadline only ends a test that has failed.
+    let end = Instant::now() + Duration::from_secs(60);
+    while !std::path::Path::new(&socket).exists() {
+        assert!(first.0.try_wait().expect("it is ours").is_none(), "the first doorbell has ended");
+        assert!(Instant::now() < end, "the first doorbell does not come up");
+        std::thread::yield_now();
+    }
+    let second = doorbell().args(["run", "--kernel", &kernel, "--disk", &disk]).output();
+    tells(&second.expect("doorbell runs"), 4, &["locked", &path]);
     // Readers do not disturb each other, but a writer is there.
     let reader = format!("{disk},readonly");
-    let third = doorbell().args(["run", "--kernel", "/nonexistent", "--disk", &reader]).output();
+    let third = doorbell().args(["run", "--kernel", &kernel, "--disk", &reader]).output();
     tells(&third.expect("doorbell runs"), 4, &["locked", &path]);
     assert_eq!(fs::read(&path).expect("it is there"), content);
 }

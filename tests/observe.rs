@@ -313,9 +313,9 @@ fn commands_reach_a_live_vm_and_a_refusal_is_a_sentence_too() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(text(&["ctl", &socket, "disk0"]), "disk0: notify=fast-mmio complete=auto\n");
+    assert_eq!(text(&["ctl", &socket, "disk0"]), "disk0: notify=fast-mmio complete=auto moderate=auto\n");
     let switched = text(&["ctl", &socket, "disk0", "complete=signal-msi", "notify=exit"]);
-    assert_eq!(switched, "disk0: notify=exit complete=signal-msi\n");
+    assert_eq!(switched, "disk0: notify=exit complete=signal-msi moderate=auto\n");
     let view: VmView = serde_json::from_str(&text(&["inspect", &socket, "doorbells", "--json"])).unwrap();
     assert!(!view.doorbells.unwrap()[0].armed && view.routes.is_none());
     assert!(text(&["inspect", &socket]).contains("vector 64 (0x40) to CPU 0, fixed"));
