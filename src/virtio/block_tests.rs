@@ -74,7 +74,11 @@ fn what_is_offered_follows_the_disk() {
 fn a_driver_that_can_neither_flush_nor_switch_gets_a_write_through_disk() {
     assert!(!writeback_after(1 << VIRTIO_F_VERSION_1));
     assert!(writeback_after(1 << VIRTIO_BLK_F_FLUSH));
-    assert!(writeback_after(1 << VIRTIO_BLK_F_CONFIG_WCE));
+    assert!(
+        !writeback_after(1 << VIRTIO_BLK_F_CONFIG_WCE),
+        "5.2.5.2: without FLUSH it starts as write-through"
+    );
+    assert!(writeback_after(1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_CONFIG_WCE));
 }
 
 #[test]
