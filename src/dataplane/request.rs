@@ -83,7 +83,7 @@ pub fn parse(chain: &mut Chain, block: &BlockParams) -> Result<Parsed, RingError
     };
     // At most MAX_INDIRECT buffers of 4 GiB: may pass 32 bits, which the used ring cannot say; transfers that long
     // are refused by the range check on any real disk.
-    let written = u32::try_from(written).unwrap_or(u32::MAX - 1) + 1;
+    let written = u32::try_from(written).unwrap_or(u32::MAX).saturating_add(1);
     Ok(Parsed { todo, status, written })
 }
 
