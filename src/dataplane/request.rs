@@ -13,6 +13,9 @@ use super::setup::BlockParams;
 use crate::backend::{Op, Request};
 
 const SECTOR: u64 = 512;
+/// Most bytes of one read or write, as in QEMU: buffers may overlap, so that a guest of any size could ask for terabytes, and
+/// a request that has begun is not broken off.
+const MAX_TRANSFER: u64 = (1 << 31) - SECTOR;
 
 /// The byte that tells the driver how its request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +102,7 @@ fn request(op: Op, offset: u64, len: u64) -> Request {
 
 fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockParams) -> Todo {
     let len = total(buffers);
-    let refused = matches!(op, Op::Write { .. }) && block.readonly;
+    let refused = len > MAX_TRANSFER || matches!(op, Op::Write { .. }) && block.readonly;
     if refused || !len.is_multiple_of(SECTOR) || !in_range(sector, len / SECTOR, block) {
         return Todo::Answer(Status::IoErr);
     }
