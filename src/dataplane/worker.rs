@@ -268,9 +268,9 @@ impl<S: Tracer> Worker<S> {
     }
 
     fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
-        let queued = self.setup.interrupt.deliver_by(later);
-        self.tracer.interrupted(queued);
-        add(&self.counters().system_calls, u64::from(!queued));
+        let delivery = self.setup.interrupt.deliver_by(later);
+        self.tracer.interrupted(delivery.queued);
+        add(&self.counters().system_calls, delivery.calls);
     }
 
     /// For readers of the counters: where the queue stands.
