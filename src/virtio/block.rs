@@ -141,7 +141,8 @@ pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEV
     if !config.readonly {
         put(48, &params.max_write_zeroes_sectors.to_le_bytes());
         put(52, &1u32.to_le_bytes());
-        put(56, &[1]);
+        // May unmap: zeroes free space where discards do.
+        put(56, &[config.discard.into()]);
     }
     space
 }

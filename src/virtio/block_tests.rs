@@ -67,6 +67,8 @@ fn what_is_offered_follows_the_disk() {
     assert!(bit(&readonly, VIRTIO_BLK_F_RO));
     assert_eq!(config_space(&readonly, &readonly.params())[36..], [0; 24]);
     let undiscardable = BlkConfig { discard: false, ..blk_config() };
+    let may_unmap = config_space(&undiscardable, &undiscardable.params())[56];
+    assert_eq!(may_unmap, 0, "what cannot free space does not promise to");
     assert!(!bit(&undiscardable, VIRTIO_BLK_F_DISCARD) && bit(&undiscardable, VIRTIO_BLK_F_WRITE_ZEROES));
 }
 
