@@ -191,3 +191,79 @@ fn the_path_of_a_live_queue_can_be_switched_and_nothing_is_lost() {
     assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (100, 100));
     assert!(driver.lines.set_path(CompletePath::IrqLine).is_err(), "INTx is not a matter of switching");
 }
+
+/// The guest reads the ISR after every second interrupt: only then is there something to do for the next.
+#[test]
+fn the_system_calls_of_a_level_interrupt_are_counted_as_they_are_made() {
+    use crate::kvm::testing::FakeVm;
+    use crate::kvm::{Level, LevelPath, Line};
+    for (complete, path, calls) in
+        [(CompletePath::IrqLine, LevelPath::IrqLine, 50), (CompletePath::Resample, LevelPath::Resample, 100)]
+    {
+        let vm = FakeVm::new();
+        let level = Level::new(std::sync::Arc::new(Line::new(vm.clone(), 17)), path).unwrap();
+        let mut driver = Driver::new(complete);
+        driver.lines = crate::dataplane::DeviceInterrupts::new(vec![], Some(level), complete);
+        driver.lines.configure(false, false);
+        driver.interrupt = driver.lines.queue_interrupt();
+        let mut worker: Worker = Worker::new(driver.setup(Instant)).unwrap();
+        let mut waiter = Waiter::epoll().unwrap();
+        for round in 0..100 {
+            driver.offer(round % 5, 0, 0);
+            worker.process(&mut Tagged { waiter: &mut waiter, worker: 0 });
+            worker.finish(&mut |_| false);
+            if round % 2 == 1 {
+                driver.lines.take_isr();
+            }
+        }
+        let counted = driver.counters.system_calls.load(Ordering::Relaxed);
+        assert_eq!(counted, calls, "{complete}: {:?}", vm.take_deliveries().len());
+    }
+}
+
+/// Never completes on its own.
+struct Sleeps;
+
+impl crate::backend::Backend for Sleeps {
+    fn start(
+        &mut self,
+        _: u64,
+        _: crate::backend::Request,
+        _: &mut dyn crate::backend::Submitter,
+    ) -> crate::backend::Outcome {
+        crate::backend::Outcome::Pending
+    }
+
+    fn complete(&mut self, _: u64, _: i32, _: &mut dyn crate::backend::Submitter) -> crate::backend::Outcome {
+        crate::backend::Outcome::Done(Ok(()))
+    }
+}
+
+#[test]
+fn a_queue_has_a_bound_of_bytes_in_flight_so_that_its_drain_has_an_end() {
+    let driver = Driver::new(CompletePath::Irqfd);
+    let mut setup = driver.setup(Sleeps);
+    let gib = 1 << 21;
+    let block =
+        crate::dataplane::BlockParams { capacity: 1 << 40, max_write_zeroes_sectors: gib, ..Driver::block() };
+    setup.block = std::sync::Arc::new(block);
+    let mut worker: Worker = Worker::new(setup).unwrap();
+    let mut waiter = Waiter::epoll().unwrap();
+    for n in 0..5 {
+        // The segment is the start of the data buffer; the rest must not be there.
+        driver.offer(n, 13, 0);
+        driver.write(
+            0x1000 + 16 * (3 * u64::from(n) + 1) + 8,
+            u64::from(16u32) | 1 << 32 | u64::from(3 * n + 2) << 48,
+        );
+        driver.write(super::super::testing::DATA + 512 * u64::from(n) + 8, u64::from(gib));
+    }
+    for _ in 0..5 {
+        worker.process(&mut Tagged { waiter: &mut waiter, worker: 0 });
+    }
+    assert_eq!(worker.in_flight(), 2, "1 GiB each");
+    assert!(!worker.has_work(), "nothing that could be started now");
+    worker.complete(15, 0, &mut Tagged { waiter: &mut waiter, worker: 0 });
+    worker.complete(0, 0, &mut Tagged { waiter: &mut waiter, worker: 0 });
+    assert!(worker.has_work());
+}

@@ -1,15 +1,13 @@
 use std::cell::Cell;
 use std::fmt;
-use std::ops::Add;
 use std::os::fd::{AsRawFd, RawFd};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
+use super::sent::InterruptCounts;
 use crate::host::log;
-use crate::kvm::{Level, Signalled, Vector};
+use crate::kvm::{Level, Signalled, Told, Vector};
 
 thread_local! {
     static IO_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -84,69 +82,17 @@ impl FromStr for CompletePath {
 /// "No vector" in `queue_msix_vector` and `config_msix_vector` (virtio 1.2, 4.1.4.3).
 pub const NO_VECTOR: u16 = 0xffff;
 
-/// Interrupts sent for one source, by path. A cache line of its own: sources ring from different threads.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct InterruptCounts {
-    /// Written to an irqfd's eventfd.
-    pub irqfd: AtomicU64,
-    /// Sent by KVM_SIGNAL_MSI.
-    pub signal_msi: AtomicU64,
-    /// Made pending by a message while masked.
-    pub pending: AtomicU64,
-    /// KVM found no CPU for the message.
-    pub refused: AtomicU64,
-    /// Told by INTx: the line raised, or held up for one more cause.
-    pub intx: AtomicU64,
-    /// The driver had set no vector, or had INTx switched off.
-    pub no_vector: AtomicU64,
-}
+/// Bits of the ISR status.
+const QUEUE_BIT: u8 = 1;
+const CONFIG_BIT: u8 = 2;
 
-/// [`InterruptCounts`] at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
-    /// Written to an irqfd.
-    pub irqfd: u64,
-    /// By KVM_SIGNAL_MSI.
-    pub signal_msi: u64,
-    /// Made pending by a message while masked.
-    pub pending: u64,
-    /// KVM found no CPU.
-    pub refused: u64,
-    /// By INTx.
-    pub intx: u64,
-    /// There was no vector to ring by.
-    pub no_vector: u64,
-}
-
-impl InterruptCounts {
-    /// What was sent up to now.
-    pub fn sent(&self) -> Sent {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Sent {
-            irqfd: read(&self.irqfd),
-            signal_msi: read(&self.signal_msi),
-            pending: read(&self.pending),
-            refused: read(&self.refused),
-            intx: read(&self.intx),
-            no_vector: read(&self.no_vector),
-        }
-    }
-}
-
-impl Add for Sent {
-    type Output = Sent;
-
-    fn add(self, more: Sent) -> Sent {
-        Sent {
-            irqfd: self.irqfd + more.irqfd,
-            signal_msi: self.signal_msi + more.signal_msi,
-            pending: self.pending + more.pending,
-            refused: self.refused + more.refused,
-            intx: self.intx + more.intx,
-            no_vector: self.no_vector + more.no_vector,
-        }
-    }
+/// What [`Interrupt::deliver_by`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivery {
+    /// `later` took the eventfd's write over.
+    pub queued: bool,
+    /// System calls made by this thread.
+    pub calls: u64,
 }
 
 /// The interrupt lines of one device: its vectors and the path they are signalled by.
@@ -157,8 +103,7 @@ pub struct DeviceInterrupts {
     /// Whether MSI-X is on; without it interrupts are INTx.
     messages: AtomicBool,
     intx: Option<Level>,
-    /// Virtio's ISR status: bit 0 a queue, bit 1 the configuration (virtio 1.2, 4.1.4.5). Locked so that status and
-    /// line change together.
+    /// Virtio's ISR status (virtio 1.2, 4.1.4.5). Locked so that status and line change together.
     isr: Mutex<u8>,
 }
 
@@ -222,9 +167,9 @@ impl DeviceInterrupts {
         self.isr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the ISR status is set: the Interrupt Status bit of config space.
+    /// Whether INTx is pending: the Interrupt Status bit of config space.
     pub fn isr_pending(&self) -> bool {
-        *self.isr() != 0
+        *self.isr() != 0 && !self.messages.load(Ordering::Acquire)
     }
 
     /// Reads and clears the ISR status and lowers INTx, as a guest's read of it does.
@@ -236,21 +181,21 @@ impl DeviceInterrupts {
         std::mem::take(&mut *isr)
     }
 
-    /// Sets a bit of the ISR status and raises INTx; `false` if the guest is not told.
-    fn raise_isr(&self, bit: u8) -> bool {
+    /// Sets a bit of the ISR status and raises INTx.
+    fn raise_isr(&self, bit: u8) -> Told {
         let mut isr = self.isr();
         *isr |= bit;
-        self.intx.as_ref().is_some_and(|intx| intx.set_cause(true))
+        self.intx.as_ref().map(|intx| intx.set_cause(true)).unwrap_or_default()
     }
 
     /// The queue interrupt that uses table entry `vector`, or none.
     pub fn queue_interrupt(self: &Arc<Self>) -> Interrupt {
-        self.interrupt(1)
+        self.interrupt(QUEUE_BIT)
     }
 
     /// The configuration-change interrupt.
     pub fn config_interrupt(self: &Arc<Self>) -> Interrupt {
-        self.interrupt(2)
+        self.interrupt(CONFIG_BIT)
     }
 
     fn interrupt(self: &Arc<Self>, isr_bit: u8) -> Interrupt {
@@ -298,19 +243,22 @@ impl Interrupt {
     }
 
     /// Rings the guest: the only function that chooses how. If that is an irqfd, `later` is offered the write of its
-    /// eventfd: it answers whether it took that over, to be made before the thread sleeps or polls. Answers what
-    /// `later` did.
-    pub(super) fn deliver_by(&self, later: &mut dyn FnMut(RawFd) -> bool) -> bool {
+    /// eventfd: it answers whether it took that over, to be made before the thread sleeps or polls.
+    pub(super) fn deliver_by(&self, later: &mut dyn FnMut(RawFd) -> bool) -> Delivery {
         let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
         if !self.lines.messages.load(Ordering::Acquire) {
             let told = self.lines.raise_isr(self.isr_bit);
-            count(if told { &counts.intx } else { &counts.no_vector });
-            return false;
+            count(if told.notified { &counts.intx } else { &counts.no_vector });
+            return Delivery { queued: false, calls: told.calls };
+        }
+        if self.isr_bit == CONFIG_BIT {
+            // With MSI-X too, and before the message (virtio 1.2, 4.1.4.5.1).
+            *self.lines.isr() |= CONFIG_BIT;
         }
         let Some(vector) = self.lines.vectors.get(usize::from(self.vector())) else {
             count(&counts.no_vector);
-            return false;
+            return Delivery::default();
         };
         let by_irqfd = match self.lines.path() {
             CompletePath::Auto => in_io_thread(),
@@ -325,16 +273,16 @@ impl Interrupt {
             if !queued {
                 vector.signal_irqfd();
             }
-            return queued;
+            return Delivery { queued, calls: u64::from(!queued) };
         }
         count(&counts.signal_msi);
         let instead = match vector.signal_msi() {
-            Signalled::Delivered => return false,
+            Signalled::Delivered => return Delivery { queued: false, calls: 1 },
             Signalled::Pending => &counts.pending,
             Signalled::Refused => &counts.refused,
         };
         counts.signal_msi.fetch_sub(1, Ordering::Relaxed);
         count(instead);
-        false
+        Delivery { queued: false, calls: 1 }
     }
 }

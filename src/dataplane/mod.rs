@@ -19,6 +19,7 @@ mod poll;
 mod request;
 mod ring;
 mod seat;
+mod sent;
 mod setup;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,12 +30,11 @@ mod worker;
 
 pub use event_loop::{EventLoop, Flow};
 pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandle};
-pub use interrupt::{
-    CompletePath, DeviceInterrupts, Interrupt, InterruptCounts, NO_VECTOR, Sent, in_io_thread,
-};
+pub use interrupt::{CompletePath, DeviceInterrupts, Interrupt, NO_VECTOR, in_io_thread};
 pub use io_thread::IoThread;
 pub use moderation::{AUTO_MAX_US, Moderation, ModerationSwitch};
 pub use ring::{Chain, Ring, RingError};
+pub use sent::{InterruptCounts, Sent};
 pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
 pub use timestamps::{QueueTrace, Recorded, RequestKind, RequestTimestamps};
 pub use tracer::{NoTracer, RequestTracer, Tracer};

@@ -13,6 +13,9 @@ use super::setup::BlockParams;
 use crate::backend::{Op, Request};
 
 const SECTOR: u64 = 512;
+/// Most bytes of one read or write, as in QEMU: buffers may overlap, so that a guest of any size could ask for terabytes, and
+/// a request that has begun is not broken off.
+const MAX_TRANSFER: u64 = (1 << 31) - SECTOR;
 
 /// The byte that tells the driver how its request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ pub fn parse(chain: &mut Chain, block: &BlockParams) -> Result<Parsed, RingError
     };
     // At most MAX_INDIRECT buffers of 4 GiB: may pass 32 bits, which the used ring cannot say; transfers that long
     // are refused by the range check on any real disk.
-    let written = u32::try_from(written).unwrap_or(u32::MAX - 1) + 1;
+    let written = u32::try_from(written).unwrap_or(u32::MAX).saturating_add(1);
     Ok(Parsed { todo, status, written })
 }
 
@@ -99,7 +102,7 @@ fn request(op: Op, offset: u64, len: u64) -> Request {
 
 fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockParams) -> Todo {
     let len = total(buffers);
-    let refused = matches!(op, Op::Write { .. }) && block.readonly;
+    let refused = len > MAX_TRANSFER || matches!(op, Op::Write { .. }) && block.readonly;
     if refused || !len.is_multiple_of(SECTOR) || !in_range(sector, len / SECTOR, block) {
         return Todo::Answer(Status::IoErr);
     }

@@ -130,3 +130,38 @@ fn the_serial_is_given_as_far_as_the_buffer_goes() {
     );
     assert_eq!(&short, b"seria\0");
 }
+
+/// As many bytes to read as 2^32 and more, status included, as an indirect table over the same RAM can ask for.
+#[test]
+fn a_length_that_the_used_ring_cannot_say_is_cut_and_does_not_overflow() {
+    let (mut head, mut status) = (header(VIRTIO_BLK_T_IN, 0), [0u8; 1]);
+    let base = status.as_mut_ptr().cast();
+    for iov_len in [u32::MAX as usize - 1, u32::MAX as usize, 1 << 32, 1 << 40] {
+        let writable = vec![libc::iovec { iov_base: base, iov_len }, iov(&mut status)];
+        let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable };
+        assert_eq!(parse(&mut chain, &Driver::block()).unwrap().written, u32::MAX, "{iov_len}");
+        head = header(VIRTIO_BLK_T_IN, 0);
+    }
+}
+
+#[test]
+fn a_request_of_2_gib_is_refused_because_it_would_hold_the_thread() {
+    let block = BlockParams { capacity: 1 << 40, ..Driver::block() };
+    let mut status = [0u8; 1];
+    for (kind, len, taken) in [
+        (VIRTIO_BLK_T_IN, (1 << 31) - 512, true),
+        (VIRTIO_BLK_T_IN, 1 << 31, false),
+        (VIRTIO_BLK_T_OUT, (1 << 31) - 512, true),
+        (VIRTIO_BLK_T_OUT, 1 << 31, false),
+    ] {
+        let mut head = header(kind, 0);
+        let data = libc::iovec { iov_base: status.as_mut_ptr().cast(), iov_len: len };
+        let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable: vec![iov(&mut status)] };
+        match kind {
+            VIRTIO_BLK_T_IN => chain.writable.insert(0, data),
+            _ => chain.readable.push(data),
+        }
+        let todo = parse(&mut chain, &block).unwrap().todo;
+        assert_eq!(matches!(todo, Todo::Backend(_)), taken, "{todo:?}");
+    }
+}

@@ -185,8 +185,7 @@ impl Ring {
         let mut index = 0u32;
         for _ in 0..count {
             // SAFETY: index < count, and `base` has 16 * count bytes of RAM (`resolve`).
-            let words = unsafe { base.add(16 * index as usize).cast::<[u64; 2]>().read_unaligned() };
-            let desc = Descriptor::from(words);
+            let desc = Descriptor::from(unsafe { read_words(base.add(16 * index as usize)) });
             if desc.flags & INDIRECT != 0 {
                 return Err(RingError::Indirect);
             }
@@ -272,6 +271,21 @@ impl Ring {
         };
         index != self.next_avail
     }
+}
+
+/// Reads 16 bytes once: the guest may change them meanwhile, and what was checked must be what is used.
+///
+/// # Safety
+/// `at` has 16 bytes of guest memory.
+unsafe fn read_words(at: *const u8) -> [u64; 2] {
+    let words = at.cast::<u64>();
+    if words.is_aligned() {
+        // SAFETY: the caller's promise, and aligned.
+        return unsafe { [words.read_volatile(), words.add(1).read_volatile()] };
+    }
+    // SAFETY: the caller's promise; bytes need no alignment.
+    let bytes = unsafe { at.cast::<[[u8; 8]; 2]>().read_volatile() };
+    bytes.map(u64::from_ne_bytes)
 }
 
 struct Descriptor {

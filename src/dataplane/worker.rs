@@ -31,6 +31,8 @@ pub struct Worker<S = RequestTracer> {
     holds_before: QueueCounts,
     /// Bytes of the requests that this pass has started.
     moved: u64,
+    /// Bytes of the requests at the backend.
+    bytes_in_flight: u64,
     /// When this pass began, and what a request took in it, in nanoseconds; only with moderation.
     begun: u64,
     tracer: S,
@@ -39,6 +41,10 @@ pub struct Worker<S = RequestTracer> {
 /// A pass that has started so many bytes ends: what it has completed is shown to the driver, which can take it while
 /// the device goes on.
 const PASS_BYTES: u64 = 64 << 10;
+
+/// With so many bytes at the backend no request is started: a queue's drain, and with it a guest's reset and the end of
+/// the program, waits for them.
+const MOST_IN_FLIGHT: u64 = 2 << 30;
 
 /// What must be remembered of a request until it completes.
 #[derive(Debug)]
@@ -77,6 +83,7 @@ impl<S: Tracer> Worker<S> {
             moderator: Moderator::new(setup.moderation.get()),
             holds_before: setup.counters.counts(),
             moved: 0,
+            bytes_in_flight: 0,
             begun: 0,
             tracer: S::default(),
             setup,
@@ -99,7 +106,12 @@ impl<S: Tracer> Worker<S> {
 
     /// Whether the ring holds requests that could be started now.
     pub fn has_work(&self) -> bool {
-        !self.broken && !self.free.is_empty() && self.ring.has_avail()
+        self.has_room() && self.ring.has_avail()
+    }
+
+    /// Whether a request may be started. The free list also bounds a driver that offers one descriptor again and again.
+    fn has_room(&self) -> bool {
+        !self.broken && !self.free.is_empty() && self.bytes_in_flight < MOST_IN_FLIGHT
     }
 
     /// A kick woke the thread: none more are wanted until [`Worker::arm`].
@@ -140,8 +152,7 @@ impl<S: Tracer> Worker<S> {
             if self.moved >= PASS_BYTES {
                 break;
             }
-            // The free list also bounds a driver that offers one descriptor again and again.
-            if self.broken || self.free.is_empty() {
+            if !self.has_room() {
                 return false;
             }
             match self.ring.pop(&mut self.chain) {
@@ -175,6 +186,7 @@ impl<S: Tracer> Worker<S> {
         let Some(slot) = self.free.pop() else { return Ok(()) };
         let (op, len) = (request.op, request.len);
         self.moved += len;
+        self.bytes_in_flight += len;
         let (status, written) = (parsed.status, parsed.written);
         self.in_flight[slot as usize] = Some(InFlight { head, status, written, op, len });
         self.tracer.submitting(slot, op, len);
@@ -200,6 +212,7 @@ impl<S: Tracer> Worker<S> {
         let Outcome::Done(result) = outcome else { return };
         let Some(done) = self.in_flight[slot as usize].take() else { return };
         self.tracer.completed(slot);
+        self.bytes_in_flight -= done.len;
         self.free.push(slot);
         let status = match result {
             Ok(()) => Status::Ok,
@@ -255,9 +268,9 @@ impl<S: Tracer> Worker<S> {
     }
 
     fn deliver(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
-        let queued = self.setup.interrupt.deliver_by(later);
-        self.tracer.interrupted(queued);
-        add(&self.counters().system_calls, u64::from(!queued));
+        let delivery = self.setup.interrupt.deliver_by(later);
+        self.tracer.interrupted(delivery.queued);
+        add(&self.counters().system_calls, delivery.calls);
     }
 
     /// For readers of the counters: where the queue stands.

@@ -24,7 +24,8 @@ impl Line {
         self.gsi
     }
 
-    fn change(&self, by: i32) {
+    /// Returns the system calls that it took.
+    fn change(&self, by: i32) -> u64 {
         let mut asserted = self.asserted.locked();
         let before = *asserted > 0;
         *asserted = asserted.saturating_add_signed(by);
@@ -33,6 +34,7 @@ impl Line {
             // Cannot fail on a VM with an in-kernel irqchip.
             let _ = self.vm.irq_line(self.gsi, after);
         }
+        u64::from(before != after)
     }
 }
 
@@ -45,6 +47,15 @@ pub enum LevelPath {
     /// A level irqfd: KVM lowers the pin at EOI and signals the resamplefd; the device raises it again if it still
     /// has cause.
     Resample,
+}
+
+/// What [`Level::set_cause`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Whether the guest was notified.
+    pub notified: bool,
+    /// System calls made.
+    pub calls: u64,
 }
 
 /// One device's level interrupt: asserted while the device has cause and the guest has enabled it.
@@ -99,17 +110,18 @@ impl Level {
         self.reconcile(&mut inner)
     }
 
-    /// Sets whether the device has cause to interrupt. Returns whether the guest was notified.
-    pub fn set_cause(&self, cause: bool) -> bool {
+    /// Sets whether the device has cause to interrupt.
+    pub fn set_cause(&self, cause: bool) -> Told {
         let mut inner = self.lock();
         inner.cause = cause;
-        let _ = self.reconcile(&mut inner);
+        let mut calls = self.hold(&mut inner);
         let notified = cause && inner.enabled;
         if notified && inner.irqfd.is_some() {
             // Raising a pin that is up changes nothing.
             let _ = self.event.write(1);
+            calls += 1;
         }
-        notified
+        Told { notified, calls }
     }
 
     /// The eventfd that KVM signals at EOI; poll it and call [`Level::resampled`].
@@ -144,17 +156,22 @@ impl Level {
                     result = Err(error);
                 }
             }
-        } else if !wants_irqfd {
+        } else if !wants_irqfd && inner.irqfd.take().is_some() {
             // Taking the last level irqfd off a pin lowers it (irqfd_resampler_shutdown).
-            inner.irqfd = None;
             let _ = self.event.read();
         }
-        let hold = inner.enabled && inner.cause && inner.path == LevelPath::IrqLine;
-        if hold != inner.holding {
-            inner.holding = hold;
-            self.line.change(if hold { 1 } else { -1 });
-        }
+        self.hold(inner);
         result
+    }
+
+    /// Holds the pin up or lets it go, as `enabled`, `cause` and `path` say. Returns the system calls that it took.
+    fn hold(&self, inner: &mut Inner) -> u64 {
+        let hold = inner.enabled && inner.cause && inner.path == LevelPath::IrqLine;
+        if hold == inner.holding {
+            return 0;
+        }
+        inner.holding = hold;
+        self.line.change(if hold { 1 } else { -1 })
     }
 }
 

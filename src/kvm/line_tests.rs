@@ -11,10 +11,10 @@ fn level(path: LevelPath) -> (Arc<FakeVm>, Level) {
 #[test]
 fn a_line_follows_cause_and_enable() {
     let (vm, level) = level(LevelPath::IrqLine);
-    assert!(!level.set_cause(true), "off: the guest is not told");
+    assert!(!level.set_cause(true).notified, "off: the guest is not told");
     assert_eq!(vm.take_deliveries(), []);
     level.enable(true).unwrap();
-    assert!(level.set_cause(true));
+    assert_eq!(level.set_cause(true), Told { notified: true, calls: 0 }, "it is up already");
     assert_eq!(vm.take_deliveries(), [Delivery::Line(17, true)], "up once, though the cause came twice");
     level.enable(false).unwrap();
     level.enable(true).unwrap();
@@ -55,4 +55,15 @@ fn resample_raises_again_at_eoi_only_while_there_is_cause() {
     assert!(level.resample_event().read().is_err(), "the resample event is drained");
     level.enable(false).unwrap();
     assert!(vm.irqfds().is_empty());
+}
+
+#[test]
+fn an_eventfd_that_kvm_never_had_is_not_read() {
+    let (_vm, level) = level(LevelPath::IrqLine);
+    level.event.write(5).unwrap();
+    level.enable(true).unwrap();
+    for cause in [true, true, false, true] {
+        level.set_cause(cause);
+    }
+    assert_eq!(level.event.read().unwrap(), 5, "each read would be a system call for nothing");
 }

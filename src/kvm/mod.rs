@@ -29,7 +29,7 @@ pub use error::KvmError;
 pub use eventfd::readable;
 pub use ioeventfd::Ioeventfd;
 pub use irqfd::Irqfd;
-pub use line::{Level, LevelPath, Line};
+pub use line::{Level, LevelPath, Line, Told};
 pub use memory::{MemorySlot, MemorySlots};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
 pub use stats::{KvmStats, StatsSnapshot};

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::NotifyPath;
-use super::super::testing::{BAR, CONFIG_WCE, Found, INTX, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, CONFIG_WCE, FLUSH, Found, INTX, PORT, Rig, VERSION_1};
 use crate::dataplane::CompletePath;
 use crate::kvm::MsiMessage;
 use crate::kvm::testing::Delivery;
@@ -199,6 +199,10 @@ fn the_writeback_byte_is_the_drivers_once_negotiated_and_moves_the_generation() 
     assert!(!rig.device.writeback(), "CONFIG_WCE was not negotiated");
     rig.set_status(0);
     assert!(rig.negotiate(VERSION_1 | CONFIG_WCE));
+    assert_eq!(rig.get(4, 32, 1), 0, "no FLUSH yet");
+    rig.set_status(0);
+    assert!(rig.negotiate(VERSION_1 | FLUSH | CONFIG_WCE));
+    assert_eq!(rig.get(4, 32, 1), 1);
     let generation = rig.get(1, 0x15, 1);
     rig.put(4, 32, 0, 1);
     assert_eq!((rig.device.writeback(), rig.get(4, 32, 1)), (false, 0));

@@ -141,15 +141,16 @@ pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEV
     if !config.readonly {
         put(48, &params.max_write_zeroes_sectors.to_le_bytes());
         put(52, &1u32.to_le_bytes());
-        put(56, &[1]);
+        // May unmap: zeroes free space where discards do.
+        put(56, &[config.discard.into()]);
     }
     space
 }
 
-/// The cache mode that negotiation leads to (virtio 1.2, 5.2.5.2 and 5.2.6.2): a driver that can switch it or
-/// can flush gets a write-back cache; for any other driver every completed write must be durable.
+/// The cache mode that negotiation leads to (virtio 1.2, 5.2.5.2 and 5.2.6.2): a driver that can flush gets a
+/// write-back cache; for any other every completed write must be durable, unless it switches that off by CONFIG_WCE.
 pub(super) fn writeback_after(features: u64) -> bool {
-    features & (1 << VIRTIO_BLK_F_CONFIG_WCE | 1 << VIRTIO_BLK_F_FLUSH) != 0
+    features >> VIRTIO_BLK_F_FLUSH & 1 != 0
 }
 
 /// The value of `writeback` in a driver's store to the configuration space; `None` if the driver may not write

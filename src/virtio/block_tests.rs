@@ -67,6 +67,8 @@ fn what_is_offered_follows_the_disk() {
     assert!(bit(&readonly, VIRTIO_BLK_F_RO));
     assert_eq!(config_space(&readonly, &readonly.params())[36..], [0; 24]);
     let undiscardable = BlkConfig { discard: false, ..blk_config() };
+    let may_unmap = config_space(&undiscardable, &undiscardable.params())[56];
+    assert_eq!(may_unmap, 0, "what cannot free space does not promise to");
     assert!(!bit(&undiscardable, VIRTIO_BLK_F_DISCARD) && bit(&undiscardable, VIRTIO_BLK_F_WRITE_ZEROES));
 }
 
@@ -74,7 +76,11 @@ fn what_is_offered_follows_the_disk() {
 fn a_driver_that_can_neither_flush_nor_switch_gets_a_write_through_disk() {
     assert!(!writeback_after(1 << VIRTIO_F_VERSION_1));
     assert!(writeback_after(1 << VIRTIO_BLK_F_FLUSH));
-    assert!(writeback_after(1 << VIRTIO_BLK_F_CONFIG_WCE));
+    assert!(
+        !writeback_after(1 << VIRTIO_BLK_F_CONFIG_WCE),
+        "5.2.5.2: without FLUSH it starts as write-through"
+    );
+    assert!(writeback_after(1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_CONFIG_WCE));
 }
 
 #[test]

@@ -237,3 +237,16 @@ proptest! {
         prop_assert!(common.status() & DRIVER_OK == 0 || common.features() & VERSION_1 != 0);
     }
 }
+
+#[test]
+fn feature_words_behind_the_second_read_0_and_take_nothing() {
+    let mut common = common();
+    accept(&mut common, VERSION_1);
+    for select in [2, 3, 31, u32::MAX] {
+        put(&mut common, 0x08, select.into(), 4);
+        put(&mut common, 0x0c, 0xffff_ffff, 4);
+        assert_eq!(get(&common, 0x0c, 4), 0);
+    }
+    put(&mut common, 0x14, 11, 1);
+    assert_eq!((get(&common, 0x14, 1), common.features()), (11, VERSION_1));
+}

@@ -57,6 +57,9 @@ fn a_broken_ring_is_needs_reset_and_one_configuration_interrupt() {
     assert_eq!(rig.status(), 15 | NEEDS_RESET);
     let message = MsiMessage { address: 0xfee0_0000, data: 0x42 };
     assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)]);
+    assert_eq!(rig.config_u32(4) >> 19 & 1, 0, "no INTx is pending: MSI-X is on");
+    assert_eq!(rig.get(3, 0, 1), 2, "the ISR tells of the configuration with MSI-X too (4.1.4.5.1)");
+    assert_eq!((rig.get(3, 0, 1), rig.vm.take_deliveries()), (0, vec![]));
     rig.set_status(0);
     assert_eq!(rig.status(), 0);
     rig.start();

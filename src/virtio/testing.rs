@@ -87,6 +87,7 @@ pub const INTX: u32 = 16;
 /// Everything that a test's driver may ask for.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
+pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
 
 /// A structure that a vendor capability points at.
