@@ -13,6 +13,8 @@ mod html;
 mod json;
 pub mod linux;
 mod memfile;
+#[allow(dead_code)]
+mod paired;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;
