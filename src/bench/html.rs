@@ -11,14 +11,13 @@ mod scale;
 
 use std::fmt::Write;
 
+use super::row_name::{FLOOR, row_name as name};
 use super::table::{COUNTS, Column, NONE, TIMES, warnings};
 use super::{Report, Row};
 use scale::{rate, time};
 
 const STYLE: &str = include_str!("html/style.css");
 const READING: &str = include_str!("html/reading.html");
-/// The job of the floors.
-const FLOOR: &str = "floor";
 
 /// The page.
 pub fn render_html(report: &Report) -> String {
@@ -99,25 +98,6 @@ fn job_title(row: &Row) -> String {
         (job, Some(depth)) => format!("{job}: {depth} requests in flight"),
         (job, None) => job.into(),
     }
-}
-
-/// The name of a row among those of its job.
-fn name(row: &Row) -> String {
-    let path = [row.notify.as_deref(), row.complete.as_deref()];
-    let path = path.into_iter().flatten().collect::<Vec<_>>().join(" + ");
-    let mut parts: Vec<String> =
-        row.peer.iter().cloned().chain([path]).filter(|part| !part.is_empty()).collect();
-    parts.extend(row.backend.clone());
-    parts.extend(row.device.clone());
-    match row.poll_us {
-        Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
-        // Disks all wait in the same way unless they poll. A floor is named by how it waits.
-        _ if row.job == FLOOR => parts.extend(row.wait.clone()),
-        _ => {}
-    }
-    parts.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
-    parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
-    parts.join(", ")
 }
 
 /// The class that colours a row: by complete path; floors are grey; the reference VMM has its own colour.
