@@ -7,6 +7,7 @@
 //! holds the results (docs/results.md), `table` and `html` show them, `diff` compares two.
 
 mod buckets;
+mod checks;
 mod counts;
 mod diff;
 mod html;

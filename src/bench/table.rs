@@ -1,5 +1,6 @@
 //! A report as text.
 
+use super::checks::failed_checks;
 use super::report::per_request;
 use super::verdict::verdicts;
 use super::{Report, Row};
@@ -149,6 +150,7 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
                 "warning: {name}: {missed} kicks came by exit that an ioeventfd should have caught"
             ));
         }
+        lines.extend(failed_checks(row).into_iter().map(|what| format!("warning: {name}: {what}")));
         let lost = row.round_iops.iter().filter(|round| round.is_none()).count();
         if lost > 0 {
             lines.push(format!("warning: {name}: {lost} of {} rounds were lost", row.round_iops.len()));
