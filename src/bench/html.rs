@@ -11,14 +11,14 @@ mod scale;
 
 use std::fmt::Write;
 
+use super::row_name::{FLOOR, row_name as name};
 use super::table::{COUNTS, Column, NONE, TIMES, warnings};
+use super::verdict::{Verdicts, verdicts};
 use super::{Report, Row};
 use scale::{rate, time};
 
 const STYLE: &str = include_str!("html/style.css");
 const READING: &str = include_str!("html/reading.html");
-/// The job of the floors.
-const FLOOR: &str = "floor";
 
 /// The page.
 pub fn render_html(report: &Report) -> String {
@@ -29,12 +29,12 @@ pub fn render_html(report: &Report) -> String {
         escape(&report.host.sentence()),
         escape(&how(report))
     );
+    body += &conclusions(&report.rows);
     for line in warnings(&report.rows) {
         let _ = writeln!(body, "<p class=\"warn\">{}</p>", escape(&line));
     }
-    body += &tiles(report, &here);
-
     let jobs = jobs(&here);
+    body += &tiles(report, &jobs);
     body += "<h2>Round trips</h2>\n";
     for job in jobs.iter().filter(|job| job[0].job != FLOOR) {
         let deep = job[0].depth.is_some_and(|depth| depth > 1);
@@ -101,25 +101,6 @@ fn job_title(row: &Row) -> String {
     }
 }
 
-/// The name of a row among those of its job.
-fn name(row: &Row) -> String {
-    let path = [row.notify.as_deref(), row.complete.as_deref()];
-    let path = path.into_iter().flatten().collect::<Vec<_>>().join(" + ");
-    let mut parts: Vec<String> =
-        row.peer.iter().cloned().chain([path]).filter(|part| !part.is_empty()).collect();
-    parts.extend(row.backend.clone());
-    parts.extend(row.device.clone());
-    match row.poll_us {
-        Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
-        // Disks all wait in the same way unless they poll. A floor is named by how it waits.
-        _ if row.job == FLOOR => parts.extend(row.wait.clone()),
-        _ => {}
-    }
-    parts.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
-    parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
-    parts.join(", ")
-}
-
 /// The class that colours a row: by complete path; floors are grey; the reference VMM has its own colour.
 fn colour(row: &Row) -> &'static str {
     match (row.job.as_str(), row.peer.as_deref(), row.complete.as_deref()) {
@@ -133,25 +114,27 @@ fn colour(row: &Row) -> &'static str {
     }
 }
 
-/// The headline numbers, as far as they were measured.
-fn tiles(report: &Report, rows: &[&Row]) -> String {
-    let ours = |depth: fn(u64) -> bool| {
-        rows.iter()
-            .copied()
-            .filter(move |row| row.job != FLOOR && row.peer.is_none() && row.depth.is_some_and(depth))
+/// What may be concluded, before any figure.
+fn conclusions(rows: &[Row]) -> String {
+    let job = |job: &Verdicts| {
+        let line =
+            |(name, verdict): &(String, String)| format!("<li>{}: {}</li>\n", escape(name), escape(verdict));
+        let lines: String = job.rows.iter().map(line).collect();
+        format!("<h3>{}</h3>\n<ul>\n{lines}</ul>\n", escape(&job.heading))
     };
-    let p50 = ours(|depth| depth == 1).filter(|row| row.p50_ns.is_some()).min_by_key(|row| row.p50_ns);
-    let best = ours(|depth| depth > 1).filter(|row| row.iops.is_some());
-    let best = best.max_by(|a, b| a.iops.unwrap_or(0.0).total_cmp(&b.iops.unwrap_or(0.0)));
+    let jobs: String = verdicts(rows).iter().map(job).collect();
+    if jobs.is_empty() { jobs } else { format!("<h2>Verdicts</h2>\n{jobs}") }
+}
+
+/// Numbers that compare nothing: of each job's first row, which the others are compared with, and of the machine.
+fn tiles(report: &Report, jobs: &[Vec<&Row>]) -> String {
     let mut tiles: Vec<(String, String)> = Vec::new();
-    if let Some((row, ns)) = p50.and_then(|row| Some((row, row.p50_ns?))) {
-        tiles.push((time(ns as f64), format!("lowest median of a request: {}", name(row))));
-        let ratio = row.floor_ratio;
-        tiles.extend(ratio.map(|x| (format!("{x:.2} \u{d7}"), "that median to its floor".to_string())));
-    }
-    if let Some((row, iops)) = best.and_then(|row| Some((row, row.iops?))) {
-        let text = format!("most IOPS, {}: {}", row.job, name(row));
-        tiles.push((rate(iops), text));
+    for first in jobs.iter().map(|job| job[0]).filter(|row| row.job != FLOOR) {
+        let text = |what: &str| format!("{what}, {}: {}", first.job, name(first));
+        tiles.extend(match first.depth {
+            Some(1) => first.p50_ns.map(|ns| (time(ns as f64), text("median of a request"))),
+            _ => first.iops.map(|iops| (rate(iops), text("IOPS"))),
+        });
     }
     let run = &report.run;
     let started = "from the making of a machine to its guest's first instruction".to_string();

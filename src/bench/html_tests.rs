@@ -132,6 +132,23 @@ fn a_report_without_distributions_has_bars_and_tables_only() {
 }
 
 #[test]
+fn verdicts_come_first_and_nothing_else_names_a_winner() {
+    let mut report = report();
+    report.rows[1].verdict = Some("2.6 x slower (2.4 to 2.8)".into());
+    let page = render_html(&report);
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing"));
+    let line = at("<li>fast-mmio + signal-msi, io_uring: 2.6 x slower (2.4 to 2.8)</li>");
+    assert!(line < at("class=\"warn\"") && line < at("class=\"tiles\"") && line < at("Round trips</h2>"));
+    // Tiles are of the rows that the others are compared with, fast or not.
+    report.rows[1].p50_ns = Some(1);
+    report.rows[3].iops = Some(1e9);
+    let page = render_html(&report);
+    let tiles: Vec<_> = page.lines().filter(|line| line.contains("class=\"tile\"")).collect();
+    assert!(tiles.len() >= 2 && tiles.iter().all(|tile| !tile.contains("signal-msi")), "{tiles:?}");
+    assert!(!page.contains("lowest") && !page.contains("most IOPS"));
+}
+
+#[test]
 fn text_cannot_become_markup() {
     let mut report = probe();
     report.host.cpu = Some("</style><script>\"'&".into());

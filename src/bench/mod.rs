@@ -7,27 +7,33 @@
 //! holds the results (docs/results.md), `table` and `html` show them, `diff` compares two.
 
 mod buckets;
+mod checks;
 mod counts;
 mod diff;
 mod html;
 mod json;
 pub mod linux;
 mod memfile;
+mod paired;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;
+mod ratios;
 mod report;
+mod row_name;
 mod schedule;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod verdict;
 
 pub use buckets::Buckets;
 pub use counts::DiskCounts;
 pub use diff::{DIFF_SCHEMA, Diff, ReadError, read_report, render_diff};
 pub use html::render_html;
 pub use json::to_json;
-pub use report::{Report, Row, RunFacts, SCHEMA, fill_ratios, per_request};
+pub use ratios::fill_ratios;
+pub use report::{Report, Row, RunFacts, SCHEMA, per_request};
 pub use schedule::{PathPair, PathPairName, Schedule, Step};
 pub use table::render;
 

@@ -110,6 +110,8 @@ pub struct Row {
     pub iops: Option<f64>,
     /// IOPS round by round, in order; `None` for a round that was lost.
     pub round_iops: Vec<Option<f64>>,
+    /// Medians round by round, in the same order.
+    pub round_p50_ns: Vec<Option<f64>>,
     /// Fastest request.
     pub min_ns: Option<u64>,
     /// Mean.
@@ -162,12 +164,18 @@ pub struct Row {
     /// System calls of the I/O thread: waits, interrupts, the backend's own.
     pub iothread_syscalls: Option<u64>,
 
-    /// Median over the rounds of this row's IOPS to that of the first row of its job, in the same round.
+    /// This row compared with the first row of its job, paired by round; above 1 is faster. See `ratio_of`. `None`: it is
+    /// that row, or has no round in common with it.
     pub ratio: Option<f64>,
-    /// Lowest of the rounds.
+    /// Lower end of the ratio's own 95 % interval; `None` below 6 rounds.
     pub ratio_low: Option<f64>,
-    /// Highest of the rounds.
+    /// Upper end.
     pub ratio_high: Option<f64>,
+    /// What the ratio is of. "p50": the first row's median to this one's, at depth 1. "iops": this row's IOPS to the first
+    /// one's.
+    pub ratio_of: Option<String>,
+    /// What may be concluded, in words, corrected for the number of comparisons in the report.
+    pub verdict: Option<String>,
     /// Median of the floor of its kind: the bare ping-pong without virtio.
     pub floor_p50_ns: Option<u64>,
     /// `p50_ns` to `floor_p50_ns`.
@@ -182,31 +190,6 @@ pub fn per_request(count: Option<u64>, requests: Option<u64>) -> Option<f64> {
         (Some(count), Some(requests)) if requests > 0 => Some(count as f64 / requests as f64),
         _ => None,
     }
-}
-
-/// Fills in the ratios of every row to the first row of its guest and job, from [`Row::round_iops`].
-pub fn fill_ratios(rows: &mut [Row]) {
-    for n in 0..rows.len() {
-        let same = |row: &&Row| (&row.guest, &row.job) == (&rows[n].guest, &rows[n].job);
-        let Some(first) = rows.iter().find(same) else { continue };
-        let mut ratios: Vec<f64> = first
-            .round_iops
-            .iter()
-            .zip(&rows[n].round_iops)
-            .filter_map(|(first, this)| Some((*this)? / (*first)?))
-            .filter(|ratio| ratio.is_finite())
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let row = &mut rows[n];
-        row.ratio = median(&ratios);
-        row.ratio_low = ratios.first().copied();
-        row.ratio_high = ratios.last().copied();
-    }
-}
-
-fn median(sorted: &[f64]) -> Option<f64> {
-    let (low, high) = (sorted.len().checked_sub(1)? / 2, sorted.len() / 2);
-    Some((sorted[low] + sorted[high]) / 2.0)
 }
 
 #[cfg(test)]

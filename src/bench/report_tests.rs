@@ -8,35 +8,6 @@ fn schema() -> Value {
 }
 
 #[test]
-fn ratios_are_round_by_round_to_the_first_row_of_the_job() {
-    let rows = report().rows;
-    let ratios: Vec<_> = rows.iter().map(|r| (r.ratio, r.ratio_low, r.ratio_high)).collect();
-    let one = (Some(1.0), Some(1.0), Some(1.0));
-    assert_eq!(ratios[0], one);
-    // 0.9 and 1.1; the lost round counts for nothing.
-    assert_eq!(ratios[1], (Some(1.0), Some(0.9), Some(1.1)));
-    // Nothing to 0 requests a second is no ratio, and neither is 0 to 0.
-    assert_eq!(ratios[2], one);
-    assert_eq!(ratios[3], one);
-    // Another guest has first rows of its own.
-    let mut rows = rows[..2].to_vec();
-    rows[1].guest = "probe".into();
-    fill_ratios(&mut rows);
-    assert_eq!((rows[1].ratio, rows[1].ratio_low), (Some(1.0), Some(1.0)));
-    rows[1].round_iops.clear();
-    fill_ratios(&mut rows);
-    assert_eq!((rows[1].ratio, rows[1].ratio_high), (None, None));
-}
-
-#[test]
-fn the_median_of_an_even_number_lies_between_the_two() {
-    assert_eq!(median(&[]), None);
-    assert_eq!(median(&[3.0]), Some(3.0));
-    assert_eq!(median(&[1.0, 2.0]), Some(1.5));
-    assert_eq!(median(&[1.0, 2.0, 9.0]), Some(2.0));
-}
-
-#[test]
 fn a_count_per_request_needs_both() {
     assert_eq!(per_request(Some(3), Some(2)), Some(1.5));
     assert_eq!(per_request(Some(3), Some(0)), None);
@@ -48,13 +19,14 @@ fn a_count_per_request_needs_both() {
 fn what_was_not_measured_is_null_in_the_json() {
     let row = serde_json::to_value(Row::default()).unwrap();
     let fields = row.as_object().unwrap();
-    for (name, value) in
-        fields.iter().filter(|(name, _)| !["guest", "job", "round_iops"].contains(&name.as_str()))
+    for (name, value) in fields
+        .iter()
+        .filter(|(name, _)| !["guest", "job", "round_iops", "round_p50_ns"].contains(&name.as_str()))
     {
         assert!(value.is_null(), "{name}");
     }
     let issue = "guest job notify complete backend queues depth iops mean_ns p50_ns p99_ns p999_ns requests \
-                 interrupts kicks_ioeventfd kicks_exit exits iothread_syscalls ratio ratio_low ratio_high \
+                 interrupts kicks_ioeventfd kicks_exit exits iothread_syscalls ratio ratio_low ratio_high ratio_of verdict \
                  min_ns p90_ns kick_p50_ns interrupt_p50_ns poll_us floor_p50_ns floor_ratio peer";
     for name in issue.split_whitespace() {
         assert!(fields.contains_key(name), "{name}");

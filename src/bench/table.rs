@@ -1,6 +1,8 @@
 //! A report as text.
 
+use super::checks::failed_checks;
 use super::report::per_request;
+use super::verdict::verdicts;
 use super::{Report, Row};
 use crate::observe::text::table;
 
@@ -25,7 +27,7 @@ pub(super) const NONE: &str = "-";
 
 pub(super) const TIMES: &[Column] = &[
     column("IOPS", |r| r.iops.map_or(NONE.into(), grouped)),
-    column("ratio (low to high)", ratio),
+    column("ratio (95 %)", ratio),
     optional("min us", |r| micros(r.min_ns.map(|ns| ns as f64))),
     column("mean us", |r| micros(r.mean_ns)),
     column("p50 us", |r| micros(r.p50_ns.map(|ns| ns as f64))),
@@ -70,7 +72,7 @@ const NAMES: &[Name] = &[
 /// Columns that do not apply to passed-through devices. A missing value there does not make the column appear.
 const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
-/// The report as lines of text: what is common to all rows, times, counts, the host, and what looks wrong.
+/// The report as lines of text: what is common to all rows, times, counts, verdicts, the host, and what looks wrong.
 pub fn render(report: &Report) -> String {
     let rows = &report.rows;
     let differs = |(heading, name): &Name| {
@@ -83,6 +85,11 @@ pub fn render(report: &Report) -> String {
     let mut lines = vec![heading(report, &common)];
     let here: Vec<_> = rows.iter().filter(|row| row.not_here.is_none()).collect();
     lines.extend([TIMES, COUNTS].map(|columns| times_or_counts(&here, &names, columns) + "\n"));
+    for job in verdicts(rows) {
+        lines.push(format!("{}:", job.heading));
+        lines.extend(job.rows.iter().map(|(name, verdict)| format!("  {name}: {verdict}")));
+        lines.push(String::new());
+    }
     lines.push(format!("host: {}", report.host.sentence()));
     lines.extend(warnings(rows));
     lines.join("\n")
@@ -143,6 +150,7 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
                 "warning: {name}: {missed} kicks came by exit that an ioeventfd should have caught"
             ));
         }
+        lines.extend(failed_checks(row).into_iter().map(|what| format!("warning: {name}: {what}")));
         let lost = row.round_iops.iter().filter(|round| round.is_none()).count();
         if lost > 0 {
             lines.push(format!("warning: {name}: {lost} of {} rounds were lost", row.round_iops.len()));
@@ -154,6 +162,7 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
 fn ratio(row: &Row) -> String {
     match (row.ratio, row.ratio_low, row.ratio_high) {
         (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.3} to {high:.3})"),
+        (Some(ratio), ..) => format!("{ratio:.3}"),
         _ => NONE.into(),
     }
 }

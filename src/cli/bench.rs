@@ -77,7 +77,7 @@ enum Bench {
 /// Flags of both guests.
 #[derive(Debug, Args)]
 struct Common {
-    /// How often everything is measured, 1 to 1000 [default: 5 with the probe, 6 with Linux]
+    /// How often everything is measured, 1 to 1000; below 6 there is no interval, and more comparisons need more [default: 12 with the probe, 10 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Longest busy-poll of the polling I/O threads before they sleep, in microseconds, 0 to 1000000; the probe then

@@ -35,6 +35,19 @@ impl Histogram {
         self.min
     }
 
+    /// Median, estimated within its bin: a difference smaller than a bin still moves it.
+    pub fn median(&self) -> Option<f64> {
+        let half = self.bins.values().sum::<u64>() as f64 / 2.0;
+        let mut seen = 0.0;
+        self.bins.iter().find_map(|(&value, &count)| {
+            let (before, width) = (seen, width(value) as f64);
+            seen += count as f64;
+            // fio names a bin by its middle.
+            (seen >= half && count > 0)
+                .then(|| value as f64 - (width / 2.0).floor() + width * (half - before) / count as f64)
+        })
+    }
+
     /// The latency that `percent` of the requests did not exceed, precise to one bin.
     pub fn percentile(&self, percent: f64) -> Option<u64> {
         let total: u64 = self.bins.values().sum();
@@ -45,6 +58,11 @@ impl Histogram {
             (seen >= wanted).then_some(*value)
         })
     }
+}
+
+/// How wide fio's bin around `value` is: one up to 127, then 64 bins for each power of two.
+fn width(value: u64) -> u64 {
+    1 << (value | 64).ilog2().saturating_sub(6)
 }
 
 /// One run of one job.

@@ -65,3 +65,15 @@ fn what_is_wrong_is_said() {
     failed["jobs"] = json!([]);
     assert_eq!(parse(failed.to_string().as_bytes()), Err("0 jobs in it".into()));
 }
+
+#[test]
+fn the_median_moves_within_a_bin() {
+    let with =
+        |bins: &[(u64, u64)]| Histogram { bins: bins.iter().copied().collect(), ..Histogram::default() };
+    assert_eq!([1, 127, 128, 255, 256, 1000, 32_900].map(width), [1, 1, 2, 2, 4, 8, 512]);
+    assert_eq!(with(&[]).median(), None);
+    // A bin of 8 around 1000 begins at 996; half of it is 1000.
+    assert_eq!(with(&[(1000, 10)]).median(), Some(1000.0));
+    assert_eq!(with(&[(900, 4), (1000, 10), (1100, 6)]).median(), Some(996.0 + 8.0 * 0.6));
+    assert_eq!(with(&[(900, 5), (1000, 5)]).median(), Some(904.0));
+}

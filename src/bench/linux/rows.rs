@@ -148,6 +148,7 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
     Row {
         iops: (seconds > 0.0).then(|| requests as f64 / seconds),
         round_iops: samples.iter().map(|sample| Some(sample.fio.iops)).collect(),
+        round_p50_ns: samples.iter().map(|sample| sample.fio.latency.median()).collect(),
         min_ns: latency.min(),
         mean_ns: latency.mean(),
         p50_ns: latency.percentile(50.0),

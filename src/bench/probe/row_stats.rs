@@ -10,6 +10,7 @@ pub(super) struct RowStats {
     kick: Histogram<u64>,
     interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
+    round_p50_ns: Vec<Option<f64>>,
     /// Of all rounds together.
     ticks: u64,
     requests: u64,
@@ -53,6 +54,7 @@ impl RowStats {
             kick: histogram(),
             interrupt: histogram(),
             round_iops: Vec::new(),
+            round_p50_ns: Vec::new(),
             ticks: 0,
             requests: 0,
             kicks: 0,
@@ -77,6 +79,8 @@ impl RowStats {
         }
         let seconds = block.ticks as f64 / ticks_per_second;
         self.round_iops.push((seconds > 0.0).then(|| block.requests as f64 / seconds));
+        self.round_p50_ns
+            .push(median(&block.round_trip).map(|ticks| (ticks * 1e10 / ticks_per_second).round() / 10.0));
         self.ticks += block.ticks;
         self.requests += block.requests;
         self.kicks += block.kicks;
@@ -98,6 +102,7 @@ impl RowStats {
             // Requests by time, not a mean of the rounds' rates: a short round does not count as much as a long one.
             iops: (seconds > 0.0).then(|| self.requests as f64 / seconds),
             round_iops: self.round_iops.clone(),
+            round_p50_ns: self.round_p50_ns.clone(),
             min_ns: (!times.is_empty()).then(|| ns(times.min() as f64) as u64),
             mean_ns: (!times.is_empty()).then(|| ns(times.mean())),
             p50_ns: at(times, 0.5),
@@ -134,6 +139,14 @@ impl RowStats {
     }
 }
 
+/// Exact, not of a histogram: paths are told from each other by it.
+fn median(times: &[u64]) -> Option<f64> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let (low, high) = (times.len().checked_sub(1)? / 2, times.len() / 2);
+    Some((times[low] + times[high]) as f64 / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +167,7 @@ mod tests {
         }
         let row = stats.row(2e9, false);
         assert_eq!((row.min_ns, row.p50_ns), (Some(1_000), Some(2_000)));
+        assert_eq!(row.round_p50_ns, [Some(2_000.0); 2]);
         let slowest = row.p999_ns.unwrap();
         assert!((100_000_000..100_100_000).contains(&slowest), "{slowest}");
         assert_eq!(row.histogram.unwrap().iter().map(|(_, n)| n).sum::<u64>(), 6);
@@ -167,5 +181,6 @@ mod tests {
         stats.add(&Block::default(), 1e9);
         let row = stats.row(1e9, false);
         assert_eq!((row.exits, row.p50_ns, row.iops, row.histogram), (None, None, None, None));
+        assert_eq!((row.round_p50_ns, median(&[2, 1])), (vec![None; 2], Some(1.5)));
     }
 }

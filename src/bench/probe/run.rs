@@ -1,6 +1,7 @@
 use super::super::Schedule;
 use super::super::probe_abi::{GuestJob, flag, idle, kind, vector};
-use super::super::report::{Report, Row, RunFacts, SCHEMA, fill_ratios};
+use super::super::ratios::fill_ratios;
+use super::super::report::{Report, Row, RunFacts, SCHEMA};
 use super::bench::Bench;
 use super::config::{DISK_BYTES, PeerVmm, ProbeConfig};
 use super::error::{ProbeError, SessionError};

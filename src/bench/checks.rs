@@ -1,0 +1,91 @@
+//! Figures of a row that must fit each other, whatever was measured.
+
+use super::Row;
+
+/// How far two counts, or requests in flight, may differ.
+const TOLERANCE: f64 = 0.05;
+/// Rows with fewer requests per round are not checked: a block's beginning and end weigh too much.
+const REQUESTS_PER_DEPTH: u64 = 30;
+/// In these jobs a request also waits in the application before it is submitted, while its time runs.
+const ONE_BY_ONE: &str = "one-by-one";
+
+/// What does not fit; nothing, as a rule.
+pub fn failed_checks(row: &Row) -> Vec<String> {
+    [in_flight(row), interrupts(row)].into_iter().flatten().collect()
+}
+
+/// Little's law: requests in flight are the rate times the mean latency.
+fn in_flight(row: &Row) -> Option<String> {
+    let (depth, iops, mean_ns) = (row.depth?, row.iops?, row.mean_ns?);
+    let each_round = row.requests.map(|all| all / row.round_iops.len().max(1) as u64);
+    let too_few = each_round.is_some_and(|requests| requests < REQUESTS_PER_DEPTH * depth);
+    if too_few || row.job.contains(ONE_BY_ONE) {
+        return None;
+    }
+    let in_flight = iops * mean_ns / 1e9;
+    let wrong = (in_flight / depth as f64 - 1.0).abs() > TOLERANCE;
+    wrong.then(|| format!("IOPS x mean latency is {in_flight:.2} requests in flight, not {depth}"))
+}
+
+/// The guest takes the interrupts that the host sends. Several may be taken as one, but not if each request waits for its
+/// own. Levels may interrupt again, and some interrupts of a passed-through device the host does not see.
+fn interrupts(row: &Row) -> Option<String> {
+    let message = matches!(row.complete.as_deref(), Some("irqfd" | "signal-msi"));
+    let (sent, taken) = (row.interrupts?, row.guest_interrupts?);
+    if !message || row.device.is_some() {
+        return None;
+    }
+    let slack = (TOLERANCE * sent as f64) as u64 + 1;
+    let lost = row.depth == Some(1) && taken + slack < sent;
+    (lost || taken > sent + slack).then(|| format!("the host sent {sent} interrupts, the guest took {taken}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            job: "read-512-1".into(),
+            complete: Some("irqfd".into()),
+            depth: Some(1),
+            iops: Some(20_000.0),
+            round_iops: vec![Some(20_000.0); 6],
+            mean_ns: Some(49_000.0),
+            requests: Some(6000),
+            interrupts: Some(6000),
+            guest_interrupts: Some(5990),
+            ..Row::default()
+        }
+    }
+
+    fn failed(row: Row) -> String {
+        failed_checks(&row).join("; ")
+    }
+
+    #[test]
+    fn what_fits_is_not_mentioned_and_neither_is_what_is_unknown() {
+        assert_eq!(failed(row()), "");
+        assert_eq!(failed(Row::default()), "");
+    }
+
+    #[test]
+    fn requests_in_flight_are_the_depth() {
+        let slow = Row { mean_ns: Some(47_000.0), ..row() };
+        assert_eq!(failed(slow.clone()), "IOPS x mean latency is 0.94 requests in flight, not 1");
+        assert_eq!(failed(Row { job: "read-512-1-one-by-one".into(), ..slow.clone() }), "");
+        assert_eq!(failed(Row { requests: Some(60), interrupts: None, ..slow }), "", "too few to tell");
+    }
+
+    #[test]
+    fn interrupts_may_be_merged_only_where_several_requests_are_in_flight() {
+        let merged = Row { guest_interrupts: Some(4000), ..row() };
+        assert_eq!(failed(merged.clone()), "the host sent 6000 interrupts, the guest took 4000");
+        let deep = Row { depth: Some(32), mean_ns: Some(1_600_000.0), ..merged };
+        assert_eq!(failed(deep.clone()), "");
+        let more = Row { guest_interrupts: Some(7000), ..deep };
+        assert!(failed(more.clone()).contains("took 7000"));
+        assert_eq!(failed(Row { complete: Some("resample".into()), ..more.clone() }), "");
+        assert_eq!(failed(Row { device: Some("0000:01:00.0".into()), ..more }), "");
+    }
+}

@@ -1,0 +1,25 @@
+//! The name of a row.
+
+use super::Row;
+
+/// The job of the floors.
+pub const FLOOR: &str = "floor";
+
+/// The name of a row among those of its job.
+pub fn row_name(row: &Row) -> String {
+    let path = [row.notify.as_deref(), row.complete.as_deref()];
+    let path = path.into_iter().flatten().collect::<Vec<_>>().join(" + ");
+    let mut parts: Vec<String> =
+        row.peer.iter().cloned().chain([path]).filter(|part| !part.is_empty()).collect();
+    parts.extend(row.backend.clone());
+    parts.extend(row.device.clone());
+    match row.poll_us {
+        Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
+        // Our disks all wait in the same way unless they poll. Floors and a reference VMM's disks do not.
+        _ if row.job == FLOOR || row.peer.is_some() => parts.extend(row.wait.clone()),
+        _ => {}
+    }
+    parts.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
+    parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
+    parts.join(", ")
+}
