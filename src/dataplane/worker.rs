@@ -1,3 +1,13 @@
+//! One queue's requests, from the ring to the backend and back. A worker has five doors; the event loop knocks:
+//!
+//! ```text
+//!  a kick ──► woken ─────── kicks off: while the thread works, it looks at the ring by itself
+//!             process ───── pop, parse, start: what is available goes to the backend
+//!  a CQE ───► complete ──── what the backend has finished is put into the used ring, still invisible
+//!             finish ────── one used.idx for the batch, one decision: interrupt, hold, or nothing
+//!  idle ────► arm ───────── kicks on, and one more look: only then may the thread sleep
+//! ```
+
 mod holds;
 
 use std::io;
@@ -33,7 +43,7 @@ pub struct Worker<S = RequestTracer> {
     moved: u64,
     /// Bytes of the requests at the backend.
     bytes_in_flight: u64,
-    /// When this pass began, and what a request took in it, in nanoseconds; only with moderation.
+    /// When this pass began, in nanoseconds; only with moderation.
     begun: u64,
     tracer: S,
 }
