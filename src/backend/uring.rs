@@ -62,11 +62,15 @@ impl UringBackend {
                     Err(file.transfer(op, rest))
                 }
             }
-            Op::Discard if file.disk.device_block.is_some() => Err(file.discard(offset, len)),
+            Op::Discard if file.disk.device_block.is_some() || !file.disk.is_whole(offset, len) => {
+                Err(file.discard(offset, len))
+            }
             Op::Discard => Ok(Work::Discard { offset, len }),
             Op::WriteZeroes { unmap, durable } => match file.zeroing_mode(unmap) {
-                Some(mode) => Ok(Work::Zero { offset, len, unmap, durable, mode }),
-                None => Err(file.write_zeroes(offset, len, unmap, durable)),
+                Some(mode) if file.disk.is_whole(offset, len) => {
+                    Ok(Work::Zero { offset, len, unmap, durable, mode })
+                }
+                _ => Err(file.write_zeroes(offset, len, unmap, durable)),
             },
         }
     }
