@@ -16,7 +16,7 @@ const MOST_RETRIES: u8 = 16;
 
 /// A queue whose requests go through the I/O thread's ring. Done by system calls of that thread instead, because the
 /// ring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, and zeroes where
-/// the file system has no fallocate for them.
+/// the file system has no fallocate for them; and what the ring does not take for want of memory.
 pub(super) struct UringBackend {
     file: QueueFile,
     /// By token, which is a slot number of the queue: small, and used again.
@@ -87,10 +87,11 @@ impl UringBackend {
         // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as the disk.
         match unsafe { submitter.push(token, entry) } {
             Ok(()) => Outcome::Pending,
-            Err(e) => {
-                self.in_flight[slot] = None;
-                Outcome::Done(Err(e))
-            }
+            Err(error) => match self.in_flight[slot].take() {
+                // The kernel is short of something just now: that is no error of the disk.
+                Some(flight) if is_transient(&error) => self.finish(flight.work),
+                _ => Outcome::Done(Err(error)),
+            },
         }
     }
 
@@ -198,6 +199,10 @@ impl Work {
             }
         }
     }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR))
 }
 
 fn bytes(buffer: &libc::iovec) -> u32 {

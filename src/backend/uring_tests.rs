@@ -116,7 +116,7 @@ struct FakeRing {
 impl Submitter for FakeRing {
     unsafe fn push(&mut self, _token: u64, _entry: squeue::Entry) -> io::Result<()> {
         if self.pushed == self.room {
-            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         self.pushed += 1;
         Ok(())
