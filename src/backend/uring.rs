@@ -135,6 +135,9 @@ impl Backend for UringBackend {
                 self.finish(flight.work)
             }
             (_, e) if e < 0 => Outcome::Done(Err(io::Error::from_raw_os_error(e.saturating_neg()))),
+            (Work::Transfer { op, rest }, 0) if self.file.disk.is_filler(*op, rest.offset()) => {
+                self.finish(flight.work)
+            }
             (Work::Transfer { op, .. }, 0) => Outcome::Done(Err(ended(*op))),
             (Work::Transfer { rest, .. }, moved) => {
                 rest.advance(u64::from(moved.unsigned_abs()));
