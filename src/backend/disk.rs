@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{DiskFile, QueueFile};
+use super::format::raw;
 use super::geometry::{Alignment, block_device_discards, block_device_size};
 use super::lock::lock;
 use super::mem::{MemBackend, MemRegion};
@@ -12,7 +13,7 @@ use super::null::NullBackend;
 use super::sync::SyncBackend;
 use super::uring::UringBackend;
 use super::{Backend, BackendKind, DiskError, Geometry};
-use crate::host::io_uring_available;
+use crate::host::{io_uring_available, log};
 
 /// What to open as a disk, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +88,13 @@ impl Disk {
             Some(asked) => asked,
             None => opened.size,
         };
+        if capacity < opened.size {
+            let path = path.display();
+            log::warn(path, format_args!("size= uses the first {capacity} of {} bytes", opened.size));
+        }
         let name = path.display().to_string();
+        let end = capacity;
+        let capacity = if options.readonly && !options.direct { filled(capacity) } else { capacity };
         check_size(&name, capacity, u64::from(geometry.logical_block))?;
         let direct = match options.direct {
             true => Some(
@@ -105,6 +112,7 @@ impl Disk {
         let mut file = DiskFile::new(opened.file, capacity, options.readonly);
         file.device_block = block_device.map(|geometry| geometry.logical_block);
         file.direct = direct;
+        file.filled_from = (end < capacity).then_some(end);
         let file = Arc::new(file);
         let discards = !options.readonly
             && match block_device {
@@ -119,8 +127,8 @@ impl Disk {
         let capacity = match (options.size, &opened, &options.path) {
             (Some(size), ..) => size,
             (None, Some(opened), Some(path)) => {
-                check_size(&path.display().to_string(), opened.size, 512)?;
-                opened.size
+                check_size(&path.display().to_string(), filled(opened.size), 512)?;
+                filled(opened.size)
             }
             _ => return Err(DiskError::NeedsSize { kind: options.kind }),
         };
@@ -234,6 +242,10 @@ impl Opened {
         };
         match size {
             0 => Err(DiskError::Empty { path: path.into() }),
+            _ if geometry.is_none() => {
+                raw(&file, path)?;
+                Ok(Opened { file, metadata, geometry, size })
+            }
             _ => Ok(Opened { file, metadata, geometry, size }),
         }
     }
@@ -241,6 +253,11 @@ impl Opened {
     fn is_block_device(&self) -> bool {
         self.geometry.is_some()
     }
+}
+
+/// `size` with a last sector that zeroes fill, as images that are only read may have it.
+fn filled(size: u64) -> u64 {
+    size.checked_next_multiple_of(512).unwrap_or(size)
 }
 
 fn check_size(name: &str, size: u64, block: u64) -> Result<(), DiskError> {

@@ -233,3 +233,54 @@ fn direct_reads_and_writes_go_through_whatever_their_alignment() {
         against_model(&mut *disk.queue_backend().unwrap(), &mut ring, SIZE as usize, 21);
     }
 }
+
+#[test]
+fn the_last_sector_of_a_readonly_image_of_any_size_is_filled_with_zeroes() {
+    let (_dir, path) = image(0);
+    let bytes: Vec<u8> = (0..70_000u32).map(|n| n as u8 | 1).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    says(&sync(&path), &["not a multiple of 512", "or add `readonly`"]);
+    for kind in [BackendKind::Sync, BackendKind::IoUring, BackendKind::Mem] {
+        let Some(mut ring) = TestRing::new() else { return };
+        let disk = Disk::open(&DiskOptions { kind, ..readonly(&path) }).unwrap();
+        assert_eq!(disk.capacity_sectors(), 137, "{kind}");
+        let mut backend = disk.queue_backend().unwrap();
+        for offset in [0, 137 * 512 - 512, 137 * 512 - 1024] {
+            let mut found = vec![0xee; 137 * 512 - offset];
+            ring.run(&mut *backend, request(Op::Read, offset as u64, &mut [&mut found])).unwrap();
+            let (data, zeroes) = found.split_at(70_000 - offset);
+            assert!(data == &bytes[offset..] && zeroes.iter().all(|&byte| byte == 0), "{kind} {offset}");
+        }
+    }
+    // A file that became shorter is still an error.
+    let disk = Disk::open(&readonly(&path)).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(60_000).unwrap();
+    let mut found = vec![0; 137 * 512];
+    let read = request(Op::Read, 0, &mut [&mut found]);
+    TestRing::none().run(&mut *disk.queue_backend().unwrap(), read).unwrap_err();
+}
+
+#[test]
+fn formats_that_are_not_raw_are_refused_and_the_way_out_is_named() {
+    for (magic, name) in [
+        (&b"QFI\xfb\0\0\0\x03"[..], "qcow2"),
+        (b"KDMV\x01\0\0\0", "vmdk"),
+        (b"# Disk DescriptorFile\nversion=1", "vmdk"),
+        (b"vhdxfile\0\0", "vhdx"),
+        (b"conectix\0\0\0\x02", "vpc"),
+    ] {
+        let (_dir, path) = image(SIZE);
+        std::os::unix::fs::FileExt::write_all_at(
+            &OpenOptions::new().write(true).open(&path).unwrap(),
+            magic,
+            0,
+        )
+        .unwrap();
+        for options in [sync(&path), readonly(&path), DiskOptions { kind: BackendKind::Mem, ..sync(&path) }] {
+            says(&options, &["disk.img", name, &format!("qemu-img convert -f {name} -O raw")]);
+        }
+    }
+    let (_dir, path) = image(0);
+    std::fs::write(&path, [&[0x1f, 0x8b, 8][..], &[0; 1021]].concat()).unwrap();
+    says(&sync(&path), &["disk.img", "gzip", "gunzip"]);
+}

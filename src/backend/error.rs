@@ -76,11 +76,28 @@ pub enum DiskError {
         /// The disk.
         path: PathBuf,
     },
+    /// An image of another format.
+    #[error(
+        "{} is a {format} image and disks are raw: `qemu-img convert -f {format} -O raw {} NEW` makes one",
+        path.display(), path.display()
+    )]
+    NotRaw {
+        /// The disk.
+        path: PathBuf,
+        /// As `qemu-img` names it.
+        format: &'static str,
+    },
+    /// A gzip file.
+    #[error("{} is compressed by gzip and disks are raw: `gunzip -k` it first", path.display())]
+    Compressed {
+        /// The disk.
+        path: PathBuf,
+    },
     /// `size=0`.
     #[error("size=0 leaves no disk: give a size, for example size=1G")]
     ZeroSize,
     /// The size is not a multiple of the block.
-    #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{}", size.next_multiple_of(*block), if *block > 512 { ", or leave out `direct`" } else { "" })]
+    #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{}", size.next_multiple_of(*block), if *block > 512 { ", or leave out `direct`" } else { ", or add `readonly`" })]
     PartialBlock {
         /// The path, or `size=`.
         name: String,

@@ -13,6 +13,8 @@ use super::{Op, Request};
 // <linux/fs.h>: takes a range as two u64, start and length.
 const BLKDISCARD: libc::c_ulong = 0x1277;
 
+const SECTOR: usize = 512;
+
 /// Frees the range's blocks; it reads as zeroes.
 pub(super) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 /// Zeroes the range and keeps its blocks.
@@ -23,6 +25,8 @@ pub(super) struct DiskFile {
     pub(super) file: File,
     pub(super) size: u64,
     pub(super) readonly: bool,
+    /// Where the file ends, if that is inside the disk's last sector: zeroes follow.
+    pub(super) filled_from: Option<u64>,
     /// Logical block of a block device; `None`: a regular file.
     pub(super) device_block: Option<u32>,
     /// `Some`: opened with O_DIRECT.
@@ -45,12 +49,30 @@ impl DiskFile {
             file,
             size,
             readonly,
+            filled_from: None,
             device_block: None,
             direct: None,
             bounce: Mutex::new(None),
             no_punch_hole: AtomicBool::new(false),
             no_zero_range: AtomicBool::new(false),
         }
+    }
+}
+
+impl DiskFile {
+    /// The unit that O_DIRECT writes: less is read, patched and written back under the lock of `bounce`.
+    pub(super) fn direct_block(&self) -> u64 {
+        self.direct.map_or(1, |direct| direct.offset as u64)
+    }
+
+    /// Whether the range consists of such units.
+    pub(super) fn is_whole(&self, offset: u64, len: u64) -> bool {
+        offset.is_multiple_of(self.direct_block()) && len.is_multiple_of(self.direct_block())
+    }
+
+    /// Whether `offset` lies in the zeroes that fill the last sector.
+    pub(super) fn is_filler(&self, op: Op, offset: u64) -> bool {
+        op == Op::Read && self.filled_from.is_some_and(|end| offset >= end)
     }
 }
 
@@ -111,6 +133,10 @@ impl QueueFile {
                 return self.bounced(op, transfer);
             }
             let moved = self.vectored(op, transfer.next(), transfer.offset())?;
+            if moved == 0 && self.disk.is_filler(op, transfer.offset()) {
+                transfer.scatter(&[0; SECTOR][..transfer.left() as usize]);
+                break;
+            }
             if moved == 0 {
                 return Err(ended(op));
             }
@@ -151,13 +177,14 @@ impl QueueFile {
 
     /// Frees the range's space.
     pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        let Some(block) = self.disk.device_block.map(u64::from) else {
-            return if len == 0 { Ok(()) } else { self.fallocate(PUNCH_HOLE, offset, len) };
-        };
         // A discard is advice: parts of blocks at either end are kept.
+        let block = self.disk.device_block.map_or(1, u64::from).max(self.disk.direct_block());
         let (start, end) = (offset.next_multiple_of(block), (offset + len) / block * block);
         if start >= end {
             return Ok(());
+        }
+        if self.disk.device_block.is_none() {
+            return self.fallocate(PUNCH_HOLE, start, end - start);
         }
         let range = [start, end - start];
         // SAFETY: BLKDISCARD reads two u64 from `range`.
@@ -176,8 +203,14 @@ impl QueueFile {
 
     /// Zeroes the range; by fallocate if the file system can, else by writing zeroes.
     pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool, durable: bool) -> io::Result<()> {
-        if len > 0 {
-            self.zero(offset, len, unmap)?;
+        let (block, until) = (self.disk.direct_block(), offset + len);
+        let start = offset.next_multiple_of(block).min(until);
+        let end = (until / block * block).max(start);
+        // Parts of blocks are read, patched and written under the lock that other writes to their blocks take.
+        self.write_zero_bytes(offset, start - offset)?;
+        self.write_zero_bytes(end, until - end)?;
+        if end > start {
+            self.zero(start, end - start, unmap)?;
         }
         // fallocate has no flag for durability.
         if durable { self.flush() } else { Ok(()) }

@@ -1,12 +1,14 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::super::geometry::Alignment;
 use super::super::sync::SyncBackend;
 use super::super::testing::{Random, TestRing, against_model, file_of, range, request};
 use super::super::{Backend, Outcome};
 use super::*;
+use crate::host::Locked;
 
 /// A whole number of 4096-byte blocks.
 const SIZE: usize = 3 * 256 * 1024 + 8192;
@@ -180,4 +182,42 @@ fn discards_free_blocks() {
 fn a_completion_for_nothing_is_an_error() {
     let mut backend = backend(disk(true));
     assert!(matches!(backend.complete(1, 0, &mut TestRing::none()), Outcome::Done(Err(_))));
+}
+
+/// Whoever holds the buffer is between the read and the write of a block: zeroes for another sector of it must wait, or
+/// they are written over with what was there before.
+#[test]
+fn zeroes_for_a_part_of_a_block_wait_for_a_write_to_another() {
+    let disk = Arc::new(blocky(false));
+    disk.file.write_all_at(&[7; 3 * 4096], 0).unwrap();
+    let held = disk.bounce.locked();
+    let (other, done) = (disk.clone(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut zeroer = SyncBackend(QueueFile::new(other.clone()));
+            let zeroes = range(Op::WriteZeroes { unmap: true, durable: false }, 512, 2 * 4096);
+            TestRing::none().run(&mut zeroer, zeroes).unwrap();
+            done.store(true, Ordering::SeqCst);
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let early = done.load(Ordering::SeqCst);
+        drop(held);
+        assert!(!early, "it did not wait");
+    });
+    let mut bytes = [1; 3 * 4096];
+    disk.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes[..512].iter().chain(&bytes[512 + 8192..]).all(|&byte| byte == 7));
+    assert!(bytes[512..512 + 8192].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_discard_leaves_the_parts_of_blocks_at_its_ends_alone() {
+    let disk = Arc::new(blocky(true));
+    disk.file.write_all_at(&[7; 3 * 4096], 0).unwrap();
+    let mut backend = SyncBackend(QueueFile::new(disk.clone()));
+    TestRing::none().run(&mut backend, range(Op::Discard, 512, 2 * 4096)).unwrap();
+    let mut bytes = [1; 3 * 4096];
+    disk.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes[..4096].iter().chain(&bytes[8192..]).all(|&byte| byte == 7));
+    assert!(bytes[4096..8192].iter().all(|&byte| byte == 0));
 }

@@ -13,6 +13,7 @@ mod bounce;
 mod disk;
 mod error;
 mod file;
+mod format;
 mod geometry;
 mod kind;
 mod lock;

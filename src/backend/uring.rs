@@ -16,7 +16,7 @@ const MOST_RETRIES: u8 = 16;
 
 /// A queue whose requests go through the I/O thread's ring. Done by system calls of that thread instead, because the
 /// ring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, and zeroes where
-/// the file system has no fallocate for them.
+/// the file system has no fallocate for them; and what the ring does not take for want of memory.
 pub(super) struct UringBackend {
     file: QueueFile,
     /// By token, which is a slot number of the queue: small, and used again.
@@ -62,11 +62,15 @@ impl UringBackend {
                     Err(file.transfer(op, rest))
                 }
             }
-            Op::Discard if file.disk.device_block.is_some() => Err(file.discard(offset, len)),
+            Op::Discard if file.disk.device_block.is_some() || !file.disk.is_whole(offset, len) => {
+                Err(file.discard(offset, len))
+            }
             Op::Discard => Ok(Work::Discard { offset, len }),
             Op::WriteZeroes { unmap, durable } => match file.zeroing_mode(unmap) {
-                Some(mode) => Ok(Work::Zero { offset, len, unmap, durable, mode }),
-                None => Err(file.write_zeroes(offset, len, unmap, durable)),
+                Some(mode) if file.disk.is_whole(offset, len) => {
+                    Ok(Work::Zero { offset, len, unmap, durable, mode })
+                }
+                _ => Err(file.write_zeroes(offset, len, unmap, durable)),
             },
         }
     }
@@ -83,10 +87,11 @@ impl UringBackend {
         // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as the disk.
         match unsafe { submitter.push(token, entry) } {
             Ok(()) => Outcome::Pending,
-            Err(e) => {
-                self.in_flight[slot] = None;
-                Outcome::Done(Err(e))
-            }
+            Err(error) => match self.in_flight[slot].take() {
+                // The kernel is short of something just now: that is no error of the disk.
+                Some(flight) if is_transient(&error) => self.finish(flight.work),
+                _ => Outcome::Done(Err(error)),
+            },
         }
     }
 
@@ -130,6 +135,9 @@ impl Backend for UringBackend {
                 self.finish(flight.work)
             }
             (_, e) if e < 0 => Outcome::Done(Err(io::Error::from_raw_os_error(e.saturating_neg()))),
+            (Work::Transfer { op, rest }, 0) if self.file.disk.is_filler(*op, rest.offset()) => {
+                self.finish(flight.work)
+            }
             (Work::Transfer { op, .. }, 0) => Outcome::Done(Err(ended(*op))),
             (Work::Transfer { rest, .. }, moved) => {
                 rest.advance(u64::from(moved.unsigned_abs()));
@@ -194,6 +202,10 @@ impl Work {
             }
         }
     }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR))
 }
 
 fn bytes(buffer: &libc::iovec) -> u32 {

@@ -116,7 +116,7 @@ struct FakeRing {
 impl Submitter for FakeRing {
     unsafe fn push(&mut self, _token: u64, _entry: squeue::Entry) -> io::Result<()> {
         if self.pushed == self.room {
-            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         self.pushed += 1;
         Ok(())
@@ -219,4 +219,39 @@ fn a_file_in_memory_needs_no_worker_thread_of_the_kernel() {
     let mut read = [0; 512];
     backend.file.disk.file.read_exact_at(&mut read, 512).unwrap();
     assert_eq!(read, sector);
+}
+
+#[test]
+fn what_changes_a_part_of_a_block_does_not_go_through_the_ring() {
+    let Some(mut ring) = TestRing::new() else { return };
+    let mut backend = backend(blocky(false));
+    let zeroes = Op::WriteZeroes { unmap: true, durable: false };
+    for (op, offset, len) in [(zeroes, 512, 512), (zeroes, 0, 4608), (Op::Discard, 512, 8192)] {
+        let outcome = backend.start(0, range(op, offset, len), &mut ring);
+        assert!(matches!(outcome, Outcome::Done(Ok(()))), "{op:?}: it would not take part in the lock");
+    }
+    assert!(matches!(backend.start(0, range(zeroes, 4096, 4096), &mut ring), Outcome::Pending));
+    ring.wait(&mut backend, 1);
+}
+
+/// Takes nothing, as a ring whose kernel is short of memory, or has completions that nobody took yet.
+struct Full(i32);
+
+impl Submitter for Full {
+    unsafe fn push(&mut self, _: u64, _: squeue::Entry) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(self.0))
+    }
+}
+
+#[test]
+fn a_ring_that_takes_nothing_just_now_is_no_error_of_the_disk() {
+    let mut backend = backend(disk(false));
+    for errno in [libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+        let mut bytes = [errno as u8; 512];
+        let write = request(Op::Write { durable: false }, 0, &mut [&mut bytes[..]]);
+        assert!(matches!(backend.start(0, write, &mut Full(errno)), Outcome::Done(Ok(()))), "{errno}");
+        backend.file.disk.file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes[511], errno as u8);
+        assert!(backend.in_flight.iter().all(Option::is_none));
+    }
 }

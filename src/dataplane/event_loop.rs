@@ -123,6 +123,7 @@ impl EventLoop {
         for event in events.drain(..) {
             match event {
                 Event::Ready(tag) => self.ready(tag),
+                Event::Failed { tag, errno } => self.unwatched(tag, io::Error::from_raw_os_error(errno))?,
                 Event::Completion { worker, token, result } => {
                     if let Some(seat) = seat_of(&mut self.seats, worker) {
                         let submitter = &mut Tagged { waiter: &mut self.waiter, worker };
@@ -237,6 +238,22 @@ impl EventLoop {
         }
     }
 
+    /// A descriptor cannot be watched any more, for `error`.
+    fn unwatched(&mut self, tag: u32, error: io::Error) -> io::Result<()> {
+        if tag == WAKE {
+            return Err(error);
+        }
+        if tag & SOURCE != 0 {
+            log::warn(self.handle.name(), format_args!("cannot watch a descriptor any more: {error}"));
+            if let Some(source) = self.sources.get_mut((tag & !SOURCE) as usize) {
+                *source = None;
+            }
+        } else if let Some(seat) = seat_of(&mut self.seats, tag) {
+            seat.worker.stop(format_args!("cannot watch its kicks: {error}"));
+        }
+        Ok(())
+    }
+
     fn call(&mut self, tag: u32) {
         let index = (tag & !SOURCE) as usize;
         let Some(Some(source)) = self.sources.get_mut(index) else { return };
@@ -268,7 +285,7 @@ impl EventLoop {
     }
 
     fn seat(&mut self, setup: QueueSetup) -> Result<u32, RingError> {
-        let worker = Box::new(Worker::new(setup)?);
+        let mut worker = Box::new(Worker::new(setup)?);
         // The place of a queue that was detached, so that a guest that resets its device again and again costs nothing.
         let place = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
         self.attached = self.attached.wrapping_add(1);
@@ -276,7 +293,7 @@ impl EventLoop {
         let id = seat_id(place, generation);
         let kick = worker.setup().kick.as_raw_fd();
         if let Err(error) = self.waiter.add(id, kick, true) {
-            log::warn(&worker.setup().name, format_args!("cannot watch its kicks: {error}"));
+            worker.stop(format_args!("cannot watch its kicks: {error}"));
         }
         let seat = Seat { worker, ready: true, armed: false, leaving: None, generation };
         if place == self.seats.len() {

@@ -267,3 +267,46 @@ fn a_queue_has_a_bound_of_bytes_in_flight_so_that_its_drain_has_an_end() {
     worker.complete(0, 0, &mut Tagged { waiter: &mut waiter, worker: 0 });
     assert!(worker.has_work());
 }
+
+#[test]
+fn a_poll_that_fails_is_told_once_and_not_armed_again() {
+    for uring in [false, true] {
+        if uring && !have_uring() {
+            continue;
+        }
+        let mut waiter = if uring { Waiter::uring() } else { Waiter::epoll() }.unwrap();
+        let mut events = vec![];
+        if waiter.add(7, 9999, true).is_ok() {
+            waiter.wait(WaitMode::Sleep, &mut events).unwrap();
+            assert_eq!(events, [Event::Failed { tag: 7, errno: libc::EBADF }]);
+        }
+        for _ in 0..5 {
+            waiter.wait(WaitMode::Look, &mut events).unwrap();
+        }
+        assert!(events.len() <= 1, "{events:?}");
+    }
+}
+
+#[test]
+fn a_queue_whose_kicks_cannot_be_watched_asks_for_a_reset() {
+    for uring in [false, true] {
+        if uring && !have_uring() {
+            continue;
+        }
+        let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(uring, 0));
+        let mut setup = driver.setup(Instant);
+        // Neither kind of wait takes a descriptor that is closed.
+        use std::os::fd::FromRawFd;
+        // SAFETY: a number that no descriptor has; it is never closed.
+        let closed = unsafe { vmm_sys_util::eventfd::EventFd::from_raw_fd(99_999) };
+        setup.kick = std::sync::Arc::new(closed);
+        std::mem::forget(setup.kick.clone());
+        let attached = thread.handle().attach(setup).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !driver.broken.load(Ordering::SeqCst) {
+            assert!(std::time::Instant::now() < deadline, "io_uring: {uring}: attached and deaf");
+            std::thread::yield_now();
+        }
+        assert!(attached.detach().is_some(), "its backend serves the next activation");
+    }
+}

@@ -13,6 +13,8 @@ use io_uring::{IoUring, opcode, types};
 pub(super) enum Event {
     /// A watched file descriptor is ready; the tag it was added with.
     Ready(u32),
+    /// The kernel does not watch this descriptor any more.
+    Failed { tag: u32, errno: i32 },
     /// A backend's completion.
     Completion { worker: u32, token: u64, result: i32 },
 }
@@ -204,14 +206,22 @@ impl Uring {
     }
 
     fn wait(&mut self, mode: WaitMode, events: &mut Vec<Event>) -> io::Result<()> {
-        for tag in std::mem::take(&mut self.rearm) {
+        while let Some(tag) = self.rearm.pop() {
             if let Some(watch) = self.watches.iter().find(|watch| watch.tag == tag) {
                 let poll = opcode::PollAdd::new(types::Fd(watch.fd), libc::POLLIN as u32).multi(watch.edge);
                 // SAFETY: the entry points to nothing; a closed descriptor is an error in its completion.
-                unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) }?;
+                let pushed = unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) };
+                if pushed.is_err() {
+                    // The next wait arms it, once there is room: now completions must be taken.
+                    self.rearm.push(tag);
+                    ignore_eintr(pushed)?;
+                    break;
+                }
             }
         }
         self.queued_requests = 0;
+        // A sleep would not hear of what is not armed.
+        let mode = if self.rearm.is_empty() { mode } else { WaitMode::Look };
         let waited = match mode {
             WaitMode::Sleep => self.ring.submit_and_wait(1),
             WaitMode::Look => {
@@ -232,10 +242,14 @@ impl Uring {
             if data == IGNORE || !self.watches.iter().any(|watch| watch.tag == tag) {
                 continue;
             }
+            if result < 0 {
+                // Armed again it would fail again, without end.
+                events.push(Event::Failed { tag, errno: result.saturating_neg() });
+                continue;
+            }
             if !io_uring::cqueue::more(entry.flags()) {
                 self.rearm.push(tag);
             }
-            // Also when the poll failed: its owner looks, finds nothing, and the poll is armed again.
             events.push(Event::Ready(tag));
         }
         Ok(())

@@ -10,6 +10,7 @@
 
 mod holds;
 
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -290,9 +291,10 @@ impl<S: Tracer> Worker<S> {
         self.counters().position.store(position, Ordering::Relaxed);
     }
 
-    fn stop(&mut self, error: RingError) {
+    /// Starts nothing more, and has the driver reset the device.
+    pub(super) fn stop(&mut self, why: impl fmt::Display) {
         if !std::mem::replace(&mut self.broken, true) {
-            log::warn(&self.setup.name, format_args!("{error}; the device asks the guest for a reset"));
+            log::warn(&self.setup.name, format_args!("{why}; the device asks the guest for a reset"));
             (self.setup.broken)();
         }
     }

@@ -18,7 +18,8 @@ pub fn io_uring_available() -> Result<(), String> {
         _ => format!("io_uring_enter failed: {e}"),
     })?;
     let mut probe = Probe::new();
-    // The probe exists since Linux 5.6, like the newest of these operations.
+    // Kicks need polls that stay armed (Linux 5.13); the feature bit of the same version tells, the probe cannot.
+    let polls = ring.params().is_feature_resource_tagging();
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
     let needed = [
         opcode::Readv::CODE,
@@ -28,9 +29,9 @@ pub fn io_uring_available() -> Result<(), String> {
         opcode::Read::CODE,
         opcode::Write::CODE,
     ];
-    match probed && needed.iter().all(|&code| probe.is_supported(code)) {
+    match polls && probed && needed.iter().all(|&code| probe.is_supported(code)) {
         true => Ok(()),
-        false => Err("its io_uring is too old (Linux 5.6 is needed)".into()),
+        false => Err("its io_uring is too old (Linux 5.13 is needed)".into()),
     }
 }
 
@@ -51,7 +52,7 @@ fn enter(ring: &mut IoUring) -> io::Result<()> {
 fn reason(error: &io::Error, switch: &str) -> String {
     match (error.raw_os_error(), switch) {
         (Some(libc::ENOSYS), _) => {
-            "its kernel has no io_uring (Linux 5.6 is needed), or a filter hides it".into()
+            "its kernel has no io_uring (Linux 5.13 is needed), or a filter hides it".into()
         }
         (Some(libc::EPERM), value @ ("1" | "2")) => format!(
             "io_uring is switched off (kernel.io_uring_disabled={value}): `sysctl kernel.io_uring_disabled=0` allows it"
@@ -74,7 +75,7 @@ mod tests {
         assert!(reason(libc::EPERM, "2").contains("`sysctl kernel.io_uring_disabled=0`"));
         assert!(reason(libc::EPERM, "0").contains("seccomp"));
         assert!(reason(libc::EPERM, "").contains("seccomp"));
-        assert!(reason(libc::ENOSYS, "").contains("Linux 5.6"));
+        assert!(reason(libc::ENOSYS, "").contains("Linux 5.13"));
         assert!(reason(libc::ENOMEM, "0").contains("ulimit -l"));
     }
 }

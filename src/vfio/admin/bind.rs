@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::vfio::admin::host::VFIO_PCI;
+use crate::vfio::admin::host::{HostDevice, VFIO_PCI};
 use crate::vfio::admin::in_use;
 use crate::vfio::{Bdf, Host, VfioError};
 
@@ -34,8 +34,13 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     }
     in_use::check(host, bdf)?;
     let dir = host.device_dir(bdf);
-    host.write(&dir.join("driver_override"), VFIO_PCI)?;
-    note(host, bdf, device.driver.as_deref());
+    let before = if interrupted(host, &device) { noted(host, bdf).flatten() } else { device.driver.clone() };
+    // First, so that whatever interrupts this, the former driver is known.
+    note(host, bdf, before.as_deref());
+    if let Err(error) = host.write(&dir.join("driver_override"), VFIO_PCI) {
+        forget(host, bdf);
+        return Err(error);
+    }
     if device.driver.is_some()
         && let Err(error) = host.write(&dir.join("driver/unbind"), &bdf.to_string())
     {
@@ -45,10 +50,10 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     }
     let probed = host.write(&host.path("sys/bus/pci/drivers_probe"), &bdf.to_string());
     if host.driver(bdf).as_deref() == Some(VFIO_PCI) {
-        return Ok(Bound { before: device.driver, changed: true });
+        return Ok(Bound { before, changed: true });
     }
     // Restore the former state.
-    let _ = rebind_driver(host, bdf, Some(device.driver.as_deref()));
+    let _ = rebind_driver(host, bdf, Some(before.as_deref()));
     forget(host, bdf);
     let left = match host.driver(bdf) {
         Some(driver) => format!("it is with {driver} again"),
@@ -64,7 +69,8 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
 /// No such device, not with vfio-pci, in use by a VMM, or the driver did not take it.
 pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     let device = host.device(bdf)?;
-    if device.driver.as_deref() != Some(VFIO_PCI) {
+    let half_way = interrupted(host, &device);
+    if device.driver.as_deref() != Some(VFIO_PCI) && !half_way {
         return Err(VfioError::NotOurs { bdf, driver: device.driver });
     }
     if opened(host, bdf, device.group.as_ref().map(|g| g.id.as_str())) {
@@ -72,7 +78,9 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
         return Err(VfioError::Busy { bdf });
     }
     let before = noted(host, bdf);
-    host.write(&host.device_dir(bdf).join("driver/unbind"), &bdf.to_string())?;
+    if !half_way {
+        host.write(&host.device_dir(bdf).join("driver/unbind"), &bdf.to_string())?;
+    }
     let source = io_of(rebind_driver(host, bdf, before.as_ref().map(Option::as_deref)).err());
     forget(host, bdf);
     let driver = host.driver(bdf);
@@ -83,6 +91,13 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
         }
         _ => Ok(driver),
     }
+}
+
+/// Whether a [`bind`] of the device ended half way: it has no driver, is meant for vfio-pci, and a former driver is known.
+fn interrupted(host: &Host, device: &HostDevice) -> bool {
+    let override_path = host.device_dir(device.bdf).join("driver_override");
+    let meant = fs::read_to_string(override_path).is_ok_and(|text| text.trim() == VFIO_PCI);
+    device.driver.is_none() && meant && noted(host, device.bdf).is_some()
 }
 
 /// Clears the override and binds the device to its former driver (`Some(None)`: to none); without a record, to the kernel's

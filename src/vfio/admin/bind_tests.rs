@@ -72,3 +72,19 @@ fn a_device_that_a_vmm_has_open_is_not_taken_from_it() {
     let error = unbind(&tree.kernel("nvme", None), nvme()).unwrap_err();
     assert!(matches!(error, VfioError::Busy { .. }), "{error}");
 }
+
+#[test]
+fn a_bind_that_was_interrupted_half_way_does_not_lose_the_former_driver() {
+    for again in [true, false] {
+        let tree = tree(None);
+        let host = tree.kernel("nvme", None);
+        note(&host, nvme(), Some("nvme"));
+        fs::write(tree.path(OVERRIDE), VFIO_PCI).unwrap();
+        let before = Some("nvme".to_owned());
+        if again {
+            assert_eq!(bind(&host, nvme()).unwrap(), Bound { before: before.clone(), changed: true });
+        }
+        assert_eq!(unbind(&host, nvme()).unwrap(), before, "bound again first: {again}");
+        assert_eq!((host.driver(nvme()), override_of(&tree)), (before, String::new()));
+    }
+}

@@ -86,9 +86,14 @@ impl VfioPci {
         dma: Option<Arc<Dma>>,
         poller: EventfdPoller,
     ) -> Result<Arc<VfioPci>, VfioError> {
-        if fd.can_reset()
-            && let Err(error) = fd.reset()
-        {
+        if !fd.can_reset() {
+            log::warn(
+                bdf,
+                format_args!(
+                    "has no reset: the guest gets it as it is, and whoever is next as the guest left it"
+                ),
+            );
+        } else if let Err(error) = fd.reset() {
             log::warn(bdf, format_args!("cannot be reset ({error}); the guest gets it as it is"));
         }
         let mut config = PassthroughConfig::new(&*fd, fd.irq_info(IrqIndex::Intx).count > 0);
