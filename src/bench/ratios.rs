@@ -6,7 +6,7 @@ use super::verdict::{ALPHA, Verdict};
 
 /// Fills in the ratio, its interval and the verdict of every row to the first row of its guest and job.
 pub fn fill_ratios(rows: &mut [Row]) {
-    let compared: Vec<(usize, &str, Paired)> = (0..rows.len())
+    let compared: Vec<(usize, &'static str, Paired)> = (0..rows.len())
         .filter_map(|n| {
             let same = |row: &Row| (&row.guest, &row.job) == (&rows[n].guest, &rows[n].job);
             let first = rows.iter().position(|row| same(row) && row.not_here.is_none())?;
@@ -15,10 +15,8 @@ pub fn fill_ratios(rows: &mut [Row]) {
             (first != n).then_some((n, of, paired))
         })
         .collect();
-    let compared_with = |n: usize| compared.iter().find(|(row, ..)| *row == n);
-    for n in 0..rows.len() {
-        let row = &mut rows[n];
-        let found = compared_with(n);
+    for (n, row) in rows.iter_mut().enumerate() {
+        let found = compared.iter().find(|(compared, ..)| *compared == n);
         let interval = found.and_then(|(.., paired)| paired.interval(ALPHA));
         let interval = interval.map(|(low, high)| (rounded(low), rounded(high))).unzip();
         row.ratio = found.map(|(.., paired)| rounded(paired.ratio()));
