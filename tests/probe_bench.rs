@@ -193,6 +193,8 @@ fn requests_survive_masks_moves_and_path_switches() {
                 vector: vector::PLAIN,
                 vector2: vector::PLAIN + 1,
                 hold: 20_000,
+                // On a loaded host one KVM_SET_GSI_ROUTING or KVM_IRQFD waits for seconds (SRCU, kworkers): not our stall.
+                deadline: 600_000_000_000,
                 ..GuestJob::default()
             };
             session.try_on(&[(0, job)])
