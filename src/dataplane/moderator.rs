@@ -93,9 +93,12 @@ pub(super) struct Moderator {
     /// How long the guest takes from an interrupt to its next request, smoothed; 0: not known yet.
     turnaround: u64,
     delivered: Option<u64>,
-    /// No try before this.
-    pause_until: u64,
+    /// When the last try failed, and how long the next one waits.
+    failed: u64,
+    pause_ns: u64,
     pause: u64,
+    /// There is a CPU for the guest while this thread watches the ring.
+    spare_cpu: bool,
     pub counts: HoldCounts,
 }
 
@@ -116,8 +119,10 @@ impl Moderator {
             cautious: false,
             turnaround: 0,
             delivered: None,
-            pause_until: 0,
+            failed: 0,
+            pause_ns: 0,
             pause: PAUSE.0,
+            spare_cpu: std::thread::available_parallelism().map_or(1, |n| n.get()) > 1,
             counts: HoldCounts::default(),
         }
     }
@@ -210,10 +215,11 @@ impl Moderator {
             Moderation::Off => false,
             Moderation::Fixed { completions, .. } => batch.completions < completions,
             Moderation::Auto => {
-                // More than one at a time is a sign that the guest did not wait for each.
-                let sign = batch.completions > 1;
-                self.turnaround > 0
-                    && (sign || batch.now >= self.pause_until)
+                // More than one at a time is a sign that the guest did not wait for each: try sooner.
+                let pause = if batch.completions > 1 { self.pause_ns / 16 } else { self.pause_ns };
+                self.spare_cpu
+                    && self.turnaround > 0
+                    && batch.now >= self.failed + pause
                     && batch.completions < self.limit
             }
         }
@@ -231,10 +237,10 @@ impl Moderator {
         if completions > 1 {
             // The guest has about as many in flight as came: hold fewer, so that no hold runs into its end.
             self.shrink(completions);
-            self.pause = PAUSE.0;
+            (self.pause, self.pause_ns) = (PAUSE.0, 0);
         } else {
             self.counts.failed += 1;
-            self.pause_until = now + waited * self.pause;
+            (self.failed, self.pause_ns) = (now, waited * self.pause);
             self.pause = (4 * self.pause).min(PAUSE.1);
         }
         self.end(now);
@@ -256,7 +262,7 @@ impl Moderator {
     }
 
     fn grow(&mut self) {
-        (self.pause, self.ran_out) = (PAUSE.0, false);
+        (self.pause, self.pause_ns, self.ran_out) = (PAUSE.0, 0, false);
         if self.setting != Moderation::Auto {
             return;
         }
