@@ -15,7 +15,7 @@ pub(super) struct Seat {
     pub generation: u16,
 }
 
-/// Place and generation of a seat, as one word for tags, completions and attachments. 30 bits: see [`super::waiter`].
+/// Place and generation of a seat, as one word for tags, completions and attachments. 29 bits: the loop's tags use the two above.
 pub(super) fn seat_id(place: usize, generation: u16) -> u32 {
     place as u32 & 0xffff | u32::from(generation & 0x1fff) << 16
 }
