@@ -18,7 +18,7 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "path",
     "readonly",
     "backend",
@@ -30,6 +30,7 @@ const KEYS: [&str; 13] = [
     "notify",
     "complete",
     "event-idx",
+    "notification-data",
     "moderate",
     "serial",
 ];
@@ -137,6 +138,7 @@ impl FromStr for DiskConfig {
             notify: pairs.named("notify", &NotifyPath::NAMES)?.unwrap_or(default.notify),
             complete: pairs.named("complete", &CompletePath::NAMES)?.unwrap_or(default.complete),
             event_idx: pairs.flag("event-idx", default.event_idx)?,
+            notification_data: pairs.flag("notification-data", default.notification_data)?,
             moderation: pairs
                 .parsed("moderate", "auto, off, or N:US (N completions, US microseconds at most)", |v| {
                     v.parse().ok()

@@ -11,7 +11,7 @@ fn says(text: &str, sentence: &str) {
 }
 
 const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
-                    complete, event-idx, moderate, serial";
+                    complete, event-idx, notification-data, moderate, serial";
 
 #[test]
 fn a_path_is_enough() {
@@ -32,6 +32,7 @@ fn a_path_is_enough() {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            notification_data: false,
             moderation: crate::dataplane::Moderation::Auto,
             serial: None,
         }

@@ -6,7 +6,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_config::{VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::backend::Geometry;
@@ -50,6 +50,8 @@ pub struct BlkConfig {
     pub complete: CompletePath,
     /// Whether EVENT_IDX is offered.
     pub event_idx: bool,
+    /// Whether NOTIFICATION_DATA is offered: a kick then carries the queue and the available index, 32 bits.
+    pub notification_data: bool,
     /// How interrupts are held at first.
     pub moderation: Moderation,
 }
@@ -73,6 +75,7 @@ impl BlkConfig {
     pub(super) fn features(&self) -> u64 {
         let mut bits = vec![
             VIRTIO_F_VERSION_1,
+            VIRTIO_F_RING_RESET,
             VIRTIO_RING_F_INDIRECT_DESC,
             VIRTIO_BLK_F_SEG_MAX,
             VIRTIO_BLK_F_BLK_SIZE,
@@ -82,6 +85,9 @@ impl BlkConfig {
         ];
         if self.event_idx {
             bits.push(VIRTIO_RING_F_EVENT_IDX);
+        }
+        if self.notification_data {
+            bits.push(VIRTIO_F_NOTIFICATION_DATA);
         }
         if self.queues > 1 {
             bits.push(VIRTIO_BLK_F_MQ);

@@ -87,6 +87,8 @@ pub const INTX: u32 = 16;
 /// Everything that a test's driver may ask for.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
+pub const NOTIFICATION_DATA: u64 = 1 << 38;
+pub const RING_RESET: u64 = 1 << 40;
 pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
 
@@ -129,6 +131,7 @@ pub fn blk_config() -> BlkConfig {
         notify: NotifyPath::FastMmio,
         complete: CompletePath::Auto,
         event_idx: true,
+        notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
     }
 }

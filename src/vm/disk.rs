@@ -31,6 +31,8 @@ pub struct DiskConfig {
     pub complete: CompletePath,
     /// Whether VIRTIO_F_EVENT_IDX is offered (on).
     pub event_idx: bool,
+    /// Whether VIRTIO_F_NOTIFICATION_DATA is offered (off).
+    pub notification_data: bool,
     /// How interrupts are held (auto).
     pub moderation: Moderation,
     /// Serial number for GET_ID, at most 20 bytes of printable ASCII; `None`: one is generated.
@@ -48,6 +50,7 @@ impl DiskConfig {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            notification_data: false,
             moderation: Moderation::Auto,
             serial: None,
         }

@@ -156,6 +156,7 @@ impl Vm {
             notify: config.notify,
             complete: config.complete,
             event_idx: config.event_idx,
+            notification_data: config.notification_data,
             moderation: config.moderation,
         };
         let backends = Box::new(move |_| disk.queue_backend());
