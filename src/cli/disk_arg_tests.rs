@@ -10,7 +10,7 @@ fn says(text: &str, sentence: &str) {
     assert_eq!(error, sentence);
 }
 
-const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
+const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
                     complete, event-idx, notification-data, moderate, serial";
 
 #[test]
@@ -34,6 +34,7 @@ fn a_path_is_enough() {
             event_idx: true,
             notification_data: false,
             moderation: crate::dataplane::Moderation::Auto,
+            vhost_user: None,
             serial: None,
         }
     );

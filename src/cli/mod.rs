@@ -118,6 +118,7 @@ impl From<VmError> for Failure {
             VmError::Vfio(error) => return error.into(),
             VmError::Disk(ref error) => disk_code(error),
             VmError::Virtio(VirtioError::Config(_)) | VmError::NoThread { .. } => 2,
+            VmError::Vhost(_) => 4,
             VmError::Virtio(_) | VmError::Dataplane(_) => 3,
         };
         Failure { code, message: error.to_string() }

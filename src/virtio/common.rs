@@ -72,6 +72,8 @@ pub(super) struct Effect {
     pub reset: bool,
     /// FEATURES_OK was accepted just now.
     pub negotiated: bool,
+    /// A queue has another vector.
+    pub vector: bool,
     /// Status, a queue's enable bit or its reset bit changed: queues may have to start or stop.
     pub changed: bool,
 }
@@ -196,6 +198,7 @@ impl Common {
             (Field::QueueVector, _) => {
                 if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {
                     queue.interrupt.set_vector(value as u16);
+                    effect.vector = true;
                 }
             }
             (Field::QueueSize, Some(queue)) => queue.size = value as u16,

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use virtio_bindings::virtio_config::VIRTIO_F_NOTIFICATION_DATA;
 
 use crate::backend::Backend;
-use crate::dataplane::QueueSetup;
+use crate::dataplane::{QueueSetup, RunningQueue};
 use crate::host::Locked;
 
-use super::RunningQueue;
 use super::common::DRIVER_OK;
 use super::device::{State, VirtioBlk};
 use super::queue::QueueRegs;
@@ -102,6 +101,7 @@ impl VirtioBlk {
         Ok(QueueSetup {
             name: format!("{} queue {n}", self.config.name),
             layout,
+            features,
             memory: self.memory.clone(),
             kick: self.kicks[n].event().clone(),
             backend,

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::backend::{Backend, Geometry, Op, Outcome, Request, Submitter};
-use crate::dataplane::{CompletePath, DataplaneError, QueueSetup, Ring};
+use crate::dataplane::{CompletePath, DataplaneError, QueueLoop, QueueSetup, Ring, RunningQueue};
 use crate::kvm::testing::FakeVm;
 use crate::kvm::{Line, Routes};
 use crate::pci::{PciDevice, Space, Window, capabilities};
 
-use super::{BlkConfig, NotifyPath, QueueLoop, RunningQueue, VirtioBlk};
+use super::{BlkConfig, NotifyPath, VirtioBlk};
 
 /// Completes everything at once.
 pub struct Instant;
@@ -133,6 +133,7 @@ pub fn blk_config() -> BlkConfig {
         event_idx: true,
         notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
+        remote: None,
     }
 }
 

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::backend::DiskOptions;
 use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
@@ -35,6 +37,9 @@ pub struct DiskConfig {
     pub notification_data: bool,
     /// How interrupts are held (auto).
     pub moderation: Moderation,
+    /// The socket of the vhost-user backend that runs the queues. `options`, `iothread`, `moderation` and `serial` mean nothing
+    /// then.
+    pub vhost_user: Option<PathBuf>,
     /// Serial number for GET_ID, at most 20 bytes of printable ASCII; `None`: one is generated.
     pub serial: Option<String>,
 }
@@ -52,6 +57,7 @@ impl DiskConfig {
             event_idx: true,
             notification_data: false,
             moderation: Moderation::Auto,
+            vhost_user: None,
             serial: None,
         }
     }
