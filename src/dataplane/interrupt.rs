@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::sent::InterruptCounts;
 use crate::host::log;
-use crate::kvm::{Level, Signalled, Told, Vector};
+use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
 
 thread_local! {
     static IO_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -184,7 +184,7 @@ impl DeviceInterrupts {
     }
 
     /// Sets a bit of the ISR status and raises INTx.
-    fn raise_isr(&self, bit: u8) -> Told {
+    fn raise_isr(&self, bit: u8) -> LevelOutcome {
         let mut isr = self.isr();
         *isr |= bit;
         self.intx.as_ref().map(|intx| intx.set_cause(true)).unwrap_or_default()
