@@ -63,7 +63,7 @@ const FIELDS: [(usize, usize, Field); 17] = [
     (0x38, 4, Field::NotOffered),
 ];
 
-/// What the owner must react to after a write.
+/// What a write changed, for the device to react to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
     /// The driver wrote status 0.
@@ -75,7 +75,7 @@ pub(super) struct Effect {
 }
 
 /// The registers. Reads and writes of any width at any offset are safe: a write that covers a field in part is merged
-/// with what the field reads.
+/// with the field's present value.
 #[derive(Debug)]
 pub(super) struct Common {
     offered: u64,
