@@ -226,7 +226,7 @@ fn a_backend_that_is_none_is_one_sentence() {
     tells(&refused(&disk("gone")), 4, &["cannot connect", "start the backend again"]);
     for key in ["path=/x", "iothread=0", "backend=sync", "moderate=off", "direct", "serial=x"] {
         let text = format!("{},{key}", disk("nothing"));
-        tells(&refused(&text), 2, &["means nothing with vhost-user", "leave it out"]);
+        tells(&refused(&text), 2, &["has no effect with vhost-user", "leave it out"]);
     }
     // Silent, closing at once, and garbage of some kinds.
     let headers: [&[u8]; 4] = [

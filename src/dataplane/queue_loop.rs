@@ -6,8 +6,8 @@ use crate::backend::Backend;
 /// Something that runs queues: an I/O thread, the main loop, or a vhost-user backend.
 pub trait QueueLoop: Send + Sync {
     /// Runs a queue until its [`RunningQueue::detach`]. Checks the ring once at the start, so that no earlier kick
-    /// is lost. May wait for the loop's thread; the caller holds no lock that this thread, or one of `setup`'s
-    /// callbacks, could want.
+    /// is lost. May wait for the loop's thread: so the caller holds no lock that this thread, or a callback in
+    /// `setup`, takes.
     ///
     /// # Errors
     /// The rings are not in guest memory, or the loop has ended.
@@ -17,10 +17,10 @@ pub trait QueueLoop: Send + Sync {
     fn name(&self) -> &str;
 }
 
-/// A queue that runs.
+/// A running queue.
 pub trait RunningQueue: Send {
-    /// Stops it. When this returns, all requests in flight have completed and nothing touches guest memory. Returns
-    /// the backend for the next run, if one is left. Waits; same condition as [`QueueLoop::attach`].
+    /// Stops the queue. When this returns, all requests in flight have completed and nothing touches guest memory.
+    /// Returns the backend for the next run, if one is left. Waits, under the same condition as [`QueueLoop::attach`].
     fn detach(self: Box<Self>) -> Option<Box<dyn Backend>>;
 
     /// The driver changed the queue's vector, or how interrupts are sent was switched. For those that hand the vector's eventfd

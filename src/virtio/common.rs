@@ -65,7 +65,7 @@ const FIELDS: [(usize, usize, Field); 18] = [
     (0x3a, 2, Field::QueueReset),
 ];
 
-/// What the owner must react to after a write.
+/// What a write changed, for the device to react to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
     /// The driver wrote status 0.
@@ -79,7 +79,7 @@ pub(super) struct Effect {
 }
 
 /// The registers. Reads and writes of any width at any offset are safe: a write that covers a field in part is merged
-/// with what the field reads.
+/// with the field's present value.
 #[derive(Debug)]
 pub(super) struct Common {
     offered: u64,

@@ -69,7 +69,7 @@ pub(super) struct State {
     pub(super) slots: Vec<Slot>,
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
-    /// The last thing that the host refused; the device works without it.
+    /// The last error of a host call; the device works without what it asked for.
     pub(super) last_error: Option<String>,
 }
 
@@ -79,16 +79,16 @@ pub(super) struct Slot {
     pub(super) running: Option<Box<dyn RunningQueue>>,
     /// The backend of a queue that does not run.
     pub(super) backend: Option<Box<dyn Backend>>,
-    /// It could not be started; not tried again before a reset.
+    /// It could not be started; it is tried again only after a reset.
     pub(super) failed: bool,
 }
 
 impl VirtioBlk {
-    /// A device without a driver. Queue n runs at `loops[n % loops.len()]`; its backend comes from `backends`. Without
-    /// MSI-X, because the driver leaves it off or because a level path hides it, it interrupts by `intx`.
+    /// Makes a device that no driver uses yet. `loops[n % loops.len()]` runs queue n; its backend comes from `backends`.
+    /// It interrupts by `intx` while MSI-X is off: the driver left it off, or a level path hides it.
     ///
     /// # Errors
-    /// A bad configuration, no file descriptors, or no backend.
+    /// The configuration is invalid, file descriptors ran out, or a backend could not be made.
     pub fn new(
         config: BlkConfig,
         vm: Arc<dyn VmIoctls>,
@@ -189,7 +189,7 @@ impl VirtioBlk {
     /// Switches how kicks reach the host, also on a live device: kicks in between come by exit, and none is lost.
     ///
     /// # Errors
-    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver knows where the registers are.
+    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver has read where the registers are.
     pub fn set_notify_path(&self, path: NotifyPath) -> Result<(), VirtioError> {
         let mut state = self.state();
         let name = || self.config.name.clone();
@@ -251,7 +251,7 @@ impl VirtioBlk {
         config_space(&self.config, &self.block)
     }
 
-    /// Records something that the host refused; the device works without it.
+    /// Records the error of a host call; the device works without what it asked for.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
             if state.last_error.is_none() {
