@@ -8,7 +8,8 @@
 //!
 //! | floor | room | what lives there |
 //! |---|---|---|
-//! | 10 | [`cli`] | one file per verb: flags, messages, exit codes |
+//! | 11 | [`cli`] | one file per verb: flags, messages, exit codes |
+//! | 10 | [`lesson`] | questions about what will be counted, marked by the counts |
 //! | 9 | [`mod@bench`] | schedules, guests, reference VMMs, results, tables |
 //! | 8 | [`observe`] | what the kernel and the dataplane did: counts, kernel evidence, inspection, traces |
 //! | 7 | [`vm`] | a VM as plain data, put together, run, ended |
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod dataplane;
 pub mod host;
 pub mod kvm;
+pub mod lesson;
 pub mod machine;
 pub mod observe;
 pub mod pci;
