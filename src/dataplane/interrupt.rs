@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::sent::InterruptCounts;
 use crate::host::log;
 use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
@@ -230,6 +232,16 @@ impl Interrupt {
     /// Returns the number of the table entry in use.
     pub fn vector(&self) -> u16 {
         self.vector.load(Ordering::Acquire)
+    }
+
+    /// Returns the eventfd that another process may signal instead of a call of [`Interrupt::deliver`]. An irqfd takes
+    /// the signal or, while the vector is masked, the eventfd's counter is the pending bit. `None`: each interrupt must
+    /// go through `deliver`.
+    pub fn direct_event(&self) -> Option<Arc<EventFd>> {
+        let by_irqfd = matches!(self.lines.path(), CompletePath::Auto | CompletePath::Irqfd);
+        let vector = self.lines.vectors.get(usize::from(self.vector()))?;
+        let direct = by_irqfd && self.lines.messages.load(Ordering::Acquire) && vector.via_irqfd();
+        direct.then(|| vector.event().clone())
     }
 
     /// Returns how many interrupts were sent, by path.

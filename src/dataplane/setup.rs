@@ -166,6 +166,8 @@ pub struct QueueSetup {
     pub name: String,
     /// The addresses of the rings.
     pub layout: QueueLayout,
+    /// The features that the driver accepted.
+    pub features: u64,
     /// The guest's RAM, held until the queue is detached.
     pub memory: Arc<GuestMemoryMmap>,
     /// The eventfd that every kick signals. Non-blocking.
