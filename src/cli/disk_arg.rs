@@ -18,8 +18,9 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "path",
+    "vhost-user",
     "readonly",
     "backend",
     "size",
@@ -30,6 +31,7 @@ const KEYS: [&str; 13] = [
     "notify",
     "complete",
     "event-idx",
+    "notification-data",
     "moderate",
     "serial",
 ];
@@ -86,6 +88,12 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+    /// Keys that mean nothing to a disk that another process runs.
+    #[error("--disk: {key} has no effect with vhost-user, whose backend decides that: leave it out")]
+    NotWithVhostUser {
+        /// The key.
+        key: &'static str,
+    },
     /// `direct` is given for a backend that reads no file.
     #[error("--disk: direct has no effect on backend={kind}, which reads no file: leave it out")]
     DirectWithoutFile {
@@ -104,7 +112,7 @@ impl FromStr for DiskConfig {
     fn from_str(text: &str) -> Result<DiskConfig, DiskArgError> {
         let pairs = Pairs::new(text)?;
         let options = DiskOptions {
-            path: pairs.path()?,
+            path: pairs.file("path", "a file or a block device")?,
             readonly: pairs.flag("readonly", false)?,
             kind: pairs.named("backend", &BackendKind::NAMES)?.unwrap_or(BackendKind::IoUring),
             size: pairs.parsed("size", "bytes, or a number with K, M, G or T", |v| {
@@ -113,7 +121,16 @@ impl FromStr for DiskConfig {
             direct: pairs.flag("direct", false)?,
         };
         let kind = options.kind;
+        let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
+        if vhost_user.is_some() {
+            let decided = ["path", "readonly", "backend", "size", "direct", "iothread", "moderate", "serial"];
+            let given = |key: &&'static str| pairs.get(key).is_some();
+            if let Some(key) = decided.into_iter().chain(["notification-data"]).find(given) {
+                return Err(DiskArgError::NotWithVhostUser { key });
+            }
+        }
         match (&options.path, options.size) {
+            _ if vhost_user.is_some() => {}
             (None, _) if kind.uses_file() => return Err(DiskArgError::NoPath { kind }),
             (None, None) => return Err(DiskArgError::NoSize { kind }),
             _ if options.direct && !kind.uses_file() => return Err(DiskArgError::DirectWithoutFile { kind }),
@@ -137,6 +154,7 @@ impl FromStr for DiskConfig {
             notify: pairs.named("notify", &NotifyPath::NAMES)?.unwrap_or(default.notify),
             complete: pairs.named("complete", &CompletePath::NAMES)?.unwrap_or(default.complete),
             event_idx: pairs.flag("event-idx", default.event_idx)?,
+            notification_data: pairs.flag("notification-data", default.notification_data)?,
             moderation: pairs
                 .parsed("moderate", "auto, off, or N:US (N completions, US microseconds at most)", |v| {
                     v.parse().ok()
@@ -146,6 +164,7 @@ impl FromStr for DiskConfig {
                 let fits = (1..=20).contains(&v.len()) && v.bytes().all(|b| (0x20..0x7f).contains(&b));
                 fits.then(|| v.to_string())
             })?,
+            vhost_user,
             ..default
         })
     }
@@ -233,8 +252,8 @@ impl Pairs {
         }
     }
 
-    fn path(&self) -> Result<Option<PathBuf>, DiskArgError> {
-        self.parsed("path", "a file or a block device", |v| (!v.is_empty()).then(|| PathBuf::from(v)))
+    fn file(&self, key: &'static str, what: &str) -> Result<Option<PathBuf>, DiskArgError> {
+        self.parsed(key, what, |v| (!v.is_empty()).then(|| PathBuf::from(v)))
     }
 }
 

@@ -10,8 +10,8 @@ fn says(text: &str, sentence: &str) {
     assert_eq!(error, sentence);
 }
 
-const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
-                    complete, event-idx, moderate, serial";
+const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
+                    complete, event-idx, notification-data, moderate, serial";
 
 #[test]
 fn a_path_is_enough() {
@@ -32,7 +32,9 @@ fn a_path_is_enough() {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            notification_data: false,
             moderation: crate::dataplane::Moderation::Auto,
+            vhost_user: None,
             serial: None,
         }
     );

@@ -24,6 +24,7 @@ mod ctl;
 pub mod disk_arg;
 mod inspect;
 mod inspect_text;
+mod lesson;
 mod observed;
 mod out_file;
 mod out_place;
@@ -73,6 +74,7 @@ enum Verb {
     Check(check::CheckArgs),
     Ctl(ctl::CtlArgs),
     Inspect(inspect::InspectArgs),
+    Lesson(lesson::LessonArgs),
     Run(run::RunArgs),
     Trace(trace::TraceArgs),
     Vfio(vfio::VfioArgs),
@@ -118,6 +120,7 @@ impl From<VmError> for Failure {
             VmError::Vfio(error) => return error.into(),
             VmError::Disk(ref error) => disk_code(error),
             VmError::Virtio(VirtioError::Config(_)) | VmError::NoThread { .. } => 2,
+            VmError::Vhost(_) => 4,
             VmError::Virtio(_) | VmError::Dataplane(_) => 3,
         };
         Failure { code, message: error.to_string() }
@@ -186,6 +189,7 @@ fn parse_and_call() -> Result<u8, Failure> {
             Verb::Check(args) => check::check(&args),
             Verb::Ctl(args) => ctl::run(args),
             Verb::Inspect(args) => inspect::run(args),
+            Verb::Lesson(args) => lesson::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),

@@ -59,6 +59,7 @@ pub struct RunArgs {
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
+    ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
@@ -141,7 +142,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             console: args.console,
             vcpu_pins: Vec::new(),
             host_tsc: false,
-            backing: RamBacking { huge: args.hugepages, prefault: args.prefault },
+            backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
         },
         disks: args.disks,
         threads: vec![

@@ -39,6 +39,7 @@ impl PciDevice for VirtioBlk {
         }
         self.apply_vectors(&msix.set_control(control));
         self.interrupts.configure(msix.enabled(), intx_disabled);
+        self.interrupts_changed(&state);
         if let Some(target) = target(&state, offset, data.len()) {
             let at = state.window_at + WINDOW_DATA;
             let value = state.pci.u32(at).to_le_bytes();

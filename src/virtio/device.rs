@@ -6,20 +6,21 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
 use crate::dataplane::{
-    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
+    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLoop,
+    RunningQueue,
 };
 use crate::host::{Locked, log};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
 use super::block::{BlkConfig, config_space, writeback_after};
-use super::common::{Common, Effect};
+use super::common::Common;
 use super::device_status::DeviceStatus;
 use super::doorbells::Doorbells;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
-use super::{NotifyPath, QueueLoop, RunningQueue, VirtioError};
+use super::{NotifyPath, VirtioError};
 
 const VENDOR: u16 = 0x1af4;
 /// 0x1040 plus the virtio device ID of a block device (virtio 1.2, 4.1.2.1).
@@ -200,6 +201,25 @@ impl VirtioBlk {
         state.doorbells.set_path(path).map_err(|source| VirtioError::Kvm { name: name(), source })
     }
 
+    /// Switches how completions reach the guest, also on a live device: none is lost.
+    ///
+    /// # Errors
+    /// As [`DeviceInterrupts::set_path`].
+    pub fn set_complete_path(&self, path: CompletePath) -> Result<(), String> {
+        self.interrupts.set_path(path)?;
+        self.interrupts_changed(&self.state());
+        Ok(())
+    }
+
+    /// Tells the queues that run that their interrupts may go another way now.
+    pub(super) fn interrupts_changed(&self, state: &State) {
+        state
+            .slots
+            .iter()
+            .filter_map(|slot| slot.running.as_ref())
+            .for_each(|queue| queue.interrupt_changed());
+    }
+
     /// A driver's store to the common configuration.
     pub(super) fn common_write(&self, offset: u64, data: &[u8]) {
         let effect = {
@@ -210,9 +230,12 @@ impl VirtioBlk {
             }
             // Until the reset is done, the status register reads non-zero (4.1.4.3.1); an unused device is done at once.
             state.resetting |= effect.reset;
+            if effect.vector {
+                self.interrupts_changed(&state);
+            }
             effect
         };
-        if effect != Effect::default() {
+        if effect.reset || effect.changed {
             self.reconcile();
         }
     }

@@ -15,6 +15,8 @@ pub(super) struct Doorbells {
     kicks: Arc<[Kick]>,
     space: NotifySpace,
     path: NotifyPath,
+    /// The driver accepted NOTIFICATION_DATA.
+    notification_data: bool,
     window: Option<Window>,
     live: Vec<bool>,
     armed: Vec<Option<Ioeventfd>>,
@@ -25,7 +27,16 @@ impl Doorbells {
         let queues = kicks.len();
         let armed = (0..queues).map(|_| None).collect();
         let space = NotifySpace::of(path);
-        Doorbells { vm, kicks, space, path, window: None, live: vec![false; queues], armed }
+        Doorbells {
+            vm,
+            kicks,
+            space,
+            path,
+            notification_data: false,
+            window: None,
+            live: vec![false; queues],
+            armed,
+        }
     }
 
     /// The path in force.
@@ -60,6 +71,11 @@ impl Doorbells {
         self.reconcile()
     }
 
+    /// Sets whether kicks carry 32 bits, which the driver decides before a queue takes kicks.
+    pub(super) fn set_notification_data(&mut self, on: bool) {
+        self.notification_data = on;
+    }
+
     /// Sets which queues take kicks.
     pub(super) fn set_live(&mut self, live: Vec<bool>) -> Result<(), KvmError> {
         self.live = live;
@@ -81,7 +97,10 @@ impl Doorbells {
             Space::Mmio => IoAddress::Mmio(at),
             Space::Pio => IoAddress::Pio(u16::try_from(at).ok()?),
         };
-        Some(IoeventfdSpec { address, matching: self.kicks[queue].matching(self.path)? })
+        Some(IoeventfdSpec {
+            address,
+            matching: self.kicks[queue].matching(self.path, self.notification_data)?,
+        })
     }
 
     /// Makes what is armed match what should be. Disarms first, so that an address is free before it is used again. A

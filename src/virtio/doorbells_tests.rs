@@ -1,4 +1,4 @@
-use super::super::testing::{BAR, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, NOTIFICATION_DATA, PORT, Rig, VERSION_1};
 use super::*;
 use crate::kvm::Match;
 use crate::pci::PciDevice;
@@ -28,6 +28,29 @@ fn each_path_arms_its_own_kind_of_doorbell() {
         rig.set_status(0);
         assert_eq!(rig.vm.ioeventfds(), [], "{path}: after reset");
     }
+}
+
+#[test]
+fn with_notification_data_only_the_length_can_match() {
+    for (path, address, matching) in [
+        (NotifyPath::FastMmio, IoAddress::Mmio(BAR + 0x5000), Match::Any),
+        (NotifyPath::Mmio, IoAddress::Mmio(BAR + 0x5000), Match::Length(4)),
+        (NotifyPath::Pio, IoAddress::Pio(PORT as u16), Match::Length(4)),
+    ] {
+        let rig = Rig::new(|config| {
+            config.notify = path;
+            config.notification_data = true;
+        });
+        // A driver that does not accept the feature kicks as ever.
+        rig.start();
+        assert_eq!(rig.vm.ioeventfds()[0].matching == matching, path == NotifyPath::FastMmio, "{path}");
+        rig.set_status(0);
+        assert!(rig.negotiate(VERSION_1 | NOTIFICATION_DATA));
+        rig.enable_queue(0);
+        rig.set_status(15);
+        assert_eq!(rig.vm.ioeventfds(), [spec(address, matching)], "{path}");
+    }
+    assert!(!Rig::new(|_| {}).negotiate(VERSION_1 | NOTIFICATION_DATA), "not offered unless asked for");
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(super) struct QueueRegs {
     max_size: u16,
     pub(super) size: u16,
     pub(super) enabled: bool,
+    /// The driver asked for a reset of this queue alone (virtio 1.2, 2.6.1) that is not over.
+    pub(super) resetting: bool,
     pub(super) desc: u64,
     pub(super) driver: u64,
     pub(super) device: u64,
@@ -22,7 +24,16 @@ pub(super) struct QueueRegs {
 
 impl QueueRegs {
     pub(super) fn new(max_size: u16, interrupt: Interrupt) -> QueueRegs {
-        QueueRegs { max_size, size: max_size, enabled: false, desc: 0, driver: 0, device: 0, interrupt }
+        QueueRegs {
+            max_size,
+            size: max_size,
+            enabled: false,
+            resetting: false,
+            desc: 0,
+            driver: 0,
+            device: 0,
+            interrupt,
+        }
     }
 
     pub(super) fn reset(&mut self) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::super::testing::{EVENT_IDX, FakeLoop, Rig, VERSION_1};
+use super::super::testing::{EVENT_IDX, FakeLoop, RING_RESET, Rig, VERSION_1};
 use super::VirtioBlk;
 use crate::dataplane::{IoThread, LoopConfig};
 use crate::kvm::MsiMessage;
@@ -35,6 +35,49 @@ fn queues_start_with_driver_ok_and_stop_with_reset() {
     assert_eq!((rig.get(1, 0x10, 2), rig.get(1, 0x1a, 2), rig.get(1, 0x1c, 2)), (0xffff, 0xffff, 0));
     rig.start();
     assert_eq!(rig.fake.names().len(), 2, "the device starts again with the same backends");
+}
+
+#[test]
+fn a_queue_can_be_reset_alone_and_comes_back_with_other_values() {
+    let rig = Rig::new(|_| {});
+    rig.start_msix();
+    assert!(rig.negotiate(VERSION_1 | RING_RESET));
+    rig.enable_queue(0);
+    rig.enable_queue(1);
+    rig.set_status(15);
+    rig.put(1, 0x16, 0, 2);
+    rig.put(1, 0x3a, 1, 2);
+    assert_eq!((rig.get(1, 0x3a, 2), rig.get(1, 0x1c, 2)), (0, 0), "over, and not enabled");
+    assert_eq!((rig.get(1, 0x1a, 2), rig.get(1, 0x20, 8)), (0xffff, 0), "in its default state");
+    assert_eq!((rig.fake.names(), rig.status()), (strings(&["disk0 queue 1"]), 15), "the other runs on");
+    assert_eq!((rig.vm.ioeventfds().len(), rig.vm.irqfds().len()), (1, 3));
+    rig.put(1, 0x18, 16, 2);
+    rig.enable_queue(0);
+    assert_eq!(rig.fake.names().len(), 2);
+    assert_eq!(rig.vm.ioeventfds().len(), 2);
+}
+
+#[test]
+fn a_queue_that_could_not_run_is_tried_again_after_its_reset() {
+    let rig = Rig::new(|_| {});
+    assert!(rig.negotiate(VERSION_1 | RING_RESET));
+    rig.put(1, 0x16, 0, 2);
+    rig.put(1, 0x20, 8, 8);
+    rig.put(1, 0x1c, 1, 2);
+    rig.set_status(15);
+    assert_eq!(rig.fake.names(), strings(&[]));
+    rig.put(1, 0x3a, 1, 2);
+    rig.enable_queue(0);
+    assert_eq!(rig.fake.names(), strings(&["disk0 queue 0"]));
+}
+
+#[test]
+fn without_ring_reset_its_register_does_nothing() {
+    let rig = Rig::new(|_| {});
+    rig.start();
+    rig.put(1, 0x16, 0, 2);
+    rig.put(1, 0x3a, 1, 2);
+    assert_eq!((rig.get(1, 0x3a, 2), rig.get(1, 0x1c, 2), rig.fake.names().len()), (0, 1, 2));
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::backend::{Backend, Geometry, Op, Outcome, Request, Submitter};
-use crate::dataplane::{CompletePath, DataplaneError, QueueSetup, Ring};
+use crate::dataplane::{CompletePath, DataplaneError, QueueLoop, QueueSetup, Ring, RunningQueue};
 use crate::kvm::testing::FakeVm;
 use crate::kvm::{Line, Routes};
 use crate::pci::{PciDevice, Space, Window, capabilities};
 
-use super::{BlkConfig, NotifyPath, QueueLoop, RunningQueue, VirtioBlk};
+use super::{BlkConfig, NotifyPath, VirtioBlk};
 
 /// Completes everything at once.
 pub struct Instant;
@@ -87,6 +87,8 @@ pub const INTX: u32 = 16;
 /// Every feature that a test's driver may accept.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
+pub const NOTIFICATION_DATA: u64 = 1 << 38;
+pub const RING_RESET: u64 = 1 << 40;
 pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
 
@@ -129,7 +131,9 @@ pub fn blk_config() -> BlkConfig {
         notify: NotifyPath::FastMmio,
         complete: CompletePath::Auto,
         event_idx: true,
+        notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
+        remote: None,
     }
 }
 

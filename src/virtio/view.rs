@@ -112,9 +112,12 @@ impl VirtioBlk {
     }
 
     /// Kicks of queue `n` that an ioeventfd caught in the kernel; read from the kernel without side effects (proc(5),
-    /// fdinfo). `None` if there is no /proc.
+    /// fdinfo). `None` if there is no /proc, or
+    /// another process takes the kicks.
     pub fn kicks_ioeventfd(&self, n: usize) -> Option<u64> {
-        self.kicks.get(n)?.by_ioeventfd()
+        // A backend in another process reads the eventfd, and with it the kernel's count.
+        let ours = self.config.remote.is_none();
+        ours.then(|| self.kicks.get(n)?.by_ioeventfd()).flatten()
     }
 
     /// Whether writes may complete before they are durable, as the driver last chose.
