@@ -333,7 +333,7 @@ mod tests {
         tree.device("0000:00:04.0", Some(3), Some("e1000e"));
         assert_eq!(
             not_viable(bdf, &tree.host()).to_string(),
-            "IOMMU group 3 of 0000:00:03.0 is not viable: 0000:00:04.0 is with e1000e; give these to vfio-pci too \
+            "IOMMU group 3 of 0000:00:03.0 is not viable: 0000:00:04.0 is bound to e1000e; bind these to vfio-pci, too \
              (`doorbell vfio bind`)"
         );
     }
