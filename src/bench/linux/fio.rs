@@ -35,7 +35,7 @@ impl Histogram {
         self.min
     }
 
-    /// Median, estimated within its bin: a difference smaller than a bin still moves it.
+    /// Median, interpolated within its bin, so that a difference smaller than a bin still changes it.
     pub fn median(&self) -> Option<f64> {
         let half = self.bins.values().sum::<u64>() as f64 / 2.0;
         let mut seen = 0.0;
@@ -115,7 +115,7 @@ struct Latency {
 impl Latency {
     fn histogram(&self) -> Result<Histogram, String> {
         let bin = |(value, count): (&String, &u64)| {
-            Ok((value.parse().map_err(|_| format!("a bin is called {value:?}"))?, *count))
+            Ok((value.parse().map_err(|_| format!("a bin has the name {value:?}"))?, *count))
         };
         Ok(Histogram {
             bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,
@@ -129,7 +129,7 @@ impl Latency {
 /// Reads fio's output.
 ///
 /// # Errors
-/// It is not fio's JSON, fio failed, or fio did nothing; a clause says which.
+/// It is not fio's JSON, fio failed, or fio completed nothing; the text is a clause.
 pub fn parse(bytes: &[u8]) -> Result<Measured, String> {
     // fio prints its warnings before the JSON.
     let start = bytes.iter().position(|&b| b == b'{').ok_or("no JSON in it")?;

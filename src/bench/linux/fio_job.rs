@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// One fio job: which requests, and how many at a time. The name is complete: `rand-read-32`.
+/// One fio job. Its name says everything: order, direction, and requests in flight, as in `rand-read-32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FioJob {
     order: &'static str,
@@ -29,7 +29,7 @@ impl FioJob {
     pub fn file(&self, block_size: u64, runtime_s: f64) -> String {
         let random = if self.order == "rand" { "rand" } else { "" };
         let FioJob { direction, depth, .. } = self;
-        // Milliseconds: fio takes whole numbers only. Submission to completion is what a user waits for: lat, not clat.
+        // Milliseconds, because fio accepts only whole numbers. lat, not clat: a user waits from submission to completion.
         format!(
             "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect=1\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
              norandommap=1\ngroup_reporting=1\ndisk_util=0\nclat_percentiles=0\nlat_percentiles=1\n\n\

@@ -14,7 +14,7 @@ use crate::machine::layout;
 pub const BEGIN: u16 = 1;
 /// High half: the step is over.
 pub const END: u16 = 2;
-/// Step number of "the job has started": a sign of life, not a step.
+/// The step number that reports the start of the job; it is not a step.
 pub const STARTED: u16 = 0xffff;
 /// Exits that a mark itself costs. The exit of each mark comes before the counters are read, so the difference between
 /// [`BEGIN`] and [`END`] includes the one of [`END`].
@@ -37,7 +37,7 @@ pub struct Marker {
     marks: Sender<Mark>,
 }
 
-/// What the guest stores to say that `step` begins or ends.
+/// The value that the guest stores when `step` begins or ends.
 pub fn value(step: u16, what: u16) -> u32 {
     u32::from(what) << 16 | u32::from(step)
 }
@@ -55,7 +55,7 @@ impl BusDevice for Marker {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        // A guest may store other widths; they are ignored.
+        // Stores of another width are ignored.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
         let mark = Mark { step, what, counts: (self.read)() };

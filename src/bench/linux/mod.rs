@@ -1,10 +1,10 @@
 //! The Linux bench: fio on one disk per path, and on passed-through disks of the host, all in one guest, job by job.
 //!
-//! What lives here: the jobs (`fio_job`), what the guest is given (`script`, `archive`), the register by which it reports
-//! its progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: how a path is
-//! implemented.
+//! What lives here: the jobs (`fio_job`), the guest's files (`script`, `archive`), the register by which it reports its
+//! progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: the implementation of
+//! a path.
 //!
-//! fio in the guest measures times, the host counts; [`run`] joins both per step, so that counts per request are exact.
+//! fio in the guest measures times, and the host counts. [`run`] joins both per step, so that counts per request are exact.
 
 pub mod archive;
 mod counts;
@@ -45,10 +45,10 @@ use super::progress::Progress;
 const OUT_BYTES: u64 = 64 << 20;
 /// How long each disk is used before the first round.
 const WARM_UP_S: f64 = 0.5;
-/// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
+/// How long a guest may take to start, and from one step to the next in addition to the step's time.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
 
-/// What the Linux bench measures, and how.
+/// The configuration of the Linux bench.
 #[derive(Clone, Debug)]
 pub struct LinuxBench {
     /// Jobs, variants (our disks first), and rounds.
@@ -67,7 +67,7 @@ pub struct LinuxBench {
     pub memory: u64,
     /// Backend of the disks.
     pub backend: BackendKind,
-    /// Where the disks' files are made; `None`: in memory.
+    /// Directory for the disks' files; `None`: in memory.
     pub directory: Option<PathBuf>,
     /// Whether the files are opened with O_DIRECT.
     pub direct: bool,
@@ -98,7 +98,7 @@ impl LinuxBench {
     }
 }
 
-/// Why there is no result.
+/// Why the Linux bench failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The VM cannot be made.
@@ -112,7 +112,7 @@ pub enum BenchError {
     File {
         /// "read", "make", ...
         doing: &'static str,
-        /// Which.
+        /// The file.
         what: String,
         /// errno.
         cause: std::io::Error,
@@ -170,7 +170,7 @@ fn file_error(doing: &'static str, what: impl Into<String>, cause: std::io::Erro
     BenchError::File { doing, what: what.into(), cause }
 }
 
-/// Files without names, so that they disappear with the process, however it ends.
+/// Files without names: they disappear with the process, however it ends.
 struct Files {
     disks: Vec<Option<MemFile>>,
     initrd: MemFile,
@@ -284,7 +284,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(bench.kernel.clone()),
             initrd: Some(files.initrd.path()),
-            // Every byte on the console is an exit. Without multipath an NVMe disk is found behind its PCI device.
+            // quiet, because every byte on the console is an exit. Without multipath, sysfs shows an NVMe disk below its PCI device.
             cmdline: "console=ttyS0 quiet panic=-1 nvme_core.multipath=N".into(),
             cpus: bench.cpus,
             memory: bench.memory,
@@ -298,7 +298,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
     }
 }
 
-/// Why there are no results, with the end of the guest's console.
+/// Why the guest returned no results, with the end of its console.
 fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
     let what = match reason {
         ref ended if ended.why().is_some() => ended.why().unwrap_or_default().to_string(),
@@ -307,7 +307,7 @@ fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files:
                 0 => "its start".into(),
                 n => format!("mark {n}"),
             };
-            format!("the guest was silent for too long after {after} and has been stopped")
+            format!("the guest reported nothing for too long after {after}, and was stopped")
         }
         _ if results.is_some() => "the job in the guest failed".into(),
         _ => "the guest ended before its job did".into(),
@@ -321,7 +321,7 @@ fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files:
     let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
     if last.is_empty() {
-        format!("{what}; it said nothing")
+        format!("{what}; its console is empty")
     } else {
         format!("{what}; the end of {name}:\n  {last}")
     }

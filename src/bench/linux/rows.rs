@@ -1,4 +1,4 @@
-//! Makes rows of the guest's results and the host's counts.
+//! Makes rows from the guest's results and the host's counts.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ struct Sample {
     guest_interrupts: Option<u64>,
 }
 
-/// The version of fio that `results` are of.
+/// The version of fio that made `results`.
 pub fn fio_version(results: &Results) -> Option<String> {
     fio::parse(results.files.get("0.json")?).ok().map(|measured| measured.version)
 }
@@ -84,7 +84,7 @@ fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Resu
         found.and_then(|mark| mark.counts.get(path)).ok_or("the guest did not reach it")
     };
     let mut counts = find(END)?.since(find(BEGIN)?);
-    // The cost of the second mark itself.
+    // Subtract the cost of the second mark.
     counts.exits_to_user = counts.exits_to_user.saturating_sub(EXITS_PER_MARK);
     counts.exits = counts.exits.map(|exits| exits.saturating_sub(EXITS_PER_MARK));
     let json = results.files.get(&format!("{number}.json")).ok_or("fio left no output")?;
@@ -184,13 +184,13 @@ fn fill_disk(named: Row, samples: &[Sample]) -> Row {
     }
 }
 
-/// Fields of a passed-through device. Its requests bypass the VMM; fio counts them. The host counts the interrupts that it
-/// handles itself (none where they are posted), the VMM those that it passes on. Its doorbells are ordinary memory and no
-/// thread of ours serves it, so kicks and system calls are not counted.
+/// Fields of a passed-through device. Its requests bypass the VMM, so fio counts them. The host counts the interrupts that
+/// it handles (none if they are posted), and the VMM those that it passes on. Kicks and system calls are not counted: its
+/// doorbells are mapped into the guest, and no thread of ours serves it.
 fn fill_passed(named: Row, samples: &[Sample], irq: IrqPath) -> Row {
     let Passed { host, through_vmm } = total(samples).passed;
     let (irqfd, signal_msi) = match irq {
-        // An interrupt that the VMM read while the vector was masked goes through the irqfd at unmask, and counts there too.
+        // An interrupt that the VMM read while the vector was masked goes through the irqfd at unmask, and is counted there, too.
         IrqPath::Kernel => (host, 0),
         IrqPath::User => (0, through_vmm),
     };

@@ -36,7 +36,7 @@ fn fio_json(ios: u64) -> String {
     )
 }
 
-/// Marks of a guest that does `ios` requests on its disk in each step.
+/// The marks of a guest that completes `ios` requests on its disk in each step.
 fn marks(schedule: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();

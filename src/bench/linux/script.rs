@@ -1,4 +1,4 @@
-//! The job archive that the guest's init looks for (guest-images/linux/README.md).
+//! The job archive that the guest's init runs (guest-images/linux/README.md).
 
 use std::fmt::Write;
 
@@ -14,10 +14,10 @@ pub fn serial(n: usize) -> String {
     format!("bench{n}")
 }
 
-/// The functions; what follows is one `step` per line.
+/// The shell functions; after them, the script has one `step` per line.
 ///
 /// Interrupts are read outside the marks, so that only fio runs between them. A row's guest interrupts therefore include
-/// those of starting fio, which are not its disk's.
+/// those during fio's start.
 const FUNCTIONS: &str = r#"
 mark() { devmem "$MARKER" 32 "$1" || exit 1; }
 
@@ -34,7 +34,7 @@ disk_behind() {
             esac
         done
         if [ "$(cut -d. -f1 /proc/uptime)" -ge "$deadline" ]; then
-            echo "$2 shows no disk in the guest: it is none, or the guest has no driver for it" >&2
+            echo "$2 shows no disk in the guest: it is not a disk, or the guest has no driver for it" >&2
             return 1
         fi
         sleep 0.1
@@ -62,7 +62,7 @@ step() {
 }
 "#;
 
-/// `/job` of the guest.
+/// The guest's `/job` directory.
 pub fn archive(
     schedule: &Schedule<FioJob, Variant>,
     block_size: u64,
@@ -81,8 +81,8 @@ pub fn archive(
     cpio.finish()
 }
 
-/// The slot on the guest's PCI bus of variant `n`, a passed-through device: after our disks comes the disk for results,
-/// then these devices, one after the other.
+/// The slot on the guest's PCI bus of variant `n`, a passed-through device. Our disks come first, then the disk for
+/// results, then these devices.
 pub fn slot(schedule: &Schedule<FioJob, Variant>, n: usize) -> Option<u8> {
     let passed = schedule.paths.get(n)?.passed().is_some();
     passed.then(|| u8::try_from(n + 2).ok()).flatten()

@@ -1,8 +1,9 @@
-//! Kernel evidence: which kernel functions ran over a span, how often, and from where.
+//! Kernel evidence: which kernel functions ran during a span, how often, and who called them.
 //!
-//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks, by tracefs: kprobe events and
-//! hist triggers in a tracing instance of our own, so that nobody else's tracing is touched and nothing of ours is
-//! left. Where the kernel lacks these, perf events count what they can. What may not: a claim about what a count means. Counts are the whole host's, not one VM's.
+//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks. They come from tracefs: kprobe
+//! events and hist triggers in a separate tracing instance, so that other users' tracing is untouched and nothing is
+//! left behind. If the kernel lacks these, perf events count what they can. What may not: an interpretation of counts.
+//! Counts are the whole host's, not one VM's.
 
 mod perf;
 mod stacks;
@@ -16,7 +17,7 @@ use perf::Perf;
 pub use stacks::{Frame, StackTree};
 use tracefs::Session;
 
-/// The functions that tell which path a kick and a completion took, and the tracepoints beside them.
+/// The functions that show which path a kick and a completion took, and tracepoints of the same events.
 pub const EVIDENCE: &[&str] = &[
     "ioeventfd_write",
     "irqfd_wakeup",
@@ -46,28 +47,28 @@ pub const EVIDENCE: &[&str] = &[
     "kvm:kvm_pi_irte_update",
 ];
 
-/// The functions whose callers are worth seeing: the kick's end, the two ways of interrupting the guest, and where they end
-/// on Intel.
+/// The functions whose callers are sampled: the end of the kick, the two ways to interrupt the guest, and the function
+/// in which both end on Intel.
 pub const STACKS: &[&str] =
     &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi", "vmx_deliver_interrupt"];
 
-/// Why there is no evidence.
+/// Why the kernel's functions cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    /// No tracefs.
+    /// tracefs is not mounted.
     #[error("tracefs is not mounted; mount it: mount -t tracefs nodev /sys/kernel/tracing")]
     NotMounted,
-    /// Not root.
-    #[error("no permission to trace the kernel; run it as root")]
+    /// Permission denied, without root.
+    #[error("no permission to trace the kernel; run doorbell as root")]
     Permission,
-    /// Root, and still not.
-    #[error("this kernel does not let even root trace it (lockdown; see /sys/kernel/security/lockdown)")]
+    /// Permission denied, as root.
+    #[error("this kernel cannot be traced, even by root (lockdown; see /sys/kernel/security/lockdown)")]
     Lockdown,
-    /// The kernel was built without something.
+    /// The kernel was built without a feature.
     #[error("this kernel cannot count events in tracefs: it lacks {0}")]
     Lacks(&'static str),
-    /// Someone else's, or none left.
-    #[error("tracing is in use by someone else: {0}")]
+    /// The instance exists already, or no more can be made.
+    #[error("tracing is in use by another program: {0}")]
     Busy(String),
     /// Anything else.
     #[error("tracefs: {path}: {source}")]
@@ -79,7 +80,7 @@ pub enum EvidenceError {
     },
 }
 
-/// What counts: tracefs, which can do all, or where the kernel's cannot, perf events.
+/// The counter: tracefs, or perf events if the kernel's tracefs cannot count.
 #[derive(Debug)]
 enum Counter {
     Tracefs(Session),
@@ -125,22 +126,22 @@ impl Counter {
     }
 }
 
-/// Counting, from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Dropping it switches it off too.
+/// Counts from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Drop ends it, too.
 #[derive(Debug)]
 pub struct KernelEvidence {
     counter: Counter,
     names: Vec<String>,
-    /// The counts when the last of them was switched on.
+    /// The counts at the moment when the last event was switched on.
     base: Vec<Option<u64>>,
 }
 
 impl KernelEvidence {
     /// Counts `names` from now on: kernel functions (`irqfd_wakeup`), and tracepoints with their group
-    /// (`kvm:kvm_exit`). A name that this kernel does not have is shown as absent. Of those in [`STACKS`] the first
-    /// few hundred stacks are kept.
+    /// (`kvm:kvm_exit`). A name that this kernel lacks is shown as absent. For those in [`STACKS`], the first few
+    /// hundred stacks are kept.
     ///
     /// # Errors
-    /// See [`EvidenceError`]; nothing is left on.
+    /// See [`EvidenceError`]. On an error, nothing is left switched on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
         let mut counter = Counter::open()?;
         for name in names {
@@ -151,8 +152,8 @@ impl KernelEvidence {
             names: names.iter().map(|&name| name.into()).collect(),
             base: vec![Some(0); names.len()],
         };
-        // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for
-        // one span, if not for the very same one.
+        // Switching on takes a while, and so does reading. Both reads go through the events in the same order, so each
+        // event has counted for a span of about the same length, if not for exactly the same one.
         this.base = this.hits()?;
         Ok(this)
     }
@@ -161,7 +162,7 @@ impl KernelEvidence {
         self.names.iter().map(|name| self.counter.hits(name)).collect()
     }
 
-    /// The counts up to now; counting goes on.
+    /// Returns the counts up to now; counting continues.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
@@ -173,7 +174,7 @@ impl KernelEvidence {
         Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
 
-    /// Ends it: returns the counts and leaves the host's tracing as it was.
+    /// Ends the counting: returns the counts and restores the host's tracing.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
@@ -183,19 +184,19 @@ impl KernelEvidence {
 }
 
 impl fmt::Display for KernelEvidence {
-    /// What is counted: "22 of 26 kernel functions and tracepoints".
+    /// For display: "22 of 26 kernel functions and tracepoints".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let here = self.base.iter().flatten().count();
         write!(f, "{here} of {} kernel functions and tracepoints", self.names.len())
     }
 }
 
-/// What the kernel did over a span, on the whole host.
+/// Counts of a span, on the whole host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counts {
     /// How it was counted.
     pub method: &'static str,
-    /// One per name, in the order asked for.
+    /// One per name, in the requested order.
     pub counts: Vec<Counted>,
     /// Sampled stacks, one tree per function.
     pub stacks: Vec<StackTree>,
@@ -206,14 +207,14 @@ pub struct Counts {
 pub struct Counted {
     /// Function, or `group:tracepoint`.
     pub name: String,
-    /// Hits; `None`: this kernel has nothing of that name (inlined, or not built in).
+    /// Hits; `None`: this kernel lacks the name (inlined, or not built in).
     pub hits: Option<u64>,
     /// Whether it is a tracepoint.
     pub tracepoint: bool,
 }
 
 impl Counts {
-    /// The hits of `name`: `None` if it was not asked for or is absent.
+    /// The hits of `name`; `None` if it was not requested or is absent.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.counts.iter().find(|counted| counted.name == name)?.hits
     }

@@ -1,6 +1,6 @@
 //! Administration of the host: find a device, bind it to vfio-pci, inspect it.
 //!
-//! What lives here: `/sys` as it describes devices, groups, drivers and posting. What may not: a guest.
+//! What lives here: reading and writing `/sys`: devices, groups, drivers, posting. What may not: a guest.
 
 pub mod bind;
 pub mod host;

@@ -20,7 +20,7 @@ pub struct Posting {
 pub struct Obstacle {
     /// The reason, as a clause.
     pub what: String,
-    /// What to do about it, if anything.
+    /// What to do about it; `None`: nothing can be done.
     pub fix: Option<String>,
 }
 
@@ -86,7 +86,7 @@ fn cpu(host: &Host) -> Result<(), Obstacle> {
     }
 }
 
-/// Kernels of 2025 and later show the result for both sides in one parameter, which can also switch posting off.
+/// Kernels of 2025 and later have one parameter for both sides, which can also switch posting off.
 fn kvm(host: &Host) -> Result<(), Obstacle> {
     let name = "enable_device_posted_irqs";
     match parameter(host, "kvm_intel", name).or_else(|| parameter(host, "kvm_amd", name)) {
@@ -162,7 +162,7 @@ mod tests {
         );
         let tree = intel();
         assert!(Posting::read(&tree.host()).possible());
-        // One that cannot is enough.
+        // One IOMMU that cannot is enough.
         tree.file("sys/class/iommu/dmar1/intel-iommu/cap", POSTS_NOT);
         assert!(said(&tree).contains("the IOMMU cannot post"));
     }
