@@ -16,6 +16,7 @@
 //! | 6 | [`virtio`] | the virtio-pci transport and the block device |
 //! | 6 | [`vfio`] | a device of the host given to the guest: container or iommufd, BARs, MSI-X / MSI / INTx |
 //! | 5 | [`machine`] | a PC small enough to read: memory, vCPUs, boot, ACPI, serial, buses |
+//! | 5 | [`vhost`] | disks whose queues another process runs: the vhost-user protocol |
 //! | 4 | [`dataplane`] | I/O threads: virtqueues, batching, and the one function that interrupts the guest |
 //! | 3 | [`backend`] | what moves bytes for a request: io_uring, sync, mem, null |
 //! | 2 | [`pci`] | config space, capabilities, BARs, MSI-X table and PBA |
@@ -40,5 +41,6 @@ pub mod machine;
 pub mod observe;
 pub mod pci;
 pub mod vfio;
+pub mod vhost;
 pub mod virtio;
 pub mod vm;
