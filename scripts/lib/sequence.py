@@ -13,7 +13,8 @@ from xml.sax.saxutils import escape
 
 WIDE, LEFT, TOP, STEP = 190, 20, 58, 44
 STYLE = """
-    text { font: 13px system-ui, sans-serif; fill: #1f2328; }
+    text { font: 13px system-ui, sans-serif; fill: #1f2328; stroke: #ffffff; stroke-width: 4px; paint-order: stroke; }
+    text.lane, text.boxed { stroke: none; }
     .lane { font-weight: 600; }
     .life { stroke: #8c959f; stroke-dasharray: 3 4; }
     .head, .box { fill: #f6f8fa; stroke: #8c959f; }
@@ -24,7 +25,7 @@ STYLE = """
     .paper { fill: #ffffff; }
     .note { font-style: italic; fill: #57606a; }
     @media (prefers-color-scheme: dark) {
-      text { fill: #e6edf3; }
+      text { fill: #e6edf3; stroke: #0d1117; }
       .paper { fill: #0d1117; }
       .head, .box { fill: #161b22; stroke: #6e7681; }
       .life { stroke: #6e7681; }
@@ -80,7 +81,7 @@ def svg(text):
             lines = textwrap.wrap(text, 25)
             high = 16 * len(lines) + 12
             out.append(f'<rect class="box" x="{a - WIDE / 2 + 6:g}" y="{y:g}" width="{WIDE - 12}" height="{high}" rx="4"/>')
-            words(a, lines, top=y + 18)
+            words(a, lines, "boxed", top=y + 18)
             y += high + 18
         elif kind == "note":
             words((a + b) / 2, [text], "note", top=y + 12)
@@ -100,6 +101,6 @@ def svg(text):
         body.append(f'<path class="life" d="M{x:g} {TOP - 10:g} V{y:g}"/>')
         body.append(f'<rect class="head" x="{x - WIDE / 2 + 12:g}" y="18" width="{WIDE - 24}" height="30" rx="5"/>')
         body.append(f'<text class="lane" x="{x:g}" y="38" text-anchor="middle">{escape(lane)}</text>')
-    # Texts of arrows stand on lifelines: a plate behind each would hide them, so the lines come first.
+    # The lifelines come first: each text has an edge of the paper's colour, which parts it from a line behind it.
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y + 14:g}" width="{width}" role="img">\n'
             f"<style>{STYLE}\n</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\" rx=\"8\"/>\n" + "\n".join(body + out) + "\n</svg>\n")
