@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::bench::pace::Pace;
+
 /// What the probe bench measures, and for how long.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
@@ -15,6 +17,8 @@ pub struct ProbeConfig {
     pub filter: Option<String>,
     /// The reference VMM to measure in the same run.
     pub peer: Option<PeerVmm>,
+    /// When it ends, besides at its last round.
+    pub pace: Pace,
 }
 
 impl fmt::Display for ProbeConfig {

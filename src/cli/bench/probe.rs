@@ -11,7 +11,7 @@ use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
 /// Even: the order of the rows turns round every round. 12 can show a difference among up to 102 comparisons.
-const ROUNDS: u16 = 12;
+const ROUNDS: usize = 12;
 const POLL_US: u32 = 50;
 
 /// Those of the probe only.
@@ -65,7 +65,8 @@ impl ProbeArgs {
             )));
         }
         Ok(ProbeConfig {
-            rounds: common.rounds.unwrap_or(ROUNDS).into(),
+            rounds: common.rounds(ROUNDS),
+            pace: common.pace(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
