@@ -14,6 +14,7 @@ mod html;
 mod json;
 pub mod linux;
 mod memfile;
+pub mod pace;
 mod paired;
 pub mod probe;
 pub mod probe_abi;

@@ -50,6 +50,10 @@ pub struct RunFacts {
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
+    /// The job file that was run, as it was given; each of its sections is a job.
+    pub fio_file: Option<String>,
+    /// Why the run ended before its last round; `None`: it did not.
+    pub incomplete: Option<String>,
     /// From the construction of a VM with one disk to the first instruction of its guest, in nanoseconds.
     pub first_instruction_ns: Option<u64>,
     /// Resident memory of this process beyond guest RAM while that guest ran, in bytes.

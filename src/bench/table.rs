@@ -91,6 +91,7 @@ pub fn render(report: &Report) -> String {
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
+    lines.extend(report.run.incomplete.iter().map(|why| format!("incomplete: {why}")));
     lines.extend(warnings(rows));
     lines.join("\n")
 }

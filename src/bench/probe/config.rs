@@ -1,6 +1,8 @@
 use std::fmt;
 
-/// The configuration of the probe bench.
+use crate::bench::pace::Pace;
+
+/// What the probe bench measures, and for how long.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
     /// Rounds: how often every row is measured.
@@ -15,6 +17,8 @@ pub struct ProbeConfig {
     pub filter: Option<String>,
     /// The reference VMM to measure in the same run.
     pub peer: Option<PeerVmm>,
+    /// When it ends, besides at its last round.
+    pub pace: Pace,
 }
 
 impl fmt::Display for ProbeConfig {

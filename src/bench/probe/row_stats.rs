@@ -91,7 +91,24 @@ impl RowStats {
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
     }
 
-    /// Makes the row. `disk`: a disk was measured, not the bare floor.
+    /// A round that was lost.
+    pub fn lose(&mut self) {
+        self.round_iops.push(None);
+        self.round_p50_ns.push(None);
+    }
+
+    /// Leaves out the rounds after the first `rounds`: not every row has them.
+    pub fn keep(&mut self, rounds: usize) {
+        self.round_iops.truncate(rounds);
+        self.round_p50_ns.truncate(rounds);
+    }
+
+    /// `named` with the rounds.
+    pub fn rounds(&self, named: Row) -> Row {
+        Row { round_iops: self.round_iops.clone(), round_p50_ns: self.round_p50_ns.clone(), ..named }
+    }
+
+    /// The row; `disk`: whether a disk was measured, not the bare floor.
     pub fn row(&self, ticks_per_second: f64, disk: bool) -> Row {
         let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
         let at = |h: &Histogram<u64>, q| (!h.is_empty()).then(|| ns(h.value_at_quantile(q) as f64) as u64);
