@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 
 use super::{Failure, print};
+use crate::host::Posting;
 use crate::host::log;
-use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, Posting, VectorReport, VfioError, VfioPci};
+use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, VectorReport, VfioError, VfioPci};
 
 /// See, claim and try devices for passthrough.
 #[derive(Debug, Args)]
@@ -192,8 +193,8 @@ pub(super) fn summary(devices: &[Arc<VfioPci>]) {
     if !devices.is_empty() {
         log::say(format_args!(
             "The guest's own counts are in its /proc/interrupts: equal to the host's where the host handles each one, ahead of \
-             them where interrupts are posted.\nPosted interrupts: {}",
-            Posting::read(&Host::real())
+             them where interrupts are posted.\nPosted interrupts of devices: {}",
+            Posting::here().by_device()
         ));
     }
 }

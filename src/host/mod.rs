@@ -1,6 +1,6 @@
 //! The host that doorbell runs on: the ground floor.
 //!
-//! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
+//! What lives here: facts of the host ([`HostFacts`], [`Posting`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
 //! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
 //! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]), and two helpers that every room
 //! uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
@@ -12,6 +12,7 @@ mod io_uring;
 mod locked;
 pub mod log;
 mod names;
+mod posting;
 mod proc_interrupts;
 mod stream;
 pub mod thread;
@@ -21,5 +22,6 @@ pub use facts::HostFacts;
 pub use io_uring::io_uring_available;
 pub use locked::Locked;
 pub use names::named;
+pub use posting::{Obstacle, Posted, Posting};
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};
 pub use stream::Stream;
