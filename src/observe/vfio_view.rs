@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::host::Posting;
-use crate::vfio::{IrqIndex, VectorReport, VfioPci};
+use crate::vfio::{VectorReport, VfioPci};
 
 /// A passed-through device: how each of its vectors is armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,16 +49,10 @@ impl VfioView {
 
 impl From<&VectorReport> for VfioVectorView {
     fn from(report: &VectorReport) -> VfioVectorView {
-        let armed_by = match (report.direct, report.index) {
-            (true, IrqIndex::Intx) => "level irqfd with resamplefd",
-            (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
-            (true, _) => "irqfd",
-            (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
-        };
         VfioVectorView {
             name: report.name(),
             armed: report.armed,
-            armed_by: armed_by.into(),
+            armed_by: report.armed_by().into(),
             masked: report.masked,
             gsi: report.gsi,
             host: report.host,

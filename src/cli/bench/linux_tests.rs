@@ -62,7 +62,7 @@ fn a_passed_through_disk_is_compared_last_and_only_read_unless_told_otherwise() 
     let error = bench("--vfio 01:00.0 --jobs rand-read-1,rand-write-1").unwrap_err();
     assert_eq!(
         error,
-        "rand-write-1 would overwrite what is on 0000:01:00.0: leave that job out, or add --overwrite"
+        "rand-write-1 would destroy the data on 0000:01:00.0: leave that job out, or add --overwrite"
     );
 }
 
