@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MsiView, ThreadView, VfioView};
+use super::{MsiView, PostedView, ThreadView, VfioView};
 use crate::dataplane::{LoopHandle, NO_VECTOR, QueueCounts, Sent};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
 use crate::vfio::{VectorReport, VfioPci};
@@ -59,6 +59,9 @@ pub struct VmView {
     /// Passed-through devices.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vfio: Option<Vec<VfioView>>,
+    /// Beside vectors and passed-through devices: whether their interrupts can be posted here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub posted_interrupts: Option<PostedView>,
 }
 
 /// The table behind `KVM_SET_GSI_ROUTING`.
@@ -198,6 +201,7 @@ impl VmParts {
                 super::threads::of_this_process(&owners, &self.loops)
             }),
             vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| VfioView::of(device)).collect()),
+            posted_interrupts: (wanted("vectors") || wanted("vfio")).then(PostedView::here),
         })
     }
 

@@ -8,6 +8,7 @@ pub mod control;
 pub mod inspect;
 pub mod kernel;
 mod msi;
+mod posted_view;
 pub(crate) mod text;
 mod threads;
 pub mod trace;
@@ -15,5 +16,6 @@ mod vfio_view;
 
 pub use inspect::{VmParts, VmView};
 pub use msi::MsiView;
+pub use posted_view::PostedView;
 pub use threads::ThreadView;
 pub use vfio_view::{VfioVectorView, VfioView};

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use crate::vfio::{Host, Posting, VectorReport, VfioPci};
+use crate::host::Posting;
+use crate::vfio::{VectorReport, VfioPci};
 
 /// A passed-through device, and how each of its vectors is armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -9,7 +10,7 @@ pub struct VfioView {
     pub device: String,
     /// `irq=`: "kernel" or "user".
     pub irq: String,
-    /// Whether the host can post interrupts to running vCPUs, and if not, why.
+    /// Whether it can post its interrupts to running vCPUs, and if not why.
     pub posted_interrupts: String,
     /// Its vectors that are or were armed.
     pub vectors: Vec<VfioVectorView>,
@@ -40,7 +41,7 @@ impl VfioView {
         VfioView {
             device: device.bdf().to_string(),
             irq: device.path().to_string(),
-            posted_interrupts: Posting::read(&Host::real()).to_string(),
+            posted_interrupts: Posting::here().by_device().to_string(),
             vectors: device.report().iter().map(VfioVectorView::from).collect(),
         }
     }

@@ -17,7 +17,6 @@ pub use admin::bind::{Bound, bind, unbind};
 pub use admin::host::{Group, Host, HostDevice, VFIO_PCI, blocks_binding, class_name};
 pub use admin::inspect::{Inspection, inspect};
 pub use admin::irq_test::{IrqTest, irq_test};
-pub use admin::posting::{Obstacle, Posting};
 pub use bdf::{Bdf, InvalidBdf};
 pub use device::vector_report::{Signals, VectorReport};
 pub use device::{VfioPci, VmResources};

@@ -5,6 +5,7 @@
 //! left behind. If the kernel lacks these, perf events count what they can. What may not: an interpretation of counts.
 //! Counts are the whole host's, not one VM's.
 
+mod names;
 mod perf;
 mod stacks;
 mod tracefs;
@@ -13,46 +14,12 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use names::{EVIDENCE, STACKS, Vendor};
 use perf::Perf;
 pub use stacks::{Frame, StackTree};
 use tracefs::Session;
 
-/// The functions that show which path a kick and a completion took, and tracepoints of the same events.
-pub const EVIDENCE: &[&str] = &[
-    "ioeventfd_write",
-    "irqfd_wakeup",
-    "irqfd_inject",
-    "irqfd_resampler_ack",
-    "kvm_arch_set_irq_inatomic",
-    "kvm_send_userspace_msi",
-    "kvm_set_msi",
-    "kvm_vm_ioctl_irq_line",
-    "kvm_set_irq_routing",
-    "irq_bypass_register_producer",
-    "irq_bypass_register_consumer",
-    "irq_bypass_unregister_producer",
-    "irq_bypass_unregister_consumer",
-    "vfio_msihandler",
-    "vfio_intx_handler",
-    "vmx_pi_update_irte",
-    "avic_pi_update_irte",
-    "svm_pi_update_irte",
-    "kvm:kvm_fast_mmio",
-    "kvm:kvm_mmio",
-    "kvm:kvm_pio",
-    "kvm:kvm_exit",
-    "kvm:kvm_userspace_exit",
-    "kvm:kvm_msi_set_irq",
-    "kvm:kvm_set_irq",
-    "kvm:kvm_pi_irte_update",
-];
-
-/// The functions whose callers are sampled: the end of the kick, the two ways to interrupt the guest, and the function
-/// in which both end on Intel.
-pub const STACKS: &[&str] =
-    &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi", "vmx_deliver_interrupt"];
-
-/// Why the kernel's functions cannot be counted.
+/// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
     /// tracefs is not mounted.
@@ -104,7 +71,8 @@ impl Counter {
         }
     }
 
-    fn count(&mut self, name: &str) -> Result<(), EvidenceError> {
+    /// Counts `name`; the reason if this kernel has nothing of that name.
+    fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
         match self {
             Counter::Tracefs(session) => session.count(name, STACKS.contains(&name)),
             Counter::Perf(perf) => perf.count(name),
@@ -126,40 +94,44 @@ impl Counter {
     }
 }
 
-/// Counts from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Drop ends it, too.
+/// What is counted, and why not where it is absent.
+#[derive(Debug)]
+struct Name {
+    name: String,
+    absent: Option<&'static str>,
+}
+
+/// Counting, from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Dropping it switches it off too.
 #[derive(Debug)]
 pub struct KernelEvidence {
     counter: Counter,
-    names: Vec<String>,
-    /// The counts at the moment when the last event was switched on.
+    names: Vec<Name>,
+    /// The counts when the last of them was switched on.
     base: Vec<Option<u64>>,
 }
 
 impl KernelEvidence {
-    /// Counts `names` from now on: kernel functions (`irqfd_wakeup`), and tracepoints with their group
-    /// (`kvm:kvm_exit`). A name that this kernel lacks is shown as absent. For those in [`STACKS`], the first few
-    /// hundred stacks are kept.
+    /// Counts `names` from now on: kernel functions (`irqfd_wakeup`), tracepoints with their group (`kvm:kvm_exit`), and
+    /// functions with the value of their second argument (`flat_send_IPI_mask(0xf2)`). A name that this kernel does not have is shown as absent. Of those in [`STACKS`] the first
+    /// few hundred stacks are kept.
     ///
     /// # Errors
     /// See [`EvidenceError`]. On an error, nothing is left switched on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
         let mut counter = Counter::open()?;
-        for name in names {
-            counter.count(name)?;
+        let mut counted = Vec::with_capacity(names.len());
+        for &name in names {
+            counted.push(Name { name: name.into(), absent: counter.count(name)? });
         }
-        let mut this = KernelEvidence {
-            counter,
-            names: names.iter().map(|&name| name.into()).collect(),
-            base: vec![Some(0); names.len()],
-        };
-        // Switching on takes a while, and so does reading. Both reads go through the events in the same order, so each
-        // event has counted for a span of about the same length, if not for exactly the same one.
+        let mut this = KernelEvidence { counter, base: vec![Some(0); counted.len()], names: counted };
+        // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for
+        // one span, if not for the very same one.
         this.base = this.hits()?;
         Ok(this)
     }
 
     fn hits(&self) -> Result<Vec<Option<u64>>, EvidenceError> {
-        self.names.iter().map(|name| self.counter.hits(name)).collect()
+        self.names.iter().map(|name| self.counter.hits(&name.name)).collect()
     }
 
     /// Returns the counts up to now; counting continues.
@@ -169,7 +141,13 @@ impl KernelEvidence {
     pub fn read(&self) -> Result<Counts, EvidenceError> {
         let counts = self.names.iter().zip(self.hits()?).zip(&self.base).map(|((name, now), base)| {
             let hits = now.zip(*base).map(|(now, base)| now.saturating_sub(base));
-            Counted { name: name.clone(), hits, tracepoint: name.contains(':') }
+            let vendor = Vendor::of(&name.name);
+            let reason = match vendor {
+                Some(vendor) if !vendor.is_loaded() => Some(format!("{} is not loaded", vendor.module())),
+                _ => name.absent.map(String::from),
+            };
+            let absent = reason.filter(|_| hits.is_none());
+            Counted { name: name.name.clone(), hits, tracepoint: name.name.contains(':'), vendor, absent }
         });
         Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
@@ -207,10 +185,14 @@ pub struct Counts {
 pub struct Counted {
     /// Function, or `group:tracepoint`.
     pub name: String,
-    /// Hits; `None`: this kernel lacks the name (inlined, or not built in).
+    /// Hits; `None`: this kernel has nothing of that name.
     pub hits: Option<u64>,
     /// Whether it is a tracepoint.
     pub tracepoint: bool,
+    /// Whose KVM it belongs to; `None`: it is common to both.
+    pub vendor: Option<Vendor>,
+    /// Why there are no hits.
+    pub absent: Option<String>,
 }
 
 impl Counts {
@@ -220,13 +202,38 @@ impl Counts {
     }
 }
 
+impl Counts {
+    fn lines(&self, f: &mut fmt::Formatter<'_>, vendor: Option<Vendor>) -> fmt::Result {
+        for Counted { name, hits, absent, .. } in
+            self.counts.iter().filter(|counted| counted.vendor == vendor)
+        {
+            match (hits, absent) {
+                (Some(hits), _) => writeln!(f, "  {name:<34} {hits:>10}")?,
+                (None, Some(reason)) => writeln!(f, "  {name:<34} {:>10}: {reason}", "absent")?,
+                (None, None) => writeln!(f, "  {name:<34} {:>10}", "absent")?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel, whole host ({})", self.method)?;
-        for Counted { name, hits, .. } in &self.counts {
-            match hits {
-                Some(hits) => writeln!(f, "  {name:<34} {hits:>10}")?,
-                None => writeln!(f, "  {name:<34} {:>10}", "absent")?,
+        self.lines(f, None)?;
+        for vendor in Vendor::ALL {
+            let mut of_vendor =
+                self.counts.iter().filter(|counted| counted.vendor == Some(vendor)).peekable();
+            if of_vendor.peek().is_none() {
+                continue;
+            }
+            // What is loaded has one reason per name; what is not, one for all of them.
+            match of_vendor.any(|counted| counted.hits.is_some()) || vendor.is_loaded() {
+                true => {
+                    writeln!(f, " {}'s:", vendor.name())?;
+                    self.lines(f, Some(vendor))?;
+                }
+                false => writeln!(f, " {}'s: all absent, {} is not loaded", vendor.name(), vendor.module())?,
             }
         }
         self.stacks.iter().try_for_each(|tree| write!(f, "\n{tree}"))

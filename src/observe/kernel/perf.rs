@@ -8,6 +8,7 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
 use super::EvidenceError;
+use super::names::parse;
 use super::tracefs::{failed, tracefs};
 
 /// The PMU that counts calls of kernel functions (CONFIG_KPROBE_EVENTS).
@@ -35,8 +36,12 @@ impl Perf {
         Ok(Perf { root: tracefs()?.into(), counters: Vec::new() })
     }
 
-    /// Counts `name`, a function or `group:tracepoint`, from now on.
-    pub fn count(&mut self, name: &str) -> Result<(), EvidenceError> {
+    /// Counts `name`, a function or `group:tracepoint`, from now on. Returns why this kernel has nothing of that name, if so.
+    pub fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
+        if parse(name).1.is_some() {
+            self.counters.push((name.into(), Vec::new()));
+            return Ok(Some("perf events cannot look at an argument"));
+        }
         let opened = match name.split_once(':') {
             Some((group, event)) => {
                 let id = self.root.join("events").join(group).join(event).join("id");
@@ -53,8 +58,12 @@ impl Perf {
             Some(Err(error)) => return Err(failed(Path::new("perf_event_open"), error)),
             None => Vec::new(),
         };
+        let absent = counters.is_empty().then_some(match name.contains(':') {
+            true => "this kernel has no such tracepoint",
+            false => "this kernel has no such function, or counts none",
+        });
         self.counters.push((name.into(), counters));
-        Ok(())
+        Ok(absent)
     }
 
     /// Hits of `name` so far; `None`: absent.

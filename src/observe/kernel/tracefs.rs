@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::names::parse;
 use super::{EvidenceError, StackTree, stacks};
 
 /// Mount points of tracefs; the second is debugfs's, on older hosts.
@@ -108,36 +109,53 @@ impl Session {
     }
 
     /// Counts `name`, a function or `group:tracepoint`, from now on.
-    pub fn count(&mut self, name: &str, stacks: bool) -> Result<(), EvidenceError> {
+    ///
+    /// Returns why this kernel has nothing of that name, if so.
+    pub fn count(&mut self, name: &str, stacks: bool) -> Result<Option<&'static str>, EvidenceError> {
         let events = self.instance().join("events");
-        let dir = match name.split_once(':') {
-            Some((group, event)) => Some(events.join(group).join(event)).filter(|dir| dir.exists()),
-            None => self.probe(name)?.then(|| events.join(&self.name).join(name)),
+        let (function, value) = parse(name);
+        let (dir, absent) = match name.split_once(':') {
+            Some((group, event)) => {
+                let dir = Some(events.join(group).join(event)).filter(|dir| dir.exists());
+                let absent = dir.is_none().then_some("this kernel has no such tracepoint");
+                (dir, absent)
+            }
+            None => {
+                // A name of its own: the function may be counted by itself, too.
+                let event = value.map_or(function.into(), |value| format!("{function}_{value:x}"));
+                let absent = self.probe(&event, function, value.is_some())?;
+                (absent.is_none().then(|| events.join(&self.name).join(&event)), absent)
+            }
         };
         if let Some(dir) = &dir {
             let trigger = dir.join("trigger");
             // Appended, never truncated: opening a trigger file for truncation removes what is in it.
-            let hist = |key| append(&trigger, &format!("hist:keys={key}:size={}", hist_size()));
+            let filter = value.map_or(String::new(), |value| format!(" if value=={value}"));
+            let hist = |key| append(&trigger, &format!("hist:keys={key}:size={}{filter}", hist_size()));
             hist(CPU_KEYS[0]).or_else(|_| hist(CPU_KEYS[1]))?;
             if stacks {
                 append(&trigger, &format!("stacktrace:{STACKS_PER_FUNCTION}"))?;
             }
         }
         self.events.push(Event { name: name.into(), dir, stacks });
-        Ok(())
+        Ok(absent)
     }
 
-    /// Puts a kprobe at the entry of `function`; `false`: this kernel has no such function by name.
-    fn probe(&self, function: &str) -> Result<bool, EvidenceError> {
+    /// Puts a kprobe at the entry of `function`, with its second argument as `value` if that is wanted (in %rsi, System V
+    /// ABI). Returns why it cannot be put there.
+    fn probe(&self, event: &str, function: &str, value: bool) -> Result<Option<&'static str>, EvidenceError> {
         let file = self.root.join("kprobe_events");
-        match append_raw(&file, &format!("p:{}/{function} {function}", self.name)) {
-            Ok(()) => Ok(true),
-            // EADDRNOTAVAIL: several functions have that name; EINVAL, EILSEQ: the function cannot be probed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EILSEQ | libc::EINVAL)) => {
-                Ok(false)
+        let argument = if value { " value=%si:u32" } else { "" };
+        match append_raw(&file, &format!("p:{}/{event} {function}{argument}", self.name)) {
+            Ok(()) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Ok(Some("this kernel has no such function, or it is inlined"))
             }
-            Err(e) => Err(failed(&file, e)),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL) => Ok(Some("this kernel has several functions of that name")),
+                Some(libc::EILSEQ | libc::EINVAL) => Ok(Some("this kernel lets nobody probe it")),
+                _ => Err(failed(&file, e)),
+            },
         }
     }
 
