@@ -1,9 +1,10 @@
 //! Traces: where each request spent its time.
 //!
 //! What lives here: switching the dataplane's timestamps on for a whole VM, and what becomes of them: a timeline for the
-//! Perfetto viewer ([`timeline()`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
+//! Perfetto viewer ([`timeline()`]), a page that goes through a request ([`page()`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
 //! request is under way; the timestamps are taken in [`crate::dataplane`].
 
+mod page;
 mod summary;
 mod timeline;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{RequestKind, RequestTimestamps};
 use crate::virtio::VirtioBlk;
 
+pub use page::page;
 pub use summary::{Stage, Summary};
 pub use timeline::timeline;
 
