@@ -40,6 +40,9 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     if job.queue >= info.queues {
         return refuse(status::DEVICE);
     }
+    if job.flags & flag::RESET_QUEUE != 0 && !setup::queue_again(job.device, job.queue as u16) {
+        return refuse(status::DEVICE);
+    }
     let queue = Queue::get(job.device, job.queue);
     if job.depth == 0 || job.depth as usize > MAX_DEPTH || job.requests == 0 {
         return refuse(status::BAD_PLAN);

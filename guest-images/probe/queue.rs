@@ -5,7 +5,7 @@
 
 use crate::abi::*;
 use crate::cpu::{self, load, store};
-use crate::device::{F_EVENT_IDX, F_INDIRECT};
+use crate::device::{F_EVENT_IDX, F_INDIRECT, F_NOTIFICATION_DATA};
 use crate::global::Global;
 
 const AVAIL: u64 = 0x4000;
@@ -23,12 +23,16 @@ pub const TABLE: u16 = 4;
 pub struct Queue {
     pub index: u16,
     pub size: u16,
+    /// Those that the driver accepted.
+    pub features: u64,
     pub event_idx: bool,
     pub indirect: bool,
     pub vector: u32,
     base: u64,
     notify: u64,
     notify_is_port: bool,
+    /// A kick carries the queue and the available index (VIRTIO_F_NOTIFICATION_DATA, 4.1.5.2).
+    kick_data: bool,
     avail: u16,
     published: u16,
     used: u16,
@@ -37,12 +41,14 @@ pub struct Queue {
 const NONE: Queue = Queue {
     index: 0,
     size: 0,
+    features: 0,
     event_idx: false,
     indirect: false,
     vector: 0,
     base: 0,
     notify: 0,
     notify_is_port: false,
+    kick_data: false,
     avail: 0,
     published: 0,
     used: 0,
@@ -78,12 +84,14 @@ impl Queue {
         let queue = Queue {
             index,
             size,
+            features,
             event_idx: features & F_EVENT_IDX != 0,
             indirect: features & F_INDIRECT != 0,
             vector: if msix { vector + index as u32 } else { vector },
             base,
             notify: info.notify + offset as u64 * info.notify_multiplier as u64,
             notify_is_port: info.notify_is_port != 0,
+            kick_data: features & F_NOTIFICATION_DATA != 0 && job.flags & flag::SHORT_KICK == 0,
             ..NONE
         };
         // SAFETY: SETUP of a device runs alone; no block of that device runs meanwhile.
@@ -152,10 +160,12 @@ impl Queue {
     /// Stores to the notify register.
     #[inline(always)]
     pub fn kick(&self) {
-        if self.notify_is_port {
-            cpu::out16(self.notify as u16, self.index);
-        } else {
-            store(self.notify, self.index);
+        let data = self.index as u32 | (self.published as u32) << 16;
+        match (self.notify_is_port, self.kick_data) {
+            (false, false) => store(self.notify, self.index),
+            (false, true) => store(self.notify, data),
+            (true, false) => cpu::out16(self.notify as u16, self.index),
+            (true, true) => cpu::out32(self.notify as u16, data),
         }
     }
 

@@ -57,6 +57,7 @@ fn setup(cpus: u32) -> Option<GuestJob> {
         features: cmdline::number("features", 0),
         flags: irq
             | on("spread", 1, flag::SPREAD)
+            | on("short_kick", 0, flag::SHORT_KICK)
             | (flag::NO_EVENT_IDX ^ on("event_idx", 1, flag::NO_EVENT_IDX))
             | (flag::NO_INDIRECT ^ on("indirect_desc", 1, flag::NO_INDIRECT)),
         ..Default::default()
@@ -98,6 +99,7 @@ fn bench() -> bool {
             | on("indirect", 0, flag::INDIRECT)
             | on("eager", 0, flag::EAGER)
             | on("one_by_one", 0, flag::ONE_BY_ONE)
+            | on("reset_queue", 0, flag::RESET_QUEUE)
             | on("route_live", 0, flag::ROUTE_LIVE),
         ..Default::default()
     };

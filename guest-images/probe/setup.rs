@@ -6,7 +6,7 @@ use crate::device::*;
 use crate::global::Global;
 use crate::pci::{self, Function};
 use crate::queue::Queue;
-use crate::{apic, msix};
+use crate::{apic, cpu, msix};
 
 /// The job of each device's last SETUP, for the ones that set up again by themselves.
 static SETUPS: Global<[GuestJob; MAX_DEVICES]> = Global::new([NO_PLAN; MAX_DEVICES]);
@@ -53,6 +53,27 @@ pub fn setup(job: &GuestJob) -> Outcome {
     // SAFETY: jobs for one device come one at a time; nothing else reads its entry meanwhile.
     unsafe { (*SETUPS.get())[job.device as usize] = *job };
     out
+}
+
+/// Resets one queue that has nothing in flight (2.6.1) and makes it again, with half the entries. False: the device did not.
+pub fn queue_again(index: u32, queue: u16) -> bool {
+    let Some(info) = info(index) else { return false };
+    // SAFETY: as in `setup`.
+    let mut job = unsafe { (*SETUPS.get())[index as usize % MAX_DEVICES] };
+    let old = Queue::get(index, queue as u32);
+    let (vector, size) = (old.vector, (old.size / 2).max(2));
+    store(info.common + 22, queue);
+    store(info.common + 58, 1u16);
+    let from = cpu::tsc();
+    while load::<u16>(info.common + 58) != 0 || load::<u16>(info.common + 28) != 0 {
+        if cpu::tsc().wrapping_sub(from) > DEFAULT_DEADLINE {
+            return false;
+        }
+        cpu::pause();
+    }
+    job.queue_size = size as u32;
+    let first = if job.flags & flag::INTX == 0 { vector - queue as u32 } else { vector };
+    Queue::create(&job, &info, old.features, queue, first) == Some(size)
 }
 
 /// Does the last SETUP again.

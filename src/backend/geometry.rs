@@ -30,7 +30,7 @@ pub struct Geometry {
 
 impl Geometry {
     /// A disk without a file: sectors of 512 bytes, in pages.
-    pub(super) const MEMORY: Geometry = Geometry {
+    pub const MEMORY: Geometry = Geometry {
         logical_block: 512,
         physical_block: 4096,
         alignment_offset: 0,

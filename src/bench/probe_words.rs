@@ -145,6 +145,10 @@ pub mod flag {
     /// IO: submit as Linux does under an application with many requests in flight: one request and one kick decision at
     /// a time, `gap` ticks of the application's own before each, and completions taken on interrupts only.
     pub const ONE_BY_ONE: u32 = 8192;
+    /// IO: reset the queue first and make it again with half the entries (VIRTIO_F_RING_RESET).
+    pub const RESET_QUEUE: u32 = 16384;
+    /// SETUP: kicks of 16 bits although VIRTIO_F_NOTIFICATION_DATA was accepted, which is wrong.
+    pub const SHORT_KICK: u32 = 32768;
 }
 
 /// [`super::GuestJob::op`] of [`kind::POKE`].

@@ -1,4 +1,4 @@
-//! `doorbell bench`: the same measurement on every path, in turn, in one guest.
+//! `doorbell bench`: measures every path in turn, in one guest.
 
 mod diff;
 mod linux;
@@ -41,18 +41,18 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the results as one HTML page, which needs nothing else, to FILE; - is standard output
+    /// Write the results as one self-contained HTML page to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Check the flags, say what would be measured, and end
+    /// Check the flags, print what would be measured, and end
     #[arg(long)]
     dry_run: bool,
-    /// Count the kernel functions that ran meanwhile, on the whole host, and print them at the end (root)
+    /// Count the kernel functions that run meanwhile, on the whole host, and print the counts at the end (root)
     #[arg(long)]
     evidence: bool,
     #[command(flatten)]
     common: Common,
-    // Options: whether any flag of a group is there tells a flag of the other guest from a default.
+    // Option, because a flag of the other guest is an error and a default is not: `Some` if any flag of the group is given.
     #[command(flatten)]
     probe: Option<probe::ProbeArgs>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ enum Bench {
 /// Flags of both guests.
 #[derive(Debug, Args)]
 struct Common {
-    /// How often everything is measured, 1 to 1000; below 6 there is no interval, and more comparisons need more [default: 12 with the probe, 10 with Linux]
+    /// Rounds: how often everything is measured, 1 to 1000. Below 6 no interval is printed; more comparisons need more rounds [default: 12 with the probe, 10 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Go on until every ratio's own 95 % interval ends within this of the ratio, as in 2%; at least 6 rounds, and at most
@@ -89,11 +89,11 @@ struct Common {
     /// Start no further measurement after this time, as in 90, 90s or 10m; the results are then marked incomplete
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     max_time: Option<Duration>,
-    /// Longest busy-poll of the polling I/O threads before they sleep, in microseconds, 0 to 1000000; the probe then
-    /// measures with and without, and with 0 only without [default: 50 with the probe, 0 with Linux]
+    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures with and
+    /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
-    /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
+    /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
 }
@@ -141,7 +141,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         Guest::Linux if args.probe.is_some() => return Err(stray(&probe::ProbeArgs::command(), "probe")),
         _ => {}
     }
-    // Those of the guest that is measured, if none was given: their defaults.
+    // No flag of this guest was given: the defaults.
     let name = [std::ffi::OsString::from("bench")];
     let bench = match args.guest {
         Guest::Probe => {
@@ -171,7 +171,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         asked.ask(signal);
         true
     });
-    // Before minutes of measuring, not after.
+    // Report an output that cannot be written before measuring for minutes.
     let mut files = FilesInUse::default();
     if let Bench::Linux(bench) = &bench {
         files.input("--kernel", &bench.kernel);
@@ -193,7 +193,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     Ok(signalled.unwrap_or(0))
 }
 
-/// A flag of the guest that is not measured.
+/// The error for a flag of the guest that is not measured.
 fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
     let flags: Vec<_> =
         of_guest.get_arguments().filter_map(|arg| arg.get_long().map(|name| format!("--{name}"))).collect();
@@ -202,7 +202,7 @@ fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
         flags.contains(&word).then_some(word)
     });
     let given = given.unwrap_or_else(|| "a flag".into());
-    Failure::usage(format!("{given} is for --guest {guest}: add that, or leave {given} out"))
+    Failure::usage(format!("{given} needs --guest {guest}: add that, or leave {given} out"))
 }
 
 fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
@@ -212,5 +212,5 @@ fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
     let all = names.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     let meant =
         nearest(value, all.iter().copied()).map_or(String::new(), |name| format!(" (did you mean {name}?)"));
-    Err(format!("it takes one of {}{meant}", all.join(", ")))
+    Err(format!("use one of {}{meant}", all.join(", ")))
 }

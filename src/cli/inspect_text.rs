@@ -1,14 +1,14 @@
-//! A VM's tables for eyes.
+//! The tables of a VM as text.
 
 use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
 use crate::observe::text::table;
 use crate::observe::{ThreadView, VfioView, VmView};
 
-/// How something that is not there is shown.
+/// The cell of a missing value.
 const NONE: &str = "-";
 
-/// Every section that was asked for, one below the other. Beside others, the pins of the interrupt controllers are one
-/// line each: they never change.
+/// All requested sections, one below the other. If there is more than one, the routes to each interrupt controller's
+/// pins share one row, because they never change.
 pub(super) fn text(view: &VmView) -> String {
     let fold = view.doorbells.is_some();
     let sections = [
@@ -34,7 +34,7 @@ fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.into()
 }
 
-/// A row for the routes to the pins of each interrupt controller.
+/// One row per interrupt controller for the routes to its pins.
 fn folded(entries: &[RouteView]) -> Vec<Vec<String>> {
     let mut kinds: Vec<&str> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.msi.is_none()) {
@@ -217,7 +217,7 @@ fn threads(all: &[ThreadView]) -> String {
 
 fn vfio(all: &[VfioView]) -> String {
     if all.is_empty() {
-        return "no device is passed through".into();
+        return "no passed-through devices".into();
     }
     let rows = all.iter().flat_map(|device| {
         device.vectors.iter().map(|vector| {
@@ -249,6 +249,6 @@ mod tests {
         for title in ["routes", "doorbells", "vectors", "queues", "threads", "vfio"] {
             assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");
         }
-        assert!(text.contains("no device is passed through"));
+        assert!(text.contains("no passed-through devices"));
     }
 }

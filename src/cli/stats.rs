@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::Failure;
 use super::out_file::OutFile;
-use crate::dataplane::{InterruptCounts, QueueCounters, QueueCounts, Sent};
-use crate::virtio::{QueueView, VirtioBlk};
+use crate::dataplane::{QueueCounts, Sent};
+use crate::virtio::VirtioBlk;
 use crate::vm::Vm;
 
 /// Name and version of the format.
 const SCHEMA: &str = "doorbell-stats/1";
 
-/// Where the counts go.
+/// The file for the counts.
 pub(super) struct StatsFile(OutFile);
 
 impl StatsFile {
@@ -46,7 +46,7 @@ struct DiskStats {
     complete: String,
     /// Feature bits that the driver took.
     features: u64,
-    /// What the host refused and the device did without.
+    /// The last error of a host call; the device worked without what it asked for.
     last_error: Option<String>,
     queues: Vec<QueueStats>,
     config_interrupts: Option<Sent>,
@@ -55,6 +55,8 @@ struct DiskStats {
 #[derive(Serialize)]
 struct QueueStats {
     enabled: bool,
+    /// Not known without /proc.
+    kicks_ioeventfd: Option<u64>,
     kicks_exit: u64,
     kicks_missed: u64,
     #[serde(flatten)]
@@ -66,7 +68,7 @@ impl DiskStats {
     fn of(disk: &VirtioBlk) -> DiskStats {
         let view = disk.view();
         let interrupts = disk.interrupts();
-        let of_queues = view.queues.iter().zip(disk.counters()).zip(&interrupts);
+        let queues = view.queues.iter().zip(disk.counters()).zip(&interrupts).enumerate();
         DiskStats {
             name: view.name,
             serial: disk.config().serial.clone(),
@@ -74,21 +76,18 @@ impl DiskStats {
             complete: disk.device_interrupts().path().to_string(),
             features: view.features,
             last_error: view.last_error,
-            queues: of_queues.map(|((view, queue), int)| QueueStats::of(view, queue, int.counts())).collect(),
-            // The configuration's is the last.
+            queues: queues
+                .map(|(n, ((queue, counters), interrupt))| QueueStats {
+                    enabled: queue.enabled,
+                    kicks_ioeventfd: disk.kicks_ioeventfd(n),
+                    kicks_exit: queue.kicks_exit,
+                    kicks_missed: queue.kicks_missed,
+                    counts: counters.counts(),
+                    interrupts: interrupt.counts().sent(),
+                })
+                .collect(),
+            // The last vector is the configuration's.
             config_interrupts: interrupts.last().map(|i| i.counts().sent()),
-        }
-    }
-}
-
-impl QueueStats {
-    fn of(view: &QueueView, counters: &QueueCounters, interrupts: &InterruptCounts) -> QueueStats {
-        QueueStats {
-            enabled: view.enabled,
-            kicks_exit: view.kicks_exit,
-            kicks_missed: view.kicks_missed,
-            counts: counters.counts(),
-            interrupts: interrupts.sent(),
         }
     }
 }

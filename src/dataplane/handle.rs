@@ -26,6 +26,9 @@ pub enum DataplaneError {
     /// The rings that the driver gave are unusable.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The process that should run the queue does not.
+    #[error("{0}")]
+    Remote(String),
     /// The loop has ended.
     #[error("thread {0} has ended")]
     Ended(String),

@@ -5,9 +5,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::sent::InterruptCounts;
 use crate::host::log;
-use crate::kvm::{Level, Signalled, Told, Vector};
+use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
 
 thread_local! {
     static IO_THREAD: Cell<bool> = const { Cell::new(false) };
@@ -182,7 +184,7 @@ impl DeviceInterrupts {
     }
 
     /// Sets a bit of the ISR status and raises INTx.
-    fn raise_isr(&self, bit: u8) -> Told {
+    fn raise_isr(&self, bit: u8) -> LevelOutcome {
         let mut isr = self.isr();
         *isr |= bit;
         self.intx.as_ref().map(|intx| intx.set_cause(true)).unwrap_or_default()
@@ -230,6 +232,15 @@ impl Interrupt {
     /// The table entry in force.
     pub fn vector(&self) -> u16 {
         self.vector.load(Ordering::Acquire)
+    }
+
+    /// The eventfd that a process elsewhere may signal instead of [`Interrupt::deliver`], because an irqfd takes it or, while
+    /// the vector is masked, its counter is the pending bit. `None`: each interrupt must come through `deliver`.
+    pub fn direct_event(&self) -> Option<Arc<EventFd>> {
+        let by_irqfd = matches!(self.lines.path(), CompletePath::Auto | CompletePath::Irqfd);
+        let vector = self.lines.vectors.get(usize::from(self.vector()))?;
+        let direct = by_irqfd && self.lines.messages.load(Ordering::Acquire) && vector.via_irqfd();
+        direct.then(|| vector.event().clone())
     }
 
     /// What was sent so far.

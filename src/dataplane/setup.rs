@@ -165,6 +165,8 @@ pub struct QueueSetup {
     pub name: String,
     /// The rings.
     pub layout: QueueLayout,
+    /// The features that the driver accepted.
+    pub features: u64,
     /// The guest's RAM, held until the queue is detached.
     pub memory: Arc<GuestMemoryMmap>,
     /// Signalled by every kick. Non-blocking.

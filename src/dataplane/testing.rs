@@ -75,6 +75,7 @@ impl Driver {
                 event_idx: false,
                 indirect: false,
             },
+            features: 0,
             memory: self.memory.clone(),
             kick: self.kick.clone(),
             backend: Box::new(backend),

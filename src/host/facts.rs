@@ -1,22 +1,22 @@
-//! The facts that a reader needs about a host to understand figures measured on it.
+//! The facts about a host that a reader needs in order to understand figures measured on it.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// The host's facts. An unknown one is `None`.
+/// Facts about the host. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostFacts {
     /// CPU model name.
     pub cpu: Option<String>,
-    /// CPUs that this process may use.
+    /// How many CPUs this process may use.
     pub cpus: u64,
     /// Kernel release.
     pub kernel: Option<String>,
-    /// "kvm_intel", "kvm_amd", "kvm_pvm"; `None`: no /dev/kvm, or a KVM that is built into the kernel.
+    /// "kvm_intel", "kvm_amd", "kvm_pvm"; `None`: there is no /dev/kvm, or KVM is built into the kernel.
     pub kvm_module: Option<String>,
-    /// Whether the CPU itself runs the guest (VMX or SVM). In the lab an emulator does: `false`.
+    /// Whether the CPU itself runs the guest (VMX or SVM). `false` in the lab, where an emulator runs it.
     pub hardware_virtualization: bool,
     /// Whether this host is itself a virtual machine.
     pub virtual_machine: bool,
@@ -28,13 +28,13 @@ pub struct HostFacts {
     pub doorbell: String,
 }
 
-/// Set by scripts/lab.
+/// scripts/lab sets this environment variable.
 const LAB_VARIABLE: &str = "DOORBELL_LAB";
-/// On the lab's kernel command line.
+/// The lab's kernel command line has this word.
 const LAB_WORD: &str = "doorbell.lab";
 
 impl HostFacts {
-    /// The facts of this host.
+    /// Reads the facts about this host.
     pub fn here() -> HostFacts {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -58,7 +58,7 @@ impl HostFacts {
         }
     }
 
-    /// One line for display.
+    /// Returns the facts as one line for display.
     pub fn sentence(&self) -> String {
         let unknown = || "unknown".to_string();
         let ground = match (self.lab, self.hardware_virtualization) {

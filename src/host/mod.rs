@@ -1,9 +1,10 @@
-//! The host that doorbell runs on: the ground floor.
+//! The host that doorbell runs on. This is the lowest floor.
 //!
 //! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
 //! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
-//! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]), and two helpers that every room
-//! uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
+//! output that never block on a slow reader ([`Stream`]), threads whose failure is reported ([`thread`]), and two
+//! helpers that every room uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or
+//! another room.
 
 pub mod cleanup;
 mod cpu;

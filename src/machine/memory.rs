@@ -1,11 +1,15 @@
 //! Guest RAM.
 
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
 
 use super::MachineError;
 use super::layout::{HIGH_RAM_START, LOW_RAM_END};
@@ -30,6 +34,8 @@ pub struct RamBacking {
     pub huge: Option<HugePage>,
     /// Whether every page is there before the guest runs.
     pub prefault: bool,
+    /// A file in memory, which another process can map as well; else private to this one.
+    pub shared: bool,
 }
 
 /// A page size of hugetlbfs.
@@ -62,8 +68,14 @@ pub fn allocate(size: u64, backing: RamBacking) -> Result<Arc<Ram>, MachineError
     let mut regions = Vec::new();
     for (base, len) in ranges(size) {
         let mapping = match backing.huge {
+            Some(_) if backing.shared => {
+                let what =
+                    "memory of huge pages is not shared with a vhost-user backend: leave out --hugepages";
+                return Err(MachineError::Config(what.into()));
+            }
             Some(page) => map_huge(len, page)?,
-            None => map_aligned(len).map_err(|e| cannot_map(size, &e))?,
+            None if backing.shared => map_shared(len).map_err(|e| cannot_map(size, &e))?,
+            None => map_aligned(len, &MmapRegion::new).map_err(|e| cannot_map(size, &e))?,
         };
         let region = GuestRegionMmap::new(mapping, GuestAddress(base));
         regions.push(region.ok_or_else(|| cannot_map(size, &"its addresses wrap around"))?);
@@ -90,8 +102,11 @@ fn cannot_map(size: u64, why: &dyn std::fmt::Display) -> MachineError {
 /// Maps `len` bytes at a multiple of [`ALIGNMENT`]. The kernel places mappings downwards, each right below the last one: a
 /// filler of what is too much lets the next one end where it should. Another thread's mapping may come between; then it is
 /// tried again, and in the end done without, which costs speed only.
-fn map_aligned(len: u64) -> Result<MmapRegion, MmapRegionError> {
-    let mut mapping = MmapRegion::new(len as usize)?;
+fn map_aligned(
+    len: u64,
+    map: &dyn Fn(usize) -> Result<MmapRegion, MmapRegionError>,
+) -> Result<MmapRegion, MmapRegionError> {
+    let mut mapping = map(len as usize)?;
     for _ in 0..8 {
         let beyond = mapping.as_ptr() as u64 % ALIGNMENT;
         if beyond == 0 {
@@ -99,10 +114,24 @@ fn map_aligned(len: u64) -> Result<MmapRegion, MmapRegionError> {
         }
         drop(mapping);
         let filler = MmapRegion::<()>::new(beyond as usize)?;
-        mapping = MmapRegion::new(len as usize)?;
+        mapping = map(len as usize)?;
         drop(filler);
     }
     Ok(mapping)
+}
+
+/// Maps `len` bytes of a file in memory, which disappears with its last user.
+fn map_shared(len: u64) -> Result<MmapRegion, MmapRegionError> {
+    // SAFETY: a name that ends with 0; a new descriptor is returned, or -1.
+    let fd = unsafe { libc::memfd_create(c"guest-ram".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(MmapRegionError::Mmap(std::io::Error::last_os_error()));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len).map_err(MmapRegionError::Mmap)?;
+    let file = Arc::new(file);
+    map_aligned(len, &|len| MmapRegion::from_file(FileOffset::from_arc(file.clone(), 0), len))
 }
 
 /// Maps `len` bytes of huge pages, which are aligned by themselves, and reserved: a guest cannot run out of them later.
@@ -202,7 +231,7 @@ mod tests {
 
     #[test]
     fn too_few_huge_pages_is_one_sentence_that_says_what_to_do() {
-        let huge = |page| RamBacking { huge: Some(page), prefault: false };
+        let huge = |page| RamBacking { huge: Some(page), prefault: false, shared: false };
         // More than any test machine has set aside.
         let error = allocate(8 * GIB, huge(HugePage::OneGib)).err().map(|error| error.to_string());
         assert!(error.is_none_or(|e| e.contains("nr_hugepages") || e.contains("no huge pages")));
@@ -212,7 +241,8 @@ mod tests {
 
     #[test]
     fn prefaulted_memory_is_there_before_anyone_touches_it() {
-        let ram = allocate(128 * MIB, RamBacking { huge: None, prefault: true }).unwrap();
+        let ram =
+            allocate(128 * MIB, RamBacking { huge: None, prefault: true, ..RamBacking::default() }).unwrap();
         let region = ram.iter().next().unwrap();
         let mut resident = vec![0u8; 128 << 8];
         // SAFETY: the range is a mapping, and there is a byte of room for each of its pages.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::vfio::{Host, IrqIndex, Posting, VectorReport, VfioPci};
+use crate::vfio::{Host, Posting, VectorReport, VfioPci};
 
 /// A passed-through device: how each of its vectors is armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +48,10 @@ impl VfioView {
 
 impl From<&VectorReport> for VfioVectorView {
     fn from(report: &VectorReport) -> VfioVectorView {
-        let armed_by = match (report.direct, report.index) {
-            (true, IrqIndex::Intx) => "level irqfd with resamplefd",
-            (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
-            (true, _) => "irqfd",
-            (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
-        };
         VfioVectorView {
             name: report.name(),
             armed: report.armed,
-            armed_by: armed_by.into(),
+            armed_by: report.armed_by().into(),
             masked: report.masked,
             gsi: report.gsi,
             host: report.host,

@@ -3,7 +3,7 @@
 
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
-    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
 
 use crate::dataplane::{Interrupt, NO_VECTOR};
@@ -38,12 +38,13 @@ enum Field {
     QueueDesc,
     QueueDriver,
     QueueDevice,
-    /// `queue_notify_data` and `queue_reset`: their features are not offered, so they read 0.
+    /// `queue_notify_data`: VIRTIO_F_NOTIF_CONFIG_DATA is not offered, so it reads 0.
     NotOffered,
+    QueueReset,
 }
 
 /// `struct virtio_pci_common_cfg`: offset, length, field.
-const FIELDS: [(usize, usize, Field); 17] = [
+const FIELDS: [(usize, usize, Field); 18] = [
     (0x00, 4, Field::DeviceFeatureSelect),
     (0x04, 4, Field::DeviceFeature),
     (0x08, 4, Field::DriverFeatureSelect),
@@ -60,22 +61,25 @@ const FIELDS: [(usize, usize, Field); 17] = [
     (0x20, 8, Field::QueueDesc),
     (0x28, 8, Field::QueueDriver),
     (0x30, 8, Field::QueueDevice),
-    (0x38, 4, Field::NotOffered),
+    (0x38, 2, Field::NotOffered),
+    (0x3a, 2, Field::QueueReset),
 ];
 
-/// What the owner must react to after a write.
+/// What a write changed, for the device to react to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
     /// The driver wrote status 0.
     pub reset: bool,
     /// FEATURES_OK was accepted just now.
     pub negotiated: bool,
-    /// Status or a queue's enable bit changed: queues may have to go live.
+    /// A queue has another vector.
+    pub vector: bool,
+    /// Status, a queue's enable bit or its reset bit changed: queues may have to start or stop.
     pub changed: bool,
 }
 
 /// The registers. Reads and writes of any width at any offset are safe: a write that covers a field in part is merged
-/// with what the field reads.
+/// with the field's present value.
 #[derive(Debug)]
 pub(super) struct Common {
     offered: u64,
@@ -151,6 +155,7 @@ impl Common {
             Field::QueueSize => of_queue(|queue| queue.size.into()),
             Field::QueueVector => queue.map_or(NO_VECTOR, |queue| queue.interrupt.vector()).into(),
             Field::QueueEnable => of_queue(|queue| queue.enabled.into()),
+            Field::QueueReset => of_queue(|queue| queue.resetting.into()),
             // The register of queue n is number n.
             Field::QueueNotifyOff => queue.map_or(0, |_| self.queue_select.into()),
             Field::QueueDesc => of_queue(|queue| queue.desc),
@@ -179,6 +184,7 @@ impl Common {
     }
 
     fn set(&mut self, field: Field, value: u64, effect: &mut Effect) {
+        let ring_reset = self.features() >> VIRTIO_F_RING_RESET & 1 != 0;
         let queue = self.queues.get_mut(usize::from(self.queue_select));
         // A driver must not change an enabled queue (4.1.4.3.2); such a write is ignored.
         let idle = queue.filter(|queue| !queue.enabled);
@@ -192,6 +198,7 @@ impl Common {
             (Field::QueueVector, _) => {
                 if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {
                     queue.interrupt.set_vector(value as u16);
+                    effect.vector = true;
                 }
             }
             (Field::QueueSize, Some(queue)) => queue.size = value as u16,
@@ -201,6 +208,13 @@ impl Common {
             (Field::QueueEnable, Some(queue)) if value == 1 => {
                 queue.enabled = true;
                 effect.changed = true;
+            }
+            // Reads 1 until the queue has completed what is in flight (4.1.4.3.1).
+            (Field::QueueReset, _) if value == 1 && ring_reset => {
+                if let Some(queue) = self.queues.get_mut(usize::from(self.queue_select)) {
+                    queue.resetting = true;
+                    effect.changed = true;
+                }
             }
             _ => {}
         }

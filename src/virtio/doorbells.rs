@@ -7,14 +7,16 @@ use super::NotifyPath;
 use super::kick::Kick;
 use super::layout::{NOTIFY_STRIDE, NotifySpace};
 
-/// The ioeventfds of one device: what should be armed follows from the live queues, the place of the BAR and the
-/// configured path; [`Doorbells::reconcile`] alone arms and disarms.
+/// The ioeventfds of one device. What should be armed follows from the live queues, the address of the BAR and the
+/// configured path; only [`Doorbells::reconcile`] arms and disarms.
 #[derive(Debug)]
 pub(super) struct Doorbells {
     vm: Arc<dyn VmIoctls>,
     kicks: Arc<[Kick]>,
     space: NotifySpace,
     path: NotifyPath,
+    /// The driver accepted NOTIFICATION_DATA.
+    notification_data: bool,
     window: Option<Window>,
     live: Vec<bool>,
     armed: Vec<Option<Ioeventfd>>,
@@ -25,7 +27,16 @@ impl Doorbells {
         let queues = kicks.len();
         let armed = (0..queues).map(|_| None).collect();
         let space = NotifySpace::of(path);
-        Doorbells { vm, kicks, space, path, window: None, live: vec![false; queues], armed }
+        Doorbells {
+            vm,
+            kicks,
+            space,
+            path,
+            notification_data: false,
+            window: None,
+            live: vec![false; queues],
+            armed,
+        }
     }
 
     /// The path in force.
@@ -60,13 +71,18 @@ impl Doorbells {
         self.reconcile()
     }
 
-    /// Which queues take kicks.
+    /// Sets whether kicks carry 32 bits, which the driver decides before a queue takes kicks.
+    pub(super) fn set_notification_data(&mut self, on: bool) {
+        self.notification_data = on;
+    }
+
+    /// Sets which queues take kicks.
     pub(super) fn set_live(&mut self, live: Vec<bool>) -> Result<(), KvmError> {
         self.live = live;
         self.reconcile()
     }
 
-    /// What is armed for `queue`.
+    /// The match of the ioeventfd armed for `queue`; `None`: none is armed.
     pub(super) fn armed(&self, queue: usize) -> Option<IoeventfdSpec> {
         Some(self.armed.get(queue)?.as_ref()?.spec())
     }
@@ -81,7 +97,10 @@ impl Doorbells {
             Space::Mmio => IoAddress::Mmio(at),
             Space::Pio => IoAddress::Pio(u16::try_from(at).ok()?),
         };
-        Some(IoeventfdSpec { address, matching: self.kicks[queue].matching(self.path)? })
+        Some(IoeventfdSpec {
+            address,
+            matching: self.kicks[queue].matching(self.path, self.notification_data)?,
+        })
     }
 
     /// Makes what is armed match what should be. Disarms first, so that an address is free before it is used again. A

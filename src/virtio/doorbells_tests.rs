@@ -1,4 +1,4 @@
-use super::super::testing::{BAR, PORT, Rig, VERSION_1};
+use super::super::testing::{BAR, NOTIFICATION_DATA, PORT, Rig, VERSION_1};
 use super::*;
 use crate::kvm::Match;
 use crate::pci::PciDevice;
@@ -28,6 +28,29 @@ fn each_path_arms_its_own_kind_of_doorbell() {
         rig.set_status(0);
         assert_eq!(rig.vm.ioeventfds(), [], "{path}: after reset");
     }
+}
+
+#[test]
+fn with_notification_data_only_the_length_can_match() {
+    for (path, address, matching) in [
+        (NotifyPath::FastMmio, IoAddress::Mmio(BAR + 0x5000), Match::Any),
+        (NotifyPath::Mmio, IoAddress::Mmio(BAR + 0x5000), Match::Length(4)),
+        (NotifyPath::Pio, IoAddress::Pio(PORT as u16), Match::Length(4)),
+    ] {
+        let rig = Rig::new(|config| {
+            config.notify = path;
+            config.notification_data = true;
+        });
+        // A driver that does not accept the feature kicks as ever.
+        rig.start();
+        assert_eq!(rig.vm.ioeventfds()[0].matching == matching, path == NotifyPath::FastMmio, "{path}");
+        rig.set_status(0);
+        assert!(rig.negotiate(VERSION_1 | NOTIFICATION_DATA));
+        rig.enable_queue(0);
+        rig.set_status(15);
+        assert_eq!(rig.vm.ioeventfds(), [spec(address, matching)], "{path}");
+    }
+    assert!(!Rig::new(|_| {}).negotiate(VERSION_1 | NOTIFICATION_DATA), "not offered unless asked for");
 }
 
 #[test]
@@ -136,7 +159,7 @@ fn two_devices_at_one_address_cost_the_second_its_doorbells_not_its_kicks() {
     assert_eq!((queue.kicks_exit, queue.kicks_missed), (2, 0));
     drop(taken);
     rig.place(BAR + 0x10_0000);
-    assert_eq!(rig.vm.ioeventfds(), any(BAR + 0x10_0000), "tried again with the next change");
+    assert_eq!(rig.vm.ioeventfds(), any(BAR + 0x10_0000), "arming is tried again at the next change");
 }
 
 #[test]
@@ -147,15 +170,15 @@ fn a_kick_by_exit_reaches_the_eventfd_and_one_that_should_not_have_come_is_count
         (queue.kicks_exit, queue.kicks_missed)
     };
     rig.kick(0);
-    assert_eq!(rig.device.kicks[0].event().read().unwrap(), 1, "before the queue is live, too");
+    assert_eq!(rig.device.kicks[0].event().read().unwrap(), 1, "also before the queue is live");
     assert_eq!(counts(0), (1, 0));
     rig.start();
     rig.kick(0);
-    assert_eq!(counts(0), (2, 0), "may have left the guest before the doorbell was armed");
+    assert_eq!(counts(0), (2, 0), "this kick may have left the guest before the doorbell was armed");
     rig.kick(0);
     assert_eq!(counts(0), (3, 1));
     rig.kick(1);
-    assert_eq!(counts(1), (1, 1), "this thread has been here since");
+    assert_eq!(counts(1), (1, 1), "this thread has handled a kick since then");
     rig.place(BAR + 0x10_0000);
     rig.kick(1);
     assert_eq!(counts(1), (2, 1), "armed anew");
@@ -174,7 +197,11 @@ fn stores_that_a_datamatch_does_not_want_are_not_missed() {
         rig.device.bar_write(bar, at, data);
     }
     let queue = &rig.device.view().queues[1];
-    assert_eq!((queue.kicks_exit, queue.kicks_missed), (4, 0), "value or width is not the doorbell's");
+    assert_eq!(
+        (queue.kicks_exit, queue.kicks_missed),
+        (4, 0),
+        "the doorbell does not match this value or width"
+    );
     rig.device.bar_write(bar, at, &[1, 0]);
     assert_eq!(rig.device.view().queues[1].kicks_missed, 1);
 }

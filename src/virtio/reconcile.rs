@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_config::VIRTIO_F_NOTIFICATION_DATA;
+
 use crate::backend::Backend;
-use crate::dataplane::QueueSetup;
+use crate::dataplane::{QueueSetup, RunningQueue};
 use crate::host::Locked;
 
-use super::RunningQueue;
 use super::common::DRIVER_OK;
 use super::device::{State, VirtioBlk};
 use super::queue::QueueRegs;
 
 /// What [`VirtioBlk::reconcile`] does next, without the state lock.
 enum Step {
+    /// For a reset of the device.
     Stop(Vec<(usize, Box<dyn RunningQueue>)>),
+    /// For resets of these queues; `None`: it does not run.
+    StopQueues(Vec<(usize, Option<Box<dyn RunningQueue>>)>),
     Start(Vec<(usize, Result<QueueSetup, String>)>),
     Settled,
 }
@@ -22,7 +26,7 @@ impl VirtioBlk {
     /// Makes the queues that run match what the driver asked for.
     ///
     /// A step is decided under the state lock and done without it. Starting and stopping a queue waits for the thread
-    /// that runs it; that thread may be the main loop, which takes the state lock to answer a reader, and each would
+    /// that runs it; that thread may be the main loop, which takes the state lock to serve `inspect`, and each would
     /// wait for the other. The driver may have written again meanwhile: so after each step the state is compared anew,
     /// until nothing is left to do. `turn` admits one vCPU at a time, or two could start the same queue.
     pub(super) fn reconcile(&self) {
@@ -31,6 +35,7 @@ impl VirtioBlk {
             match self.next_step() {
                 Step::Settled => return,
                 Step::Stop(running) => self.stop(running),
+                Step::StopQueues(queues) => self.stop_queues(queues),
                 Step::Start(setups) => self.start(setups),
             }
         }
@@ -46,6 +51,22 @@ impl VirtioBlk {
             let running =
                 state.slots.iter_mut().enumerate().filter_map(|(n, slot)| Some((n, slot.running.take()?)));
             return Step::Stop(running.collect());
+        }
+        if state.common.queues.iter().any(|queue| queue.resetting) {
+            let State { common, slots, .. } = &mut *state;
+            let resetting = |n: usize| common.queues[n].resetting;
+            // Doorbells first, as above; the other queues keep theirs.
+            let live =
+                slots.iter().enumerate().map(|(n, slot)| slot.running.is_some() && !resetting(n)).collect();
+            let queues = slots
+                .iter_mut()
+                .enumerate()
+                .filter(|(n, _)| resetting(*n))
+                .map(|(n, slot)| (n, slot.running.take()))
+                .collect();
+            let armed = state.doorbells.set_live(live);
+            self.note(&mut state, armed.err());
+            return Step::StopQueues(queues);
         }
         // Before DRIVER_OK the device may not look at a ring (virtio 1.2, 3.1.1).
         if state.common.status() & DRIVER_OK == 0 {
@@ -63,7 +84,7 @@ impl VirtioBlk {
         if setups.is_empty() { Step::Settled } else { Step::Start(setups) }
     }
 
-    /// Everything that queue `n` needs to run. `Err`: its registers are invalid, or it gets no backend.
+    /// Everything that queue `n` needs to run. `Err`: its registers are invalid, or its backend could not be made.
     fn setup(
         &self,
         n: usize,
@@ -80,6 +101,7 @@ impl VirtioBlk {
         Ok(QueueSetup {
             name: format!("{} queue {n}", self.config.name),
             layout,
+            features,
             memory: self.memory.clone(),
             kick: self.kicks[n].event().clone(),
             backend,
@@ -111,8 +133,25 @@ impl VirtioBlk {
         }
         // Doorbells last, when the queues can take kicks. Earlier kicks are not lost: attach looked at the rings.
         let live = state.slots.iter().map(|slot| slot.running.is_some()).collect();
+        let features = state.common.features();
+        state.doorbells.set_notification_data(features >> VIRTIO_F_NOTIFICATION_DATA & 1 != 0);
         let armed = state.doorbells.set_live(live);
         self.note(&mut state, armed.err());
+    }
+
+    /// Waits until these queues have completed what is in flight, then finishes their resets; the others go on.
+    fn stop_queues(&self, queues: Vec<(usize, Option<Box<dyn RunningQueue>>)>) {
+        let stopped: Vec<_> =
+            queues.into_iter().map(|(n, running)| (n, running.map(RunningQueue::detach))).collect();
+        let mut state = self.state();
+        for (n, backend) in stopped {
+            if let Some(backend) = backend {
+                state.slots[n].backend = backend;
+            }
+            state.slots[n].failed = false;
+            // queue_enable and queue_reset read 0 from now on: the driver may use the queue's memory for something else.
+            state.common.queues[n].reset();
+        }
     }
 
     /// Waits until the queues have completed what is in flight, then finishes the reset.

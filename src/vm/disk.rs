@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::backend::DiskOptions;
 use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
@@ -31,8 +33,13 @@ pub struct DiskConfig {
     pub complete: CompletePath,
     /// Whether VIRTIO_F_EVENT_IDX is offered (on).
     pub event_idx: bool,
+    /// Whether VIRTIO_F_NOTIFICATION_DATA is offered (off).
+    pub notification_data: bool,
     /// How interrupts are held (auto).
     pub moderation: Moderation,
+    /// The socket of the vhost-user backend that runs the queues. `options`, `iothread`, `moderation` and `serial` mean nothing
+    /// then.
+    pub vhost_user: Option<PathBuf>,
     /// Serial number for GET_ID, at most 20 bytes of printable ASCII; `None`: one is generated.
     pub serial: Option<String>,
 }
@@ -48,7 +55,9 @@ impl DiskConfig {
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
             event_idx: true,
+            notification_data: false,
             moderation: Moderation::Auto,
+            vhost_user: None,
             serial: None,
         }
     }

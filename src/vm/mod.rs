@@ -10,13 +10,16 @@ use std::sync::Arc;
 
 pub use disk::{DiskConfig, IoThreadChoice};
 
-use crate::backend::{BackendKind, Disk, DiskError};
-use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
+use crate::backend::{Backend, BackendKind, Disk, DiskError, Geometry};
+use crate::dataplane::{
+    CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle, Moderation, QueueLoop,
+};
 use crate::host::log;
 use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
-use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
+use crate::vhost::{self, NoBackend, VhostDisk, VhostError};
+use crate::virtio::{Backends, BlkConfig, RemoteDisk, VirtioBlk, VirtioError};
 
 /// The description of a VM.
 #[derive(Clone, Debug)]
@@ -47,6 +50,9 @@ pub enum VmError {
     /// A disk's file.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A disk's vhost-user backend.
+    #[error(transparent)]
+    Vhost(#[from] VhostError),
     /// A disk's device.
     #[error(transparent)]
     Virtio(#[from] VirtioError),
@@ -88,14 +94,20 @@ impl Vm {
     ///
     /// # Errors
     /// See [`VmError`].
-    pub fn new(config: VmConfig) -> Result<Vm, VmError> {
+    pub fn new(mut config: VmConfig) -> Result<Vm, VmError> {
         // Files first: most mistakes are there, and nothing has been started yet.
         let disks = config
             .disks
             .into_iter()
-            .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
+            .map(|disk| {
+                let open = || Ok(Arc::new(Disk::open(&disk.options)?));
+                Ok((disk.vhost_user.is_none().then(open).transpose()?, disk))
+            })
             .collect::<Result<Vec<_>, DiskError>>()?;
-        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let own = disks.iter().filter(|(disk, _)| disk.is_some());
+        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        // Another process can only map RAM that is a file.
+        config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
         let machine = Machine::new(config.machine)?;
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
@@ -114,9 +126,19 @@ impl Vm {
             Vm { machine, disks: Vec::new(), vfio: Vec::new(), passthrough: None, main: Some(main), threads };
         let mut turn = 0;
         for (disk, config) in disks {
-            let loops = this.loops(config.iothread, turn);
-            turn += usize::from(config.queues);
-            this.plug(disk, config, loops)?;
+            match (disk, &config.vhost_user) {
+                (Some(disk), _) => {
+                    let loops = this.loops(config.iothread, turn);
+                    turn += usize::from(config.queues);
+                    this.plug(disk, config, loops)?;
+                }
+                (None, Some(socket)) => {
+                    let on_death = this.machine.exit_latch().on_death();
+                    let disk = VhostDisk::connect(socket, config.queues, on_death)?;
+                    this.plug_vhost(&disk, config)?;
+                }
+                (None, None) => {}
+            }
         }
         Ok(this)
     }
@@ -156,13 +178,47 @@ impl Vm {
             notify: config.notify,
             complete: config.complete,
             event_idx: config.event_idx,
+            notification_data: config.notification_data,
             moderation: config.moderation,
+            remote: None,
         };
-        let backends = Box::new(move |_| disk.queue_backend());
+        self.add(blk, loops, Box::new(move |_| disk.queue_backend()))
+    }
+
+    /// A disk whose queues the backend runs.
+    fn plug_vhost(&mut self, disk: &Arc<VhostDisk>, config: DiskConfig) -> Result<(), VmError> {
+        let name = format!("disk{}", self.disks.len());
+        let remote = RemoteDisk { features: disk.features(), config: disk.config() };
+        let blk = BlkConfig {
+            serial: String::new(),
+            name,
+            capacity: remote.capacity(),
+            readonly: remote.readonly(),
+            discard: false,
+            geometry: Geometry::MEMORY,
+            queues: config.queues,
+            queue_size: config.queue_size,
+            notify: config.notify,
+            complete: config.complete,
+            event_idx: config.event_idx,
+            notification_data: false,
+            moderation: Moderation::Off,
+            remote: Some(remote),
+        };
+        self.add(blk, vhost::loops(disk), Box::new(|_| Ok(Box::new(NoBackend) as Box<dyn Backend>)))
+    }
+
+    fn add(
+        &mut self,
+        blk: BlkConfig,
+        loops: Vec<Arc<dyn QueueLoop>>,
+        backends: Backends,
+    ) -> Result<(), VmError> {
+        let complete = blk.complete;
         let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
         let (_, line) = self.machine.next_slot()?;
         let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends, Some(line))?;
-        if config.complete == CompletePath::Resample {
+        if complete == CompletePath::Resample {
             self.watch_resample(&device)?;
         }
         self.machine.add_pci_device(device.clone())?;

@@ -140,16 +140,17 @@ fn max_silence(bench: &LinuxBench) -> Duration {
 }
 
 fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
-    let disk = |options, (path, moderation): (PathPair, Moderation), serial: String, iothread| DiskConfig {
-        options,
+    let disk = |options: DiskOptions,
+                (path, moderation): (PathPair, Moderation),
+                serial: String,
+                iothread| DiskConfig {
         queues: bench.queues,
-        queue_size: 256,
         iothread,
         notify: path.notify,
         complete: path.complete,
-        event_idx: true,
         moderation,
         serial: Some(serial),
+        ..DiskConfig::new(options)
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
     for (n, (path, file)) in bench.disks().zip(&files.disks).enumerate() {

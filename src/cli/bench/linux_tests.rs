@@ -72,7 +72,7 @@ fn a_job_file_is_run_as_it_is_and_kept() {
     let jobs: Vec<_> = bench.schedule.jobs.iter().map(ToString::to_string).collect();
     assert_eq!((jobs.join(",").as_str(), bench.fio_file.as_deref()), ("mix,seq", Some(text)));
     assert!(bench.to_string().ends_with("as the job file says"), "{bench}");
-    assert!(with("--vfio 01:00.0").unwrap_err().contains("mix would overwrite"));
+    assert!(with("--vfio 01:00.0").unwrap_err().contains("mix would destroy"));
     assert!(with("--jobs randread").is_err() && with("--block-size 8k").is_err());
     std::fs::write(file.path(), "rw=read\n").unwrap();
     assert!(with("").unwrap_err().contains("line 1"));
@@ -107,7 +107,7 @@ fn a_passed_through_disk_is_compared_last_and_only_read_unless_told_otherwise() 
     let error = bench("--vfio 01:00.0 --jobs rand-read-1,rand-write-1").unwrap_err();
     assert_eq!(
         error,
-        "rand-write-1 would overwrite what is on 0000:01:00.0: leave that job out, or add --overwrite"
+        "rand-write-1 would destroy the data on 0000:01:00.0: leave that job out, or add --overwrite"
     );
 }
 

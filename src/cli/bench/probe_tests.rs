@@ -33,7 +33,7 @@ fn flags_reach_the_bench() {
 #[test]
 fn nonsense_is_refused_in_a_sentence() {
     let cases = [
-        ("--pin 0,7", "no CPU 7; it may use 0, 1, 5"),
+        ("--pin 0,7", "may not run on CPU 7; it may use 0, 1, 5"),
         ("--pin 0", "two CPU numbers"),
         ("--pin a,b", "two CPU numbers"),
         ("--pin 0,1,2", "two CPU numbers"),

@@ -1,4 +1,4 @@
-//! What the rest of the host offers: io_uring, limits, memory, VFIO.
+//! Checks of the host beside KVM: io_uring, limits, memory, VFIO.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) fn items() -> Vec<Item> {
     ]
 }
 
-/// The file's text without white space around it.
+/// The file's text, trimmed.
 pub(super) fn read(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_string())
 }
@@ -34,7 +34,7 @@ pub(super) fn has_cpu_flag(flag: &str) -> bool {
     flags.is_some_and(|line| line.split_whitespace().any(|word| word == flag))
 }
 
-/// The kernel's version, (0, 0) if it cannot be told.
+/// The kernel's version; (0, 0) if it cannot be parsed.
 pub(super) fn release() -> (u32, u32) {
     parse_release(&read("/proc/sys/kernel/osrelease").unwrap_or_default())
 }
@@ -51,7 +51,7 @@ fn io_uring() -> Item {
     }
 }
 
-/// The soft and hard limit of a resource, `None` for none.
+/// The soft limit of a resource; `None`: no limit.
 fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives the call.
@@ -60,7 +60,7 @@ fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
 }
 
 fn open_files() -> Item {
-    /// 16 vCPUs and a few disks of 16 queues, four descriptors a queue.
+    /// 16 vCPUs and a few disks of 16 queues, four descriptors per queue.
     const ENOUGH: u64 = 512;
     let limit = limit(libc::RLIMIT_NOFILE);
     let found = limit.map_or("no limit".into(), |n| format!("up to {n}"));
@@ -102,7 +102,7 @@ fn iommu() -> Item {
         .or("switch VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on on Intel")
 }
 
-/// Whether `path` can be opened for reading and writing, and what that means.
+/// A check that `path` can be opened for reading and writing.
 fn device(name: &'static str, path: &str, what: &str, fix: &str) -> Item {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Item::new(name, false, true, format!("{path}, {what}")),

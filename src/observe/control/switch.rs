@@ -47,7 +47,7 @@ pub(super) fn switch(
     if let Some(path) = complete {
         let lines = disk.device_interrupts();
         let kind = if path.is_level() || lines.path().is_level() { "usage" } else { "failed" };
-        lines.set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
+        disk.set_complete_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     if let Some(moderation) = moderation {
         disk.moderation().set(moderation);

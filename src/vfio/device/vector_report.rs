@@ -46,4 +46,14 @@ impl VectorReport {
             index => format!("{} {}", index.name(), self.vector),
         }
     }
+
+    /// For display: how the device's signal reaches the guest while the vector is not masked.
+    pub fn armed_by(&self) -> &'static str {
+        match (self.direct, self.index) {
+            (true, IrqIndex::Intx) => "level irqfd with resamplefd",
+            (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
+            (true, _) => "irqfd",
+            (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
+        }
+    }
 }
