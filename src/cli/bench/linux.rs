@@ -56,8 +56,8 @@ pub(super) struct LinuxArgs {
     /// Your own job file for fio: each section is a job. filename is replaced by the disk under test, all else stays
     #[arg(long, value_name = "FILE", conflicts_with_all = ["jobs", "depths", "block_size"])]
     fio: Option<PathBuf>,
-    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts where that
-    /// pays. A disk each; the first is what the others' ratios are to
+    /// Paths to compare, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts back where
+    /// that pays. Each has its own disk; ratios are to the first
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
     paths: Vec<PathPairName>,
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
@@ -236,7 +236,8 @@ fn parse_depths(text: &str) -> Result<Depths, String> {
     }
     Ok(Depths(depths))
 }
-/// A disk and an I/O thread each.
+
+/// Each path needs a disk and an I/O thread.
 const MAX_PATHS: usize = 16;
 
 fn jobs(names: &str) -> Vec<FioJob> {

@@ -10,7 +10,7 @@ use crate::bench::Report;
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
-/// Even: the order of the rows turns round every round. 12 can show a difference among up to 102 comparisons.
+/// An even number, because every second round runs in the opposite order. 12 can show a difference among up to 102 comparisons.
 const ROUNDS: usize = 12;
 const POLL_US: u32 = 50;
 
