@@ -15,6 +15,7 @@ mod json;
 pub mod linux;
 mod memfile;
 mod paired;
+mod peer_process;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;

@@ -25,15 +25,21 @@ impl FioJob {
         self.direction == "read"
     }
 
-    /// fio's job file. The disk comes from the environment (`DISK`).
+    /// fio's job file for a guest. The disk comes from the environment (`DISK`).
     pub fn file(&self, block_size: u64, runtime_s: f64) -> String {
+        self.text(block_size, runtime_s, true)
+    }
+
+    /// fio's job file; `direct`: whether with O_DIRECT, which files in memory do not know before Linux 6.6.
+    pub fn text(&self, block_size: u64, runtime_s: f64, direct: bool) -> String {
         let random = if self.order == "rand" { "rand" } else { "" };
         let FioJob { direction, depth, .. } = self;
         // Milliseconds: fio takes whole numbers only. Submission to completion is what a user waits for: lat, not clat.
         format!(
-            "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect=1\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
+            "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect={}\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
              norandommap=1\ngroup_reporting=1\ndisk_util=0\nclat_percentiles=0\nlat_percentiles=1\n\n\
              [{self}]\nrw={random}{direction}\nbs={block_size}\niodepth={depth}\n",
+            u8::from(direct),
             runtime_s * 1000.0
         )
     }
@@ -87,6 +93,10 @@ mod tests {
         for line in ["rw=rw", "bs=8192", "iodepth=8", "runtime=2500ms", "filename=${DISK}"] {
             assert!(file.lines().any(|l| l == line), "{line}\n{file}");
         }
-        assert!("rand-read-1".parse::<FioJob>().unwrap().file(4096, 1.0).contains("\nrw=randread\n"));
+        let job = "rand-read-1".parse::<FioJob>().unwrap();
+        assert!(
+            job.file(4096, 1.0).contains("\nrw=randread\n") && job.file(4096, 1.0).contains("\ndirect=1\n")
+        );
+        assert!(job.text(4096, 1.0, false).contains("\ndirect=0\n"));
     }
 }

@@ -1,3 +1,6 @@
+use super::super::counts::Counts;
+use super::super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
+use super::super::sample::disk_interrupts;
 use super::*;
 use crate::bench::PathPair;
 use crate::dataplane::{CompletePath, Moderation};
@@ -76,7 +79,8 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
     ]);
     let results = Results::new(files);
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&schedule, &results, &marks(&schedule, 50), &common).unwrap();
+    let rows = rows(&schedule, &results, &marks(&schedule, 50), Done::default(), &common, BackendKind::Sync)
+        .unwrap();
     assert_eq!(rows.len(), 2);
     let (irqfd, msi) = (&rows[0], &rows[1]);
     assert_eq!(irqfd.complete.as_deref(), Some("irqfd"));
@@ -117,7 +121,8 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
         ("0.after".into(), later.as_bytes()),
     ];
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&schedule, &Results::new(files), &marks, &common).unwrap();
+    let rows =
+        rows(&schedule, &Results::new(files), &marks, Done::default(), &common, BackendKind::Sync).unwrap();
     let (kernel, user) = (&rows[0], &rows[1]);
     assert_eq!((kernel.requests, kernel.interrupts, kernel.guest_interrupts), (Some(90), Some(70), Some(63)));
     assert_eq!((kernel.interrupts_irqfd, kernel.interrupts_signal_msi), (Some(70), Some(0)));
@@ -135,8 +140,10 @@ fn a_step_without_a_result_is_an_error_that_names_it() {
     let json = fio_json(1);
     let first = || vec![("0.json".to_string(), json.as_bytes())];
     let all = marks(&schedule, 1);
-    let run =
-        |files, marks: &[Mark]| rows(&schedule, &Results::new(files), marks, &Row::default()).unwrap_err();
+    let run = |files, marks: &[Mark]| {
+        rows(&schedule, &Results::new(files), marks, Done::default(), &Row::default(), BackendKind::Sync)
+            .unwrap_err()
+    };
     let error = run(first(), &all);
     assert!(
         error.contains("step 1 (rand-read-4 on fast-mmio+signal-msi)") && error.contains("no output"),

@@ -72,13 +72,18 @@ pub fn archive(
     let mut cpio = Cpio::default();
     cpio.directory("job");
     cpio.file("job/run", 0o755, run(schedule).as_bytes());
-    for job in &schedule.jobs {
+    add_jobs(&mut cpio, &schedule.jobs, block_size, runtime_s, warm_up_s);
+    cpio.finish()
+}
+
+/// Adds fio's job files, and one to warm up with.
+pub fn add_jobs(cpio: &mut Cpio, jobs: &[FioJob], block_size: u64, runtime_s: f64, warm_up_s: f64) {
+    for job in jobs {
         cpio.file(&format!("job/{job}.fio"), 0o644, job.file(block_size, runtime_s).as_bytes());
     }
-    if let Some(job) = schedule.jobs.first() {
+    if let Some(job) = jobs.first() {
         cpio.file("job/warm-up.fio", 0o644, job.file(block_size, warm_up_s).as_bytes());
     }
-    cpio.finish()
 }
 
 /// The slot on the guest's PCI bus of variant `n`, a passed-through device: after our disks comes the disk for results,
@@ -94,7 +99,8 @@ fn run(schedule: &Schedule<FioJob, Variant>) -> String {
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
     line(format_args!("mark {:#x}", value(STARTED, BEGIN)));
     line(format_args!("uname -r >$OUT/kernel"));
-    for n in 0..schedule.paths.len() {
+    let ours = |n: &usize| !matches!(schedule.paths[*n], Variant::Peer(_));
+    for n in (0..schedule.paths.len()).filter(ours) {
         let serial = serial(n);
         if let (Some(slot), Some(spec)) = (slot(schedule, n), schedule.paths[n].passed()) {
             line(format_args!("disk_behind {slot:02x} {} >{serial} || exit 1", spec.bdf));
@@ -105,13 +111,16 @@ fn run(schedule: &Schedule<FioJob, Variant>) -> String {
         line(format_args!("device=$(readlink -f /sys/block/$(basename $(cat {serial}))/device)"));
         line(format_args!("basename $device >$OUT/{serial}"));
     }
-    for n in 0..schedule.paths.len() {
+    for n in (0..schedule.paths.len()).filter(ours) {
         line(format_args!(
             "DISK=$(cat {}) fio --eta=never --output=/dev/null warm-up.fio || exit 1",
             serial(n)
         ));
     }
     for (number, Step { job, path, .. }) in schedule.steps().into_iter().enumerate() {
+        if !ours(&path) {
+            continue;
+        }
         let (job, disk) = (&schedule.jobs[job], serial(path));
         let (begin, end) = (value(number as u16, BEGIN), value(number as u16, END));
         line(format_args!("step {number} {disk} {job}.fio {begin:#x} {end:#x}"));

@@ -9,7 +9,7 @@ use super::super::Failure;
 use super::super::disk_arg::parse_size;
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
+use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::machine::layout::{RAM_MAX, RAM_MIN, VCPUS_MAX};
@@ -99,6 +99,12 @@ impl LinuxArgs {
             // The paths are compared with every completion interrupting: what is compared is the cost of one.
             Variant::Disk(path, if name.moderated { Moderation::Auto } else { Moderation::Off })
         });
+        let peers = Peer::all(&common.peer).map_err(|message| Failure { code: 4, message })?;
+        if let (false, Some(peer)) = (self.backend.uses_file(), peers.first()) {
+            let message = format!("--peer {} needs a file: --backend io_uring or sync", peer.name);
+            return Err(Failure::usage(message));
+        }
+        let peers = peers.into_iter().map(Variant::Peer);
         let only_read = !self.vfio.is_empty() && !self.overwrite;
         if let (true, Some(job)) = (only_read, self.jobs.iter().find(|job| !job.reads())) {
             return Err(Failure::usage(format!(
@@ -114,7 +120,7 @@ impl LinuxArgs {
             } else {
                 self.jobs
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
+            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect(),
             rounds: common.rounds.map_or(rounds, usize::from),
         };
         if let Some(twice) = twice(&schedule.jobs) {
@@ -127,7 +133,7 @@ impl LinuxArgs {
         }
         if schedule.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
-                "--paths and --vfio name more than {MAX_PATHS}, a disk each; use fewer"
+                "--paths, --vfio and --peer name more than {MAX_PATHS}, a disk each; use fewer"
             )));
         }
         if let Some(twice) = twice(&self.vfio.iter().map(|spec| spec.bdf).collect::<Vec<_>>()) {

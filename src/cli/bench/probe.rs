@@ -7,6 +7,7 @@ use clap::Parser;
 use super::super::Failure;
 use super::Common;
 use crate::bench::Report;
+use crate::bench::linux::{PeerKind, PeerSpec};
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
@@ -27,9 +28,6 @@ pub(super) struct ProbeArgs {
     /// Requests of each measurement at depth 1, twice as many at depth 32, 1 to 50000
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
-    /// Another VMM's virtio-blk in the same run, driven by the same guest, where it is installed
-    #[arg(long, value_name = "VMM")]
-    peer: Option<PeerVmm>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +62,22 @@ impl ProbeArgs {
                 "--pin: this process has no CPU {missing}; it may use {all}"
             )));
         }
+        let peer = match &common.peer[..] {
+            [] => None,
+            [PeerSpec { kind: PeerKind::Qemu, file: None }] => Some(PeerVmm::Qemu),
+            _ => {
+                return Err(Failure::usage(
+                    "the probe guest takes --peer qemu, once; others need --guest linux",
+                ));
+            }
+        };
         Ok(ProbeConfig {
             rounds: common.rounds.unwrap_or(ROUNDS).into(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
             filter: self.filter,
-            peer: self.peer,
+            peer,
         })
     }
 }
