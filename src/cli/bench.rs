@@ -14,7 +14,7 @@ use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, print};
-use crate::bench::linux::LinuxBench;
+use crate::bench::linux::{LinuxBench, PeerSpec};
 use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
@@ -93,6 +93,10 @@ struct Common {
     /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
+    /// machine, without a VM), and KIND=FILE to name the program; may be given several times
+    #[arg(long, value_name = "KIND[=FILE]")]
+    peer: Vec<PeerSpec>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
