@@ -18,12 +18,13 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "path",
     "readonly",
     "backend",
     "size",
     "direct",
+    "delay",
     "queues",
     "queue-size",
     "iothread",
@@ -86,12 +87,26 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+    /// `delay` where the backend takes its own time.
+    #[error("--disk: delay is for backend=null, not for backend={kind}: leave it out")]
+    DelayWithoutNull {
+        /// The backend.
+        kind: BackendKind,
+    },
     /// `direct` where no file is read.
     #[error("--disk: direct means nothing to backend={kind}, which reads no file: leave it out")]
     DirectWithoutFile {
         /// The backend.
         kind: BackendKind,
     },
+}
+
+/// Microseconds, 1 to 1,000,000.
+fn delay_us(text: &str) -> Option<u32> {
+    let units = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+    let (value, unit) = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let us = u32::from(number(value)?).checked_mul(unit)?;
+    (1..=1_000_000).contains(&us).then_some(us)
 }
 
 fn meant(nearest: &Option<String>) -> String {
@@ -111,12 +126,16 @@ impl FromStr for DiskConfig {
                 parse_size(v).filter(|&n| n > 0)
             })?,
             direct: pairs.flag("direct", false)?,
+            delay_us: pairs.parsed("delay", "1us to 1s, for example 80us or 2ms", delay_us)?.unwrap_or(0),
         };
         let kind = options.kind;
         match (&options.path, options.size) {
             (None, _) if kind.uses_file() => return Err(DiskArgError::NoPath { kind }),
             (None, None) => return Err(DiskArgError::NoSize { kind }),
             _ if options.direct && !kind.uses_file() => return Err(DiskArgError::DirectWithoutFile { kind }),
+            _ if options.delay_us > 0 && kind != BackendKind::Null => {
+                return Err(DiskArgError::DelayWithoutNull { kind });
+            }
             _ => {}
         }
         let default = DiskConfig::new(options);

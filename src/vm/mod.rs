@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use disk::{DiskConfig, IoThreadChoice};
 
-use crate::backend::{BackendKind, Disk, DiskError};
+use crate::backend::{Disk, DiskError};
 use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
 use crate::host::log;
 use crate::kvm::MemorySlots;
@@ -95,7 +95,7 @@ impl Vm {
             .into_iter()
             .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
             .collect::<Result<Vec<_>, DiskError>>()?;
-        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.needs_uring())).collect();
         let plan = thread_plan(&choices, config.threads.len())?;
         let machine = Machine::new(config.machine)?;
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
@@ -253,16 +253,15 @@ impl Vm {
     }
 }
 
-/// Which loops need an io_uring; `None` for threads that nobody uses.
+/// Which loops need an io_uring, as some disk of theirs does; `None` for threads that nobody uses.
 struct ThreadPlan {
     main_uring: bool,
     threads: Vec<Option<bool>>,
 }
 
-fn thread_plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
+fn thread_plan(disks: &[(IoThreadChoice, bool)], iothreads: usize) -> Result<ThreadPlan, VmError> {
     let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
-    for (disk, &(choice, kind)) in disks.iter().enumerate() {
-        let uring = kind == BackendKind::IoUring;
+    for (disk, &(choice, uring)) in disks.iter().enumerate() {
         let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
         let used = match choice {
             IoThreadChoice::None => {
