@@ -221,6 +221,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             kind: bench.backend,
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
+            delay_us: 0,
         };
         disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
     }
@@ -230,6 +231,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         kind: BackendKind::Sync,
         size: None,
         direct: false,
+        delay_us: 0,
     };
     let out_serial = "doorbell-out".to_string();
     let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
