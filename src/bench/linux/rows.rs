@@ -1,4 +1,4 @@
-//! Makes rows of the guest's results and the host's counts.
+//! Makes rows from the guest's results and the host's counts.
 
 use std::collections::BTreeMap;
 
@@ -42,53 +42,104 @@ struct Sample {
     guest_interrupts: Option<u64>,
 }
 
-/// The version of fio that `results` are of.
+/// The version of fio that made `results`.
 pub fn fio_version(results: &Results) -> Option<String> {
-    fio::parse(results.files.get("0.json")?).ok().map(|measured| measured.version)
+    fio::parse(results.files.get("0.json")?, false).ok().map(|measured| measured.version)
 }
 
-/// One row per job and path, and the ratios.
+/// The first `rounds` rounds as the host alone counted them: names and rates, enough to say how far apart the rounds are.
+/// fio's own times are known only when the guest has ended.
+pub fn by_host(schedule: &Schedule<FioJob, Variant>, marks: &[Mark], runtime_s: f64) -> Vec<Row> {
+    let rows = schedule.jobs.iter().flat_map(|job| schedule.paths.iter().map(move |_| job));
+    let mut rows: Vec<Row> = rows.map(|job| Row { job: job.to_string(), ..Row::default() }).collect();
+    for step in schedule.steps().into_iter().take(rounds_done(schedule, marks) * rows.len()).enumerate() {
+        let (number, step) = step;
+        let timed = schedule.jobs[step.job].seconds(runtime_s).is_some();
+        let rate = find(marks, number, BEGIN).zip(find(marks, number, END)).map(|(begin, end)| {
+            let requests = end.counts[step.path].since(&begin.counts[step.path]).disk.requests as f64;
+            // Where time ends the job, its number of requests is the rate: the marks' own times include fio's start.
+            if timed { requests } else { requests * 1e9 / end.at_ns.saturating_sub(begin.at_ns) as f64 }
+        });
+        rows[step.job * schedule.paths.len() + step.path].round_iops.push(rate);
+    }
+    rows
+}
+
+fn find(marks: &[Mark], step: usize, what: u16) -> Option<&Mark> {
+    marks.iter().find(|mark| (usize::from(mark.step), mark.what) == (step, what))
+}
+
+/// Rounds of which every step has ended.
+fn rounds_done(schedule: &Schedule<FioJob, Variant>, marks: &[Mark]) -> usize {
+    let steps = schedule.jobs.len() * schedule.paths.len() * schedule.rounds;
+    let ended = marks.iter().filter(|mark| mark.what == END && usize::from(mark.step) < steps).count();
+    ended / (schedule.jobs.len() * schedule.paths.len()).max(1)
+}
+
+/// One row per job and path with the ratios, and the number of rounds. A step without a result is a lost round of its row. A
+/// round that was not finished does not count, unless it is the first.
 ///
 /// # Errors
-/// A step that the guest did not finish, or whose result cannot be read: one sentence.
+/// Nothing was measured: one sentence.
 pub fn rows(
     schedule: &Schedule<FioJob, Variant>,
     results: &Results,
     marks: &[Mark],
     common: &Row,
-) -> Result<Vec<Row>, String> {
-    let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
-    for (number, step) in schedule.steps().into_iter().enumerate() {
-        let sample = sample(number, step.path, results, marks).map_err(|why| {
-            let (job, path) = (&schedule.jobs[step.job], schedule.paths[step.path]);
-            format!("step {number} ({job} on {path}) has no result: {why}")
-        })?;
-        samples.entry((step.job, step.path)).or_default().push(sample);
+) -> Result<(Vec<Row>, usize), String> {
+    type Rounds = Vec<Result<Sample, String>>;
+    let mut rounds: BTreeMap<(usize, usize), Rounds> = BTreeMap::new();
+    let done = rounds_done(schedule, marks);
+    for (number, step) in schedule.steps().into_iter().enumerate().filter(|(_, s)| s.round < done.max(1)) {
+        let reads_back = schedule.jobs[step.job].reads_back();
+        let sample = sample(number, step.path, reads_back, results, marks);
+        rounds.entry((step.job, step.path)).or_default().push(sample);
     }
-    let row = |((job, path), samples): (&(usize, usize), &Vec<Sample>)| {
+    if rounds.values().flatten().all(Result::is_err) {
+        return Err("the run ended before anything was measured".into());
+    }
+    let row = |((job, path), rounds): (&(usize, usize), &Rounds)| {
         let (job, path) = (&schedule.jobs[*job], schedule.paths[*path]);
-        let named = Row { job: job.to_string(), depth: Some(job.depth().into()), ..path.name(common) };
+        let named = Row { job: job.to_string(), depth: job.depth().map(u64::from), ..path.name(common) };
+        if let Some(Err(why)) = rounds.iter().find(|_| rounds.iter().all(Result::is_err)) {
+            return Row { not_here: Some(why.clone()), ..named };
+        }
+        let samples: Vec<&Sample> = rounds.iter().flatten().collect();
+        let of_round = |f: fn(&Sample) -> Option<f64>| {
+            rounds.iter().map(|round| round.as_ref().ok().and_then(f)).collect()
+        };
+        let named = Row {
+            round_iops: of_round(|sample| Some(sample.fio.iops)),
+            round_p50_ns: of_round(|sample| sample.fio.latency.median()),
+            ..named
+        };
         match path {
-            Variant::Disk(..) => fill_disk(fill(named, samples), samples),
-            Variant::Passed(spec) => fill_passed(fill(named, samples), samples, spec.irq),
+            Variant::Disk(..) => fill_disk(fill(named, &samples), &samples),
+            Variant::Passed(spec) => fill_passed(fill(named, &samples), &samples, spec.irq),
         }
     };
-    let mut rows: Vec<Row> = samples.iter().map(row).collect();
+    let mut rows: Vec<Row> = rounds.iter().map(row).collect();
     fill_ratios(&mut rows);
-    Ok(rows)
+    Ok((rows, done))
 }
 
-fn sample(number: usize, path: usize, results: &Results, marks: &[Mark]) -> Result<Sample, String> {
+fn sample(
+    number: usize,
+    path: usize,
+    reads_back: bool,
+    results: &Results,
+    marks: &[Mark],
+) -> Result<Sample, String> {
     let find = |what| {
-        let found = marks.iter().find(|mark| (usize::from(mark.step), mark.what) == (number, what));
+        let found = find(marks, number, what);
         found.and_then(|mark| mark.counts.get(path)).ok_or("the guest did not reach it")
     };
     let mut counts = find(END)?.since(find(BEGIN)?);
-    // The cost of the second mark itself.
+    // Subtract the cost of the second mark.
     counts.exits_to_user = counts.exits_to_user.saturating_sub(EXITS_PER_MARK);
     counts.exits = counts.exits.map(|exits| exits.saturating_sub(EXITS_PER_MARK));
     let json = results.files.get(&format!("{number}.json")).ok_or("fio left no output")?;
-    let fio = fio::parse(json).map_err(|e| format!("fio's output: {e}"))?;
+    let fio = fio::parse(json, reads_back).map_err(|e| format!("fio's output: {e}"))?;
     let irqs = |when: &str| {
         let device = results.line(&serial(path))?;
         let text = results.text(&format!("{number}.{when}"))?;
@@ -130,7 +181,7 @@ fn interrupts(text: &str, wanted: impl Fn(&str) -> bool) -> u64 {
     lines.filter(|line| wanted(line)).map(count).sum()
 }
 
-fn total(samples: &[Sample]) -> Counts {
+fn total(samples: &[&Sample]) -> Counts {
     let add = |mut sum: Counts, more: Counts| {
         sum.add(&more);
         sum
@@ -139,7 +190,7 @@ fn total(samples: &[Sample]) -> Counts {
 }
 
 /// Fields that every disk has.
-fn fill(named: Row, samples: &[Sample]) -> Row {
+fn fill(named: Row, samples: &[&Sample]) -> Row {
     let mut latency = Histogram::default();
     samples.iter().for_each(|sample| latency.add(&sample.fio.latency));
     let counts = total(samples);
@@ -147,8 +198,6 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
         samples.iter().fold((0, 0.0), |sum, s| (sum.0 + s.fio.requests, sum.1 + s.fio.seconds));
     Row {
         iops: (seconds > 0.0).then(|| requests as f64 / seconds),
-        round_iops: samples.iter().map(|sample| Some(sample.fio.iops)).collect(),
-        round_p50_ns: samples.iter().map(|sample| sample.fio.latency.median()).collect(),
         min_ns: latency.min(),
         mean_ns: latency.mean(),
         p50_ns: latency.percentile(50.0),
@@ -163,7 +212,7 @@ fn fill(named: Row, samples: &[Sample]) -> Row {
 }
 
 /// Fields that only our disks have.
-fn fill_disk(named: Row, samples: &[Sample]) -> Row {
+fn fill_disk(named: Row, samples: &[&Sample]) -> Row {
     let counts = total(samples);
     let disk = counts.disk;
     Row {
@@ -187,10 +236,10 @@ fn fill_disk(named: Row, samples: &[Sample]) -> Row {
 /// Fields of a passed-through device. Its requests bypass the VMM; fio counts them. The host counts the interrupts that it
 /// handles itself (none where they are posted), the VMM those that it passes on. Its doorbells are ordinary memory and no
 /// thread of ours serves it, so kicks and system calls are not counted.
-fn fill_passed(named: Row, samples: &[Sample], irq: IrqPath) -> Row {
+fn fill_passed(named: Row, samples: &[&Sample], irq: IrqPath) -> Row {
     let Passed { host, through_vmm } = total(samples).passed;
     let (irqfd, signal_msi) = match irq {
-        // An interrupt that the VMM read while the vector was masked goes through the irqfd at unmask, and counts there too.
+        // An interrupt that the VMM read while the vector was masked goes through the irqfd at unmask, and is counted there, too.
         IrqPath::Kernel => (host, 0),
         IrqPath::User => (0, through_vmm),
     };

@@ -1,4 +1,4 @@
-//! What is compared: our disks, each on a path of its own, and passed-through disks of the host.
+//! The compared disks: ours, each on its own path, and passed-through ones.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use crate::bench::{PathPair, Row};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::vfio::{IrqPath, VfioSpec};
 
-/// The backend column of a passed-through disk.
+/// The value of the backend column for a passed-through disk.
 pub const VFIO: &str = "vfio";
 
-/// One disk that is compared.
+/// One compared disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// A virtio disk of ours.
     Disk(PathPair, Moderation),
-    /// A device of the host with a disk behind it, and the guest's own driver.
+    /// A disk controller of the host, with the guest's own driver.
     Passed(VfioSpec),
 }
 
 impl Variant {
-    /// The path of a disk of ours, and how its interrupts are held.
+    /// The path of a disk of ours, and its moderation.
     pub fn disk(&self) -> Option<(PathPair, Moderation)> {
         match self {
             Variant::Disk(path, moderation) => Some((*path, *moderation)),
@@ -35,8 +35,8 @@ impl Variant {
         }
     }
 
-    /// The columns that name a row; `disk` has those that all our disks share. A passed-through device has no notify path
-    /// of ours, and its driver chooses its queues: both are `None`.
+    /// The columns that name a row; `disk` has those that all our disks share. Notify path and queues of a passed-through
+    /// device are `None`: it has no notify path of ours, and its driver chooses its queues.
     pub fn name(&self, disk: &Row) -> Row {
         match self {
             Variant::Disk(path, moderation) => Row {

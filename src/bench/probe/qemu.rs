@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use super::super::Row;
 use super::work::Workload;
 
-/// One device of the reference VMM, and how it works as far as that is known.
+/// One device of the reference VMM, with what is known of its paths.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PeerVariant {
     /// As in [`super::super::Row`].
@@ -18,21 +18,21 @@ pub(super) struct PeerVariant {
     pub backend: &'static str,
     /// Longest busy-poll in microseconds.
     pub poll_us: u64,
-    /// Options of its own I/O thread; `None`: it has none.
+    /// Options of its I/O thread; `None`: it has none.
     iothread: Option<&'static str>,
     /// More options of the device.
     device: &'static str,
 }
 
 impl PeerVariant {
-    /// What `--filter` is matched against.
+    /// The name that `--filter` matches.
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let complete = self.complete.map_or(String::new(), |complete| format!("+{complete}"));
         format!("{} qemu {}{complete} {} {}{poll}", workload.name, self.notify, self.wait, self.backend)
     }
 
-    /// `common` with the columns that name the row, and without the counts that we cannot read from QEMU.
+    /// `common` with the columns that name the row, and without the counts that QEMU does not show.
     pub fn row(&self, workload: Workload, common: Row) -> Row {
         Row {
             job: workload.name.into(),
@@ -53,7 +53,7 @@ impl PeerVariant {
 /// [`Row::peer`].
 pub(super) const PEER: &str = "qemu";
 
-/// QEMU registers its ioeventfds with length 0 where KVM takes that (virtio_pci_ioeventfd_assign), and an I/O thread
+/// QEMU registers its ioeventfds with length 0 if KVM supports it (virtio_pci_ioeventfd_assign), and an I/O thread
 /// completes by irqfd.
 const BLOCKING: PeerVariant = PeerVariant {
     notify: "fast-mmio",
@@ -65,7 +65,7 @@ const BLOCKING: PeerVariant = PeerVariant {
     device: "",
 };
 
-/// What is measured. With ioeventfd=off QEMU uses no I/O thread: the vCPU's thread serves its own kick.
+/// The measured devices. With ioeventfd=off QEMU uses no I/O thread: the vCPU's thread serves its own kick.
 pub(super) const PEER_VARIANTS: [PeerVariant; 6] = [
     BLOCKING,
     // The default of poll-max-ns is 32768.
@@ -85,7 +85,7 @@ pub(super) const PEER_VARIANTS: [PeerVariant; 6] = [
 
 pub(super) const IO_URING: &str = "io_uring";
 
-/// Paths that QEMU is given besides its devices.
+/// The files for QEMU.
 pub(super) struct Files {
     /// Guest RAM, shared.
     pub ram: String,
@@ -145,7 +145,7 @@ pub(super) fn arguments<'a>(
     for (n, variant) in variants.enumerate() {
         let node = match variant.backend {
             "null" => format!("driver=null-co,size={disk_size},read-zeroes=off"),
-            // Ours has the same file open, locked; nobody writes to it.
+            // Our VM has the same file open and locked; nobody writes to it.
             aio => {
                 let file = quoted(&files.disk);
                 format!("driver=file,filename={file},read-only=on,locking=off,aio={aio}")
@@ -163,7 +163,7 @@ pub(super) fn arguments<'a>(
     all
 }
 
-/// A QEMU process that does not outlive us: killed on drop, and by the kernel when the thread that started it ends.
+/// A QEMU process that does not outlive us: it is killed on drop, and by the kernel when the thread that started it ends.
 pub(super) struct Process(Child);
 
 impl Process {
@@ -176,13 +176,13 @@ impl Process {
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // SAFETY: getpid cannot fail.
         let us = unsafe { libc::getpid() };
-        // A process group of its own: Ctrl-C goes to us, and we end it.
+        // Another process group: Ctrl-C goes only to us, and we end QEMU.
         command.process_group(0);
         let bind = move || {
             // SAFETY: system calls without pointers, allowed between fork and exec.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // We may have died before that took effect.
+                // We may have died before the call above.
                 if libc::getppid() != us {
                     libc::_exit(1);
                 }
@@ -203,17 +203,22 @@ impl Process {
         }
         // The first error line; hints may follow it.
         let line = output.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains("warning:"));
-        Some(line.map_or_else(|| format!("{QEMU} ended with {status}"), |line| format!("it says \"{line}\"")))
+        Some(
+            line.map_or_else(
+                || format!("{QEMU} ended with {status}"),
+                |line| format!("its error is \"{line}\""),
+            ),
+        )
     }
 
-    /// Lets all its threads run, or stops them.
+    /// Continues or stops all its threads.
     pub fn set_running(&self, running: bool) {
         let signal = if running { libc::SIGCONT } else { libc::SIGSTOP };
         // SAFETY: no pointers; the process is our child, so its PID is not reused until we have waited for it.
         unsafe { libc::kill(self.0.id() as i32, signal) };
     }
 
-    /// Keeps its vCPU on one host CPU and everything else on another.
+    /// Pins its vCPU to one host CPU and its other threads to another.
     pub fn pin(&self, vcpu: usize, rest: usize) {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
         for task in tasks.into_iter().flatten().flatten() {

@@ -10,8 +10,8 @@ use crate::bench::Report;
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
-/// An even number, because every second round runs in the opposite order. 12 can show a difference among up to 102 comparisons.
-const ROUNDS: u16 = 12;
+/// Even: the order of the rows turns round every round. 12 can show a difference among up to 102 comparisons.
+const ROUNDS: usize = 12;
 const POLL_US: u32 = 50;
 
 /// Flags of the probe guest only.
@@ -65,7 +65,8 @@ impl ProbeArgs {
             )));
         }
         Ok(ProbeConfig {
-            rounds: common.rounds.unwrap_or(ROUNDS).into(),
+            rounds: common.rounds(ROUNDS),
+            pace: common.pace(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),

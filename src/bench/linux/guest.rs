@@ -1,0 +1,221 @@
+//! The guest of the Linux bench: its files, its VM, its run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::counts::Sources;
+use super::mark_listener::{Heard, MarkListener};
+use super::marker::{END, Mark, Marker};
+use super::rows::Results;
+use super::{BenchError, LinuxBench, rows, script};
+use crate::backend::{BackendKind, DiskOptions};
+use crate::bench::memfile::MemFile;
+use crate::bench::{PathPair, Step};
+use crate::dataplane::{CompletePath, Moderation};
+use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
+use crate::virtio::NotifyPath;
+use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig, Vm, VmConfig};
+
+/// Size of the guest's disk for results: fio's histograms take some 20 KiB per step.
+const OUT_BYTES: u64 = 64 << 20;
+/// How long each disk is used before the first round.
+const WARM_UP_S: f64 = 0.5;
+/// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
+const MAX_SILENCE: Duration = Duration::from_secs(90);
+/// The same for a step whose own time is not known: a job that ends after so many bytes.
+const MAX_SILENCE_UNTIMED: Duration = Duration::from_secs(3600);
+
+fn file_error(doing: &'static str, what: impl Into<String>, cause: std::io::Error) -> BenchError {
+    BenchError::File { doing, what: what.into(), cause }
+}
+
+/// Files without names, so that they disappear with the process, however it ends.
+pub struct Files {
+    disks: Vec<Option<MemFile>>,
+    initrd: MemFile,
+    out: MemFile,
+    console: MemFile,
+}
+
+impl Files {
+    /// All that the guest needs.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub fn make(bench: &LinuxBench) -> Result<Files, BenchError> {
+        let place = bench.directory.as_deref();
+        let name = place.map_or("memory".into(), |place| place.display().to_string());
+        let disk = |_| {
+            let make = || MemFile::full(place, bench.disk_size);
+            let made = bench.backend.uses_file().then(make).transpose();
+            made.map_err(|cause| file_error("make", format!("a disk in {name}"), cause))
+        };
+        let small = |made: std::io::Result<MemFile>| {
+            made.map_err(|cause| file_error("make", "a file in memory", cause))
+        };
+        let given = std::fs::read(&bench.initrd)
+            .map_err(|cause| file_error("read", bench.initrd.display().to_string(), cause))?;
+        let mut initrd = given;
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        let job = script::archive(&bench.schedule, bench.block_size, bench.runtime_s, WARM_UP_S);
+        initrd.extend(job);
+        Ok(Files {
+            disks: bench.disks().map(disk).collect::<Result<_, _>>()?,
+            initrd: small(MemFile::of(&initrd))?,
+            out: small(MemFile::sparse(OUT_BYTES))?,
+            console: small(MemFile::of(&[]))?,
+        })
+    }
+
+    /// What the guest wrote to its disk for results.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub fn results(&self) -> Result<Vec<u8>, BenchError> {
+        self.out.read().map_err(|cause| file_error("read", "the guest's results", cause))
+    }
+}
+
+/// Runs the guest to its end, or until it is given up.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn boot(bench: &LinuxBench, started: Instant, files: &Files) -> Result<(ExitReason, Heard), BenchError> {
+    let mut assembly = Vm::new(config(bench, files))?;
+    for (n, spec) in bench.schedule.paths.iter().enumerate() {
+        let Some(spec) = spec.passed() else { continue };
+        let slot = assembly.machine().next_slot()?.0;
+        if Some(slot) != script::slot(&bench.schedule, n) {
+            let message = format!("a bug in the bench: {} would be in slot {slot} of the guest", spec.bdf);
+            return Err(BenchError::Guest(message));
+        }
+        assembly.add_vfio(spec)?;
+    }
+    let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
+    let enough = Arc::new(AtomicBool::new(false));
+    let (pace, done) = (bench.pace.clone(), enough.clone());
+    let more = Box::new(move || !done.load(Ordering::Relaxed) && pace.cut(started).is_none());
+    let marker = Arc::new(Marker::new(Sources::of(&assembly, bench.disks().count()), more, sender));
+    let machine = assembly.machine();
+    machine
+        .mmio()
+        .insert(layout::MARKER_START, layout::MARKER_LEN, marker)
+        .map_err(|e| MachineError::Host(format!("address map: {e}")))?;
+    let (mmio, exit) = (machine.mmio(), machine.exit_latch());
+
+    let schedule = &bench.schedule;
+    let label = |step: Step| {
+        format!("{} on {}, round {}", schedule.jobs[step.job], schedule.paths[step.path], step.round + 1)
+    };
+    let watch = MarkListener {
+        labels: schedule.steps().into_iter().map(label).collect(),
+        max_silence: max_silence(bench),
+        progress: bench.progress,
+    };
+    let heard = |marks: &[Mark]| {
+        let ended = marks.last().is_some_and(|mark| mark.what == END);
+        if ended && bench.pace.exact_enough(&rows::by_host(schedule, marks, bench.runtime_s)) {
+            enough.store(true, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch.listen(&marks, heard, || exit.request(ExitReason::Stopped)));
+        let reason = assembly.run();
+        // The marker holds the only sender: the listener ends when marker and VM are dropped.
+        mmio.remove(layout::MARKER_START);
+        drop(assembly);
+        let watched =
+            watcher.join().map_err(|_| BenchError::Guest("a bug in the bench (see above)".into()))?;
+        Ok((reason?, watched))
+    })
+}
+
+fn max_silence(bench: &LinuxBench) -> Duration {
+    let step = bench.schedule.jobs.iter().map(|job| {
+        job.seconds(bench.runtime_s)
+            .map_or(MAX_SILENCE_UNTIMED, |seconds| MAX_SILENCE + Duration::from_secs_f64(seconds))
+    });
+    step.max().unwrap_or(MAX_SILENCE)
+}
+
+fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
+    let disk = |options: DiskOptions,
+                (path, moderation): (PathPair, Moderation),
+                serial: String,
+                iothread| DiskConfig {
+        queues: bench.queues,
+        iothread,
+        notify: path.notify,
+        complete: path.complete,
+        moderation,
+        serial: Some(serial),
+        ..DiskConfig::new(options)
+    };
+    let mut disks: Vec<DiskConfig> = Vec::new();
+    for (n, (path, file)) in bench.disks().zip(&files.disks).enumerate() {
+        let options = DiskOptions {
+            path: file.as_ref().map(MemFile::path),
+            readonly: false,
+            kind: bench.backend,
+            size: file.is_none().then_some(bench.disk_size),
+            direct: bench.direct,
+        };
+        disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
+    }
+    let out = DiskOptions {
+        path: Some(files.out.path()),
+        readonly: false,
+        kind: BackendKind::Sync,
+        size: None,
+        direct: false,
+    };
+    let out_serial = "doorbell-out".to_string();
+    let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
+    disks.push(disk(out, (path, Moderation::Off), out_serial, IoThreadChoice::None));
+    VmConfig {
+        machine: MachineConfig {
+            kernel: Kernel::File(bench.kernel.clone()),
+            initrd: Some(files.initrd.path()),
+            // Every byte on the console is an exit. Without multipath an NVMe disk is found behind its PCI device.
+            cmdline: "console=ttyS0 quiet panic=-1 nvme_core.multipath=N".into(),
+            cpus: bench.cpus,
+            memory: bench.memory,
+            console: Console::File(files.console.path()),
+            vcpu_pins: Vec::new(),
+            host_tsc: false,
+            backing: Default::default(),
+        },
+        disks,
+        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
+    }
+}
+
+/// Why there are no results, with the end of the guest's console.
+pub fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, files: &Files) -> String {
+    let what = match reason {
+        ref ended if ended.why().is_some() => ended.why().unwrap_or_default().to_string(),
+        ExitReason::Stopped if watched.silent => {
+            let after = match watched.marks.len() {
+                0 => "its start".into(),
+                n => format!("mark {n}"),
+            };
+            format!("the guest was silent for too long after {after} and has been stopped")
+        }
+        _ if results.is_some() => "the job in the guest failed".into(),
+        _ => "the guest ended before its job did".into(),
+    };
+    let console = files.console.read().unwrap_or_default();
+    let log = results.and_then(|results| results.text("log"));
+    let (name, text) = match log.filter(|log| !log.trim().is_empty()) {
+        Some(log) => ("its log", log),
+        None => ("its console", String::from_utf8_lossy(&console).into_owned()),
+    };
+    let lines: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+    if last.is_empty() {
+        format!("{what}; it said nothing")
+    } else {
+        format!("{what}; the end of {name}:\n  {last}")
+    }
+}
