@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
+use super::pins::Pins;
 use super::signals::Signals;
 use super::{Failure, print};
 use crate::bench::linux::LinuxBench;
@@ -93,6 +94,10 @@ struct Common {
     /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3, or 2,3
+    /// [default: the scheduler's choice]
+    #[arg(long, value_name = "THREAD=CPU,...")]
+    pin: Option<Pins>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,

@@ -17,7 +17,7 @@ mod proc_interrupts;
 mod stream;
 pub mod thread;
 
-pub use cpu::{monotonic_ns, pin_to_cpu};
+pub use cpu::{allowed_cpus, monotonic_ns, pin_to_cpu};
 pub use facts::HostFacts;
 pub use io_uring::io_uring_available;
 pub use locked::Locked;

@@ -71,7 +71,7 @@ pub struct MachineConfig {
     /// What the serial port is connected to.
     pub console: Console,
     /// Host CPUs that the vCPUs stay on, in their order; those beyond the list run anywhere.
-    pub vcpu_pins: Vec<usize>,
+    pub vcpu_pins: Vec<Option<usize>>,
     /// The guest's time-stamp counter reads as the host's, where KVM can do that; else it begins at 0.
     pub host_tsc: bool,
     /// What its RAM is made of.
@@ -300,7 +300,7 @@ impl Machine {
                 pio: self.pio.view(),
                 exit: self.exit.clone(),
                 counters: counters.clone(),
-                pin: self.config.vcpu_pins.get(usize::from(index)).copied(),
+                pin: self.config.vcpu_pins.get(usize::from(index)).copied().flatten(),
                 again: 0,
             });
         }

@@ -1,12 +1,13 @@
 //! The Linux bench: fio on one disk per path, and on passed-through disks of the host, all in one guest, job by job.
 //!
 //! What lives here: the jobs (`fio_job`, `fio_file`), what the guest is given (`script`, `archive`), its run (`guest`), the
-//! register by which it reports its progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: how a path is
+//! command that it may be given instead (`command`), the register by which it reports its progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: how a path is
 //! implemented.
 //!
 //! fio in the guest measures times, the host counts; [`run`] joins both per step, so that counts per request are exact.
 
 pub mod archive;
+pub mod command;
 mod counts;
 mod fio;
 pub mod fio_file;
@@ -66,6 +67,10 @@ pub struct LinuxBench {
     pub queues: u16,
     /// Longest busy-poll of an I/O thread, in microseconds.
     pub poll_us: u64,
+    /// Host CPUs of the vCPUs.
+    pub vcpu_pins: Vec<Option<usize>>,
+    /// Host CPUs of the I/O threads, one for each of our disks.
+    pub thread_pins: Vec<Option<usize>>,
     /// The job file that the jobs are of; `None`: they are made from their names.
     pub fio_file: Option<String>,
     /// When it ends, besides at its last round.
