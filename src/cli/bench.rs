@@ -195,6 +195,16 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     if let Some(counts) = evidence {
         log::say(format_args!("{counts}"));
     }
+    if let (Bench::Linux(LinuxBench { self_test: true, .. }), None) = (&bench, signalled) {
+        let verdicts: Vec<_> = report.rows.iter().filter_map(|row| row.verdict.as_deref()).collect();
+        let wrong = verdicts.iter().filter(|verdict| verdict.contains(" x ")).count();
+        if wrong > 0 {
+            let message =
+                format!("self-test: {wrong} of {} verdicts tell a path from itself", verdicts.len());
+            return Err(Failure { code: 1, message });
+        }
+        log::say(format_args!("self-test: no verdict tells a path from itself"));
+    }
     Ok(signalled.unwrap_or(0))
 }
 

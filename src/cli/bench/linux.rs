@@ -64,6 +64,10 @@ pub(super) struct LinuxArgs {
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
+    /// Measure the first path against itself, under two names: whatever verdict says "faster" or "slower" is false, and the
+    /// exit code is then 1
+    #[arg(long, conflicts_with = "vfio")]
+    pub(super) self_test: bool,
     /// Let jobs write to the --vfio disks, which destroys their data. Without it they are only read
     #[arg(long, requires = "vfio")]
     overwrite: bool,
@@ -116,6 +120,11 @@ impl LinuxArgs {
                 self.vfio[0].bdf
             )));
         }
+        let mut paths: Vec<_> = paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect();
+        if self.self_test {
+            paths.truncate(1);
+            paths.extend_from_within(..);
+        }
         let schedule = Schedule {
             jobs: if asked_for.is_empty() {
                 let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
@@ -124,7 +133,7 @@ impl LinuxArgs {
             } else {
                 asked_for
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
+            paths,
             rounds: common.rounds(rounds),
         };
         if let Some(twice) = twice(&schedule.jobs) {
@@ -181,6 +190,7 @@ impl LinuxArgs {
             poll_us: common.poll_us.unwrap_or(0).into(),
             vcpu_pins: pins.vcpus(self.cpus.into()),
             thread_pins: (0..disks).map(|n| pins.iothread(n)).collect(),
+            self_test: self.self_test,
             fio_file,
             pace: common.pace(),
             progress: common.progress,
