@@ -15,7 +15,7 @@ use super::out_place::FilesInUse;
 use super::pins::Pins;
 use super::signals::Signals;
 use super::{Failure, print};
-use crate::bench::linux::LinuxBench;
+use crate::bench::linux::{LinuxBench, PeerSpec};
 use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
@@ -98,6 +98,10 @@ struct Common {
     /// [default: the scheduler's choice]
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
+    /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
+    /// machine, without a VM), and KIND=FILE to name the program; may be given several times
+    #[arg(long, value_name = "KIND[=FILE]")]
+    peer: Vec<PeerSpec>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,

@@ -35,7 +35,7 @@ impl Histogram {
         self.min
     }
 
-    /// Median, estimated within its bin: a difference smaller than a bin still moves it.
+    /// Median, interpolated within its bin, so that a difference smaller than a bin still changes it.
     pub fn median(&self) -> Option<f64> {
         let half = self.bins.values().sum::<u64>() as f64 / 2.0;
         let mut seen = 0.0;
@@ -133,7 +133,7 @@ struct Latency {
 impl Latency {
     fn histogram(&self) -> Result<Histogram, String> {
         let bin = |(value, count): (&String, &u64)| {
-            Ok((value.parse().map_err(|_| format!("a bin is called {value:?}"))?, *count))
+            Ok((value.parse().map_err(|_| format!("a bin has the name {value:?}"))?, *count))
         };
         Ok(Histogram {
             bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,

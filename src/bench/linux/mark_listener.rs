@@ -1,4 +1,4 @@
-//! Collects the guest's marks while it works, shows progress, and gives up on a guest that hangs.
+//! Collects the guest's marks while it works, shows progress, and stops a guest that hangs.
 
 use std::time::{Duration, Instant};
 
@@ -8,22 +8,22 @@ use super::counts::Counts;
 use super::marker::{BEGIN, END, Mark, STARTED};
 use crate::bench::progress::{Progress, Shown};
 
-/// What to wait for.
+/// The expected marks.
 pub struct MarkListener {
-    /// One per step: job and path.
+    /// The name of each step: job and path.
     pub labels: Vec<String>,
     /// How long a guest may be silent, from its start to the first mark and between two marks.
     pub max_silence: Duration,
-    /// How to show it.
+    /// How progress is shown.
     pub progress: Progress,
 }
 
-/// What was heard.
+/// The received marks.
 #[derive(Debug)]
 pub struct Heard {
     /// The guest's marks, in order.
     pub marks: Vec<Mark>,
-    /// Whether the guest was given up, because it was silent for too long.
+    /// Whether the guest was stopped because it was silent for too long.
     pub silent: bool,
 }
 
@@ -72,7 +72,7 @@ impl MarkListener {
     }
 }
 
-/// What was counted between two marks, on all disks. Requests of a passed-through disk are known only to its driver.
+/// The counts between two marks, over all disks. Only the driver of a passed-through disk can count its requests.
 fn done(begin: &Mark, end: &Mark) -> String {
     let mut sum = Counts::default();
     begin.counts.iter().zip(&end.counts).for_each(|(begin, end)| sum.add(&end.since(begin)));

@@ -16,7 +16,7 @@ use crate::machine::layout;
 pub const BEGIN: u16 = 1;
 /// High half: the step is over.
 pub const END: u16 = 2;
-/// Step number of "the job has started": a sign of life, not a step.
+/// The step number that reports the start of the job; it is not a step.
 pub const STARTED: u16 = 0xffff;
 /// Exits that a mark itself costs. The exit of each mark comes before the counters are read, so the difference between
 /// [`BEGIN`] and [`END`] includes the one of [`END`].
@@ -37,20 +37,29 @@ pub struct Mark {
 
 /// The register.
 pub struct Marker {
+    /// What comes before a step: the turns of others.
+    before: Box<dyn Fn(u16) + Send + Sync>,
     read: Box<dyn Fn() -> Vec<Counts> + Send + Sync>,
     more: Box<dyn Fn() -> bool + Send + Sync>,
     marks: Sender<Mark>,
 }
 
-/// What the guest stores to say that `step` begins or ends.
+/// The value that the guest stores when `step` begins or ends.
 pub fn value(step: u16, what: u16) -> u32 {
     u32::from(what) << 16 | u32::from(step)
 }
 
 impl Marker {
-    /// A register that reads `sources` and reports to `marks`. `more` says whether the guest shall take its next step.
-    pub fn new(sources: Sources, more: Box<dyn Fn() -> bool + Send + Sync>, marks: Sender<Mark>) -> Marker {
-        Marker { read: Box::new(move || sources.read()), more, marks }
+    /// A register that reads `sources` and reports to `marks`. Before a step begins, `before` is called with its number, and
+    /// the guest's store waits for that. `more` says whether the guest shall take its next step.
+    pub fn new(
+        sources: Sources,
+        marks: Sender<Mark>,
+        before: impl Fn(u16) + Send + Sync + 'static,
+        more: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Marker {
+        let read = Box::new(move || sources.read());
+        Marker { before: Box::new(before), read, more: Box::new(more), marks }
     }
 }
 
@@ -63,9 +72,12 @@ impl BusDevice for Marker {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        // A guest may store other widths; they are ignored.
+        // Stores of another width are ignored.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        if what == BEGIN && step != STARTED {
+            (self.before)(step);
+        }
         let mark = Mark { step, what, at_ns: monotonic_ns(), counts: (self.read)() };
         // Fails only when the run is over and the receiver is gone.
         let _ = self.marks.send(mark);
@@ -84,7 +96,8 @@ mod tests {
         let reads = AtomicU64::new(0);
         let read = move || vec![Counts { waits: reads.fetch_add(1, Ordering::Relaxed), ..Counts::default() }];
         let more = Box::new(|| true);
-        let marker = Marker { read: Box::new(read), more, marks: sender };
+        let before = |step| assert_eq!(step, 0x1234, "only before a step that begins");
+        let marker = Marker { before: Box::new(before), read: Box::new(read), more, marks: sender };
         marker.write(0, &value(0x1234, BEGIN).to_le_bytes());
         marker.write(0, &[1, 0]);
         marker.write(2, &[1, 0]);

@@ -99,7 +99,7 @@ impl Bench<'_> {
                 kind: kind::SETUP,
                 device: n as u32,
                 queues: 1,
-                // One plain vector each: a stamped one would cost handler instructions that the floor does not execute.
+                // Plain vectors: the handler of a timestamped one would execute instructions that the floor does not.
                 vector: if level { vector::INTX + n as u32 } else { vector::PLAIN + 2 * n as u32 },
                 flags: if level { flag::INTX } else { 0 },
                 ..GuestJob::default()
@@ -107,7 +107,7 @@ impl Bench<'_> {
             self.session.run(setup)?;
         }
         if let Some(Ok(_)) = self.peer {
-            // Its guest and ours take turns, so neither may spin while the other works.
+            // Its guest and ours run in turn, so neither may spin while the other works.
             self.session.set_idle(idle::HALT);
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::super::fio_arg::read_fio;
 use super::super::guest_files::{guest_dir, guest_file};
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
+use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::machine::layout::{RAM_MAX, RAM_MIN, VCPUS_MAX};
@@ -112,6 +112,12 @@ impl LinuxArgs {
             // Without moderation, every completion interrupts: the bench compares the cost of one interrupt.
             Variant::Disk(path, if name.moderated { Moderation::Auto } else { Moderation::Off })
         });
+        let peers = Peer::all(&common.peer).map_err(|message| Failure { code: 4, message })?;
+        if let (false, Some(peer)) = (self.backend.uses_file(), peers.first()) {
+            let message = format!("--peer {} needs a file: --backend io_uring or sync", peer.name);
+            return Err(Failure::usage(message));
+        }
+        let peers = peers.into_iter().map(Variant::Peer);
         let only_read = !self.vfio.is_empty() && !self.overwrite;
         let (fio_file, asked_for) = self.given_jobs()?;
         if let (true, Some(job)) = (only_read, asked_for.iter().find(|job| !job.reads())) {
@@ -120,7 +126,8 @@ impl LinuxArgs {
                 self.vfio[0].bdf
             )));
         }
-        let mut paths: Vec<_> = paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect();
+        let mut paths: Vec<_> =
+            paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect();
         if self.self_test {
             paths.truncate(1);
             paths.extend_from_within(..);
@@ -153,7 +160,7 @@ impl LinuxArgs {
         }
         if schedule.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
-                "--paths and --vfio name more than {MAX_PATHS} disks; use fewer"
+                "--paths, --vfio and --peer name more than {MAX_PATHS} disks; use fewer"
             )));
         }
         if let Some(twice) = twice(&self.vfio.iter().map(|spec| spec.bdf).collect::<Vec<_>>()) {

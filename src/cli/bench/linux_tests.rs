@@ -129,7 +129,7 @@ fn nonsense_is_refused_in_a_sentence() {
         ("--memory 1M", "128M to 8G"),
         ("--direct", "--dir"),
         ("--overwrite", "--vfio"),
-        ("--vfio nvme0", "no PCI address"),
+        ("--vfio nvme0", "not a PCI address"),
         ("--vfio 01:00.0 --vfio 0000:01:00.0,irq=user", "0000:01:00.0 twice"),
         ("--kernel /no/such", "guest-images/linux/build"),
         ("--progress loud", "lines"),

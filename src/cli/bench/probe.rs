@@ -5,6 +5,7 @@ use clap::Parser;
 use super::super::Failure;
 use super::Common;
 use crate::bench::Report;
+use crate::bench::linux::{PeerKind, PeerSpec};
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 use crate::host::allowed_cpus;
@@ -23,9 +24,6 @@ pub(super) struct ProbeArgs {
     /// Requests of each measurement at depth 1, 1 to 50000; twice as many at depth 32
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
-    /// Measure another VMM's virtio-blk in the same run, with the same guest, if it is installed
-    #[arg(long, value_name = "VMM")]
-    peer: Option<PeerVmm>,
 }
 
 impl ProbeArgs {
@@ -42,6 +40,15 @@ impl ProbeArgs {
             (Some(vcpu), Some(io)) => Some((vcpu, io)),
             _ => return Err(Failure::usage("--pin: the probe pins both or neither: vcpu=CPU,iothread=CPU")),
         };
+        let peer = match &common.peer[..] {
+            [] => None,
+            [PeerSpec { kind: PeerKind::Qemu, file: None }] => Some(PeerVmm::Qemu),
+            _ => {
+                return Err(Failure::usage(
+                    "the probe guest takes --peer qemu, once; others need --guest linux",
+                ));
+            }
+        };
         Ok(ProbeConfig {
             rounds: common.rounds(ROUNDS),
             pace: common.pace(),
@@ -49,7 +56,7 @@ impl ProbeArgs {
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin,
             filter: self.filter,
-            peer: self.peer,
+            peer,
         })
     }
 }
