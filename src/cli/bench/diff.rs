@@ -35,7 +35,7 @@ pub(super) fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let read =
         |path: &PathBuf| read_report(path).map_err(|error| Failure { code: 4, message: error.to_string() });
     let (Some(a), Some(b)) = (&args.a, &args.b) else {
-        let all = |paths: &[PathBuf]| paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>();
+        let all = |paths: &[PathBuf]| paths.iter().map(read).collect::<Result<Vec<_>, _>>();
         let rows = compare_many(&all(&args.base)?, &all(&args.new)?);
         if rows.is_empty() {
             return Err(Failure::usage("--base and --new have no row in common"));
