@@ -32,6 +32,7 @@ pub use counts::DiskCounts;
 pub use diff::{DIFF_SCHEMA, Diff, ReadError, read_report, render_diff};
 pub use html::render_html;
 pub use json::to_json;
+pub use memfile::MemFile;
 pub use ratios::fill_ratios;
 pub use report::{Report, Row, RunFacts, SCHEMA, per_request};
 pub use schedule::{PathPair, PathPairName, Schedule, Step};
