@@ -1,8 +1,8 @@
-//! Seeing the dataplane work.
+//! Observation of the dataplane.
 //!
-//! What lives here: a live VM as tables ([`inspect`]), the socket to look at it and switch it ([`control`]), traces of
-//! its requests ([`trace`]), and the kernel functions that ran
-//! ([`kernel`]). What may not: anything that the dataplane waits for.
+//! What lives here: the tables of a live VM ([`inspect`]), the socket to inspect and switch it ([`control`]), traces of
+//! its requests ([`trace`]), and counts of kernel functions ([`kernel`]). What may not: anything that the dataplane
+//! waits for.
 
 pub mod control;
 pub mod inspect;

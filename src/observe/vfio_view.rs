@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Posting;
 use crate::vfio::{VectorReport, VfioPci};
 
-/// A passed-through device: how each of its vectors is armed.
+/// A passed-through device, and how each of its vectors is armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfioView {
     /// Its address on the host: "0000:00:03.0".
@@ -21,7 +21,7 @@ pub struct VfioView {
 pub struct VfioVectorView {
     /// "MSI-X 0".
     pub name: String,
-    /// It is armed now; if not, the rest is how it was.
+    /// It is armed now; if not, the other fields are from when it was.
     pub armed: bool,
     /// How the device's signal reaches the guest while the vector is not masked.
     pub armed_by: String,
@@ -36,7 +36,7 @@ pub struct VfioVectorView {
 }
 
 impl VfioView {
-    /// As `device` is now.
+    /// Takes a snapshot of `device`.
     pub fn of(device: &VfioPci) -> VfioView {
         VfioView {
             device: device.bdf().to_string(),

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Runs wherever the kernel lets itself be traced (the lab; a host with root), else says why not.
+/// Runs where the kernel can be traced (the lab, or a host as root), otherwise prints why it is skipped.
 #[test]
 fn functions_are_counted_and_nothing_is_left() {
     let names =

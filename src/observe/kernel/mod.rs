@@ -1,8 +1,9 @@
-//! Kernel evidence: which kernel functions ran over a span, how often, and from where.
+//! Kernel evidence: which kernel functions ran during a span, how often, and who called them.
 //!
-//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks, by tracefs: kprobe events and
-//! hist triggers in a tracing instance of our own, so that nobody else's tracing is touched and nothing of ours is
-//! left. Where the kernel lacks these, perf events count what they can. What may not: a claim about what a count means. Counts are the whole host's, not one VM's.
+//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks. They come from tracefs: kprobe
+//! events and hist triggers in a separate tracing instance, so that other users' tracing is untouched and nothing is
+//! left behind. If the kernel lacks these, perf events count what they can. What may not: an interpretation of counts.
+//! Counts are the whole host's, not one VM's.
 
 mod names;
 mod perf;
@@ -21,20 +22,20 @@ use tracefs::Session;
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    /// No tracefs.
+    /// tracefs is not mounted.
     #[error("tracefs is not mounted; mount it: mount -t tracefs nodev /sys/kernel/tracing")]
     NotMounted,
-    /// Not root.
-    #[error("no permission to trace the kernel; run it as root")]
+    /// Permission denied, without root.
+    #[error("no permission to trace the kernel; run doorbell as root")]
     Permission,
-    /// Root, and still not.
-    #[error("this kernel does not let even root trace it (lockdown; see /sys/kernel/security/lockdown)")]
+    /// Permission denied, as root.
+    #[error("this kernel cannot be traced, even by root (lockdown; see /sys/kernel/security/lockdown)")]
     Lockdown,
-    /// The kernel was built without something.
+    /// The kernel was built without a feature.
     #[error("this kernel cannot count events in tracefs: it lacks {0}")]
     Lacks(&'static str),
-    /// Someone else's, or none left.
-    #[error("tracing is in use by someone else: {0}")]
+    /// The instance exists already, or no more can be made.
+    #[error("tracing is in use by another program: {0}")]
     Busy(String),
     /// Anything else.
     #[error("tracefs: {path}: {source}")]
@@ -46,7 +47,7 @@ pub enum EvidenceError {
     },
 }
 
-/// What counts: tracefs, which can do all, or where the kernel's cannot, perf events.
+/// The counter: tracefs, or perf events if the kernel's tracefs cannot count.
 #[derive(Debug)]
 enum Counter {
     Tracefs(Session),
@@ -115,7 +116,7 @@ impl KernelEvidence {
     /// few hundred stacks are kept.
     ///
     /// # Errors
-    /// See [`EvidenceError`]; nothing is left on.
+    /// See [`EvidenceError`]. On an error, nothing is left switched on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
         KernelEvidence::with(names, true)
     }
@@ -145,7 +146,7 @@ impl KernelEvidence {
         self.names.iter().map(|name| self.counter.hits(&name.name)).collect()
     }
 
-    /// The counts up to now; counting goes on.
+    /// Returns the counts up to now; counting continues.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
@@ -163,7 +164,7 @@ impl KernelEvidence {
         Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
 
-    /// Ends it: returns the counts and leaves the host's tracing as it was.
+    /// Ends the counting: returns the counts and restores the host's tracing.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
@@ -173,19 +174,19 @@ impl KernelEvidence {
 }
 
 impl fmt::Display for KernelEvidence {
-    /// What is counted: "22 of 26 kernel functions and tracepoints".
+    /// For display: "22 of 26 kernel functions and tracepoints".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let here = self.base.iter().flatten().count();
         write!(f, "{here} of {} kernel functions and tracepoints", self.names.len())
     }
 }
 
-/// What the kernel did over a span, on the whole host.
+/// Counts of a span, on the whole host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counts {
     /// How it was counted.
     pub method: &'static str,
-    /// One per name, in the order asked for.
+    /// One per name, in the requested order.
     pub counts: Vec<Counted>,
     /// Sampled stacks, one tree per function.
     pub stacks: Vec<StackTree>,
@@ -207,7 +208,7 @@ pub struct Counted {
 }
 
 impl Counts {
-    /// The hits of `name`: `None` if it was not asked for or is absent.
+    /// The hits of `name`; `None` if it was not requested or is absent.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.counts.iter().find(|counted| counted.name == name)?.hits
     }
