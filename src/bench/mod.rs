@@ -36,6 +36,7 @@ pub use counts::DiskCounts;
 pub use diff::{DIFF_SCHEMA, Diff, ManyRow, ReadError, compare_many, read_report, render_diff, render_many};
 pub use html::render_html;
 pub use json::to_json;
+pub use memfile::MemFile;
 pub use ratios::fill_ratios;
 pub use report::{Report, Row, RunFacts, SCHEMA, per_request};
 pub use schedule::{PathPair, PathPairName, Schedule, Step};
