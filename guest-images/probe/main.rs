@@ -23,6 +23,7 @@ mod global;
 mod hostile;
 mod io;
 mod msix;
+mod packed;
 mod pattern;
 mod pci;
 mod queue;
