@@ -102,6 +102,7 @@ impl Driver {
                 used: USED,
                 event_idx: false,
                 indirect: true,
+                packed: false,
             },
             features: 0,
             memory: self.memory.clone(),

@@ -24,6 +24,7 @@ mod hostile;
 mod io;
 mod moves;
 mod msix;
+mod packed;
 mod pattern;
 mod pci;
 mod queue;

@@ -57,6 +57,7 @@ fn setup(cpus: u32) -> Option<GuestJob> {
         features: cmdline::number("features", 0),
         flags: irq
             | on("spread", 1, flag::SPREAD)
+            | on("packed", 0, flag::PACKED)
             | on("short_kick", 0, flag::SHORT_KICK)
             | (flag::NO_EVENT_IDX ^ on("event_idx", 1, flag::NO_EVENT_IDX))
             | (flag::NO_INDIRECT ^ on("indirect_desc", 1, flag::NO_INDIRECT)),

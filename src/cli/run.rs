@@ -75,7 +75,7 @@ pub struct RunArgs {
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   delay=TIME (backend=null: each request takes that long, as in 80us), queues=N, queue-size=N,
     ///   iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
-    ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
+    ///   complete=auto|irqfd|signal-msi|irq-line|resample, ring=split|packed, event-idx=on|off,
     ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]

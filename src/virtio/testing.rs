@@ -131,6 +131,7 @@ pub fn blk_config() -> BlkConfig {
         notify: NotifyPath::FastMmio,
         complete: CompletePath::Auto,
         event_idx: true,
+        packed: false,
         notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
         remote: None,
