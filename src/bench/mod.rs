@@ -16,6 +16,7 @@ pub mod linux;
 mod memfile;
 pub mod pace;
 mod paired;
+mod peer_process;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;

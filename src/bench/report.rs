@@ -44,7 +44,7 @@ pub struct RunFacts {
     pub disk_bytes: Option<u64>,
     /// What the disks are: "memory file", a directory, or the backend if it needs no file.
     pub disk: Option<String>,
-    /// Version of the reference VMM; `None`: none was measured.
+    /// Versions of the reference VMMs; `None`: none was measured.
     pub peer: Option<String>,
     /// Kernel release of a Linux guest.
     pub guest_kernel: Option<String>,
@@ -85,7 +85,8 @@ pub struct Row {
     pub guest: String,
     /// The job: "rand-read-1", "floor", ...
     pub job: String,
-    /// The reference VMM: "qemu". `None`: doorbell.
+    /// The reference VMM: "qemu", "cloud-hypervisor", with "=FILE" if there are two of a kind; "host": fio without a VM.
+    /// `None`: doorbell.
     pub peer: Option<String>,
     /// Notify path.
     pub notify: Option<String>,
@@ -167,6 +168,8 @@ pub struct Row {
     pub exits_to_user: Option<u64>,
     /// System calls of the I/O thread: waits, interrupts, the backend's own.
     pub iothread_syscalls: Option<u64>,
+    /// CPU time of the I/O thread (user and system) for each request, in nanoseconds: also what it spends on looking.
+    pub io_thread_cpu_ns_per_request: Option<f64>,
 
     /// This row compared with the first row of its job, paired by round; above 1 is faster. See `ratio_of`. `None`: it is
     /// that row, or has no round in common with it.

@@ -14,7 +14,7 @@ use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, print};
-use crate::bench::linux::LinuxBench;
+use crate::bench::linux::{LinuxBench, PeerSpec};
 use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
@@ -89,10 +89,14 @@ struct Common {
     /// Start no further measurement after this time, as in 90, 90s or 10m; the results are then marked incomplete
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     max_time: Option<Duration>,
-    /// Longest busy-poll of the polling I/O threads before they sleep, in microseconds, 0 to 1000000; the probe then
-    /// measures with and without, and with 0 only without [default: 50 with the probe, 0 with Linux]
+    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures with and
+    /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
+    /// machine, without a VM), and KIND=FILE to name the program; may be given several times
+    #[arg(long, value_name = "KIND[=FILE]")]
+    peer: Vec<PeerSpec>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
@@ -171,7 +175,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         asked.ask(signal);
         true
     });
-    // Before minutes of measuring, not after.
+    // Report an output that cannot be written before measuring for minutes.
     let mut files = FilesInUse::default();
     if let Bench::Linux(bench) = &bench {
         files.input("--kernel", &bench.kernel);

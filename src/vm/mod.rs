@@ -1,7 +1,7 @@
 //! A virtual machine with its disks, I/O threads and passed-through devices.
 //!
-//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which puts the rooms
-//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
+//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which builds the
+//! VM from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 pub use disk::{DiskConfig, IoThreadChoice};
 
-use crate::backend::{Backend, BackendKind, Disk, DiskError, Geometry};
+use crate::backend::{Backend, Disk, DiskError, Geometry};
 use crate::dataplane::{
     CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle, Moderation, QueueLoop,
 };
@@ -28,20 +28,20 @@ pub struct VmConfig {
     pub machine: MachineConfig,
     /// Its disks; the first one is disk0 (vda).
     pub disks: Vec<DiskConfig>,
-    /// I/O threads. Those that no disk uses are not started.
+    /// The I/O threads. A thread that no disk uses is not started.
     pub threads: Vec<ThreadConfig>,
 }
 
 /// The description of an I/O thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadConfig {
-    /// Longest busy-poll before it sleeps, in nanoseconds.
+    /// The longest busy-poll before a sleep, in nanoseconds; 0 switches it off.
     pub poll_max_ns: u64,
     /// Host CPU to pin it to.
     pub cpu: Option<usize>,
 }
 
-/// Why a VM cannot be made.
+/// Why a VM cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// The machine.
@@ -62,7 +62,7 @@ pub enum VmError {
     /// A passed-through device.
     #[error(transparent)]
     Vfio(#[from] VfioError),
-    /// A disk asks for a thread that does not exist.
+    /// A disk is configured for a thread that does not exist.
     #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
         0 => "is none".to_string(),
         1 => "is only thread 0".to_string(),
@@ -105,7 +105,7 @@ impl Vm {
             })
             .collect::<Result<Vec<_>, DiskError>>()?;
         let own = disks.iter().filter(|(disk, _)| disk.is_some());
-        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.needs_uring())).collect();
         // Another process can only map RAM that is a file.
         config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
@@ -228,7 +228,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Gives a device of the host to the guest. Before the machine runs.
+    /// Passes a device of the host through to the guest. Call it before the machine runs.
     ///
     /// # Errors
     /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
@@ -256,7 +256,7 @@ impl Vm {
         Ok(())
     }
 
-    /// The passed-through devices.
+    /// Returns the passed-through devices.
     pub fn vfio(&self) -> &[Arc<VfioPci>] {
         &self.vfio
     }
@@ -289,12 +289,12 @@ impl Vm {
         &self.disks
     }
 
-    /// The I/O threads that run.
+    /// Returns the handles of the I/O threads that run.
     pub fn io_loops(&self) -> Vec<LoopHandle> {
         self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
     }
 
-    /// The main loop, for sources of one's own; `None` once it has run.
+    /// Returns the main loop, to which the caller may add sources; `None` once it has run.
     pub fn main_loop(&mut self) -> Option<&mut EventLoop> {
         self.main.as_mut()
     }
@@ -311,16 +311,15 @@ impl Vm {
     }
 }
 
-/// Which loops need an io_uring; `None` for threads that nobody uses.
+/// Which loops need an io_uring, because one of their disks does; `None` for threads that no disk uses.
 struct ThreadPlan {
     main_uring: bool,
     threads: Vec<Option<bool>>,
 }
 
-fn thread_plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
+fn thread_plan(disks: &[(IoThreadChoice, bool)], iothreads: usize) -> Result<ThreadPlan, VmError> {
     let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
-    for (disk, &(choice, kind)) in disks.iter().enumerate() {
-        let uring = kind == BackendKind::IoUring;
+    for (disk, &(choice, uring)) in disks.iter().enumerate() {
         let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
         let used = match choice {
             IoThreadChoice::None => {

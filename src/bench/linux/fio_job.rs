@@ -25,6 +25,9 @@ enum Text {
     Given(Section),
 }
 
+/// Longest time of a job that ends after so many bytes, in seconds.
+pub const UNTIMED_S: f64 = 3600.0;
+
 /// Most requests in flight: a queue's largest size.
 const MAX_DEPTH: u32 = 1024;
 /// fio's names, with ours.
@@ -82,14 +85,20 @@ impl FioJob {
         }
     }
 
-    /// fio's job file. The disk comes from the environment (`DISK`).
+    /// fio's job file for a guest. The disk comes from the environment (`DISK`).
     pub fn file(&self, block_size: u64, runtime_s: f64) -> String {
+        self.text(block_size, runtime_s, true)
+    }
+
+    /// fio's job file; `direct`: whether with O_DIRECT, which files in memory do not know before Linux 6.6.
+    pub fn text(&self, block_size: u64, runtime_s: f64, direct: bool) -> String {
         match &self.text {
-            // Milliseconds: fio takes whole numbers only. Submission to completion is what a user waits for: lat, not clat.
+            // Milliseconds, because fio accepts only whole numbers. lat, not clat: a user waits from submission to completion.
             Text::Made(options) => format!(
-                "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect=1\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
+                "[global]\nfilename=${{DISK}}\nioengine=libaio\ndirect={}\nthread=1\ntime_based=1\nruntime={:.0}ms\n\
                  norandommap=1\ngroup_reporting=1\ndisk_util=0\nclat_percentiles=0\nlat_percentiles=1\n\n\
                  [job]\nbs={block_size}\n{options}",
+                u8::from(direct),
                 runtime_s * 1000.0
             ),
             Text::Given(section) => section.file(),
@@ -194,7 +203,11 @@ mod tests {
         for line in ["rw=rw", "bs=8192", "iodepth=8", "runtime=2500ms", "filename=${DISK}"] {
             assert!(file.lines().any(|l| l == line), "{line}\n{file}");
         }
-        assert!("rand-read-1".parse::<FioJob>().unwrap().file(4096, 1.0).contains("\nrw=randread\n"));
+        let job = "rand-read-1".parse::<FioJob>().unwrap();
+        assert!(
+            job.file(4096, 1.0).contains("\nrw=randread\n") && job.file(4096, 1.0).contains("\ndirect=1\n")
+        );
+        assert!(job.text(4096, 1.0, false).contains("\ndirect=0\n"));
         // What stands later in a job file counts.
         let file = "randread:2:bs=64k:numjobs=4".parse::<FioJob>().unwrap().file(4096, 1.0);
         assert!(file.ends_with("bs=4096\nrw=randread\niodepth=2\nbs=64k\nnumjobs=4\n"), "{file}");

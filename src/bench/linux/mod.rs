@@ -1,123 +1,39 @@
 //! The Linux bench: fio on one disk per path, and on passed-through disks of the host, all in one guest, job by job.
 //!
-//! What lives here: the jobs (`fio_job`, `fio_file`), what the guest is given (`script`, `archive`), its run (`guest`), the
-//! register by which it reports its progress (`marker`, `counts`, `mark_listener`), and the results (`fio`, `rows`). What may not: how a path is
-//! implemented.
+//! What lives here: the configuration (`config`), the jobs (`fio_job`, `fio_file`), the VM (`boot`), what the guest is given
+//! (`script`, `archive`), the register by which it reports its progress (`marker`, `counts`, `mark_listener`), the results
+//! (`fio`, `sample`, `rows`), and reference VMMs beside ours (`peer`). What may not: how a path is implemented.
 //!
 //! fio in the guest measures times, and the host counts. [`run`] joins both per step, so that counts per request are exact.
 
 pub mod archive;
+mod boot;
+mod config;
 mod counts;
 mod fio;
 pub mod fio_file;
 mod fio_job;
-mod guest;
 mod mark_listener;
 mod marker;
+mod peer;
 mod rows;
+mod sample;
 mod script;
 mod variant;
 
-pub use fio_job::FioJob;
-pub use variant::Variant;
-
-use std::fmt;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::pace::Pace;
-use super::progress::Progress;
 use super::report::SCHEMA;
-use super::{PathPair, Report, Row, RunFacts, Schedule};
-use crate::backend::BackendKind;
-use crate::dataplane::Moderation;
+use super::{Report, Row, RunFacts};
 use crate::host::HostFacts;
-use crate::machine::MachineError;
-use crate::vm::VmError;
-use guest::Files;
-use rows::Results;
+use boot::Files;
+use sample::Results;
 
-/// What the Linux bench measures, and how.
-#[derive(Clone, Debug)]
-pub struct LinuxBench {
-    /// Jobs, variants (our disks first), and rounds.
-    pub schedule: Schedule<FioJob, Variant>,
-    /// Seconds of each step.
-    pub runtime_s: f64,
-    /// Bytes of a request.
-    pub block_size: u64,
-    /// Kernel: bzImage or vmlinux.
-    pub kernel: PathBuf,
-    /// Initial ramdisk of guest-images/linux.
-    pub initrd: PathBuf,
-    /// vCPUs.
-    pub cpus: u8,
-    /// Guest RAM, bytes.
-    pub memory: u64,
-    /// Backend of the disks.
-    pub backend: BackendKind,
-    /// Directory for the disks' files; `None`: in memory.
-    pub directory: Option<PathBuf>,
-    /// Whether the files are opened with O_DIRECT.
-    pub direct: bool,
-    /// Bytes of each disk.
-    pub disk_size: u64,
-    /// Request queues of each disk.
-    pub queues: u16,
-    /// Longest busy-poll of an I/O thread, in microseconds.
-    pub poll_us: u64,
-    /// The job file that the jobs are of; `None`: they are made from their names.
-    pub fio_file: Option<String>,
-    /// When it ends, besides at its last round.
-    pub pace: Pace,
-    /// How progress is shown.
-    pub progress: Progress,
-}
-
-impl fmt::Display for LinuxBench {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |names: Vec<String>| names.join(", ");
-        let jobs = list(self.schedule.jobs.iter().map(ToString::to_string).collect());
-        let paths = list(self.schedule.paths.iter().map(ToString::to_string).collect());
-        let (steps, rounds) = (self.schedule.steps().len(), self.schedule.rounds);
-        write!(f, "{jobs} on {paths}: {rounds} rounds, {steps} measurements")?;
-        match self.fio_file {
-            Some(_) => write!(f, " as the job file says"),
-            None => write!(f, " of {} s", self.runtime_s),
-        }
-    }
-}
-
-impl LinuxBench {
-    /// The paths of our disks, which come first.
-    fn disks(&self) -> impl Iterator<Item = (PathPair, Moderation)> {
-        self.schedule.paths.iter().filter_map(Variant::disk)
-    }
-}
-
-/// Why the Linux bench failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The VM cannot be made.
-    #[error(transparent)]
-    Vm(#[from] VmError),
-    /// The machine failed.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A file cannot be read or made.
-    #[error("cannot {doing} {what}: {cause}")]
-    File {
-        /// "read", "make", ...
-        doing: &'static str,
-        /// The file.
-        what: String,
-        /// errno.
-        cause: std::io::Error,
-    },
-    /// The guest failed; one or more sentences.
-    #[error("{0}")]
-    Guest(String),
-}
+pub use config::{BenchError, LinuxBench};
+pub use fio_job::FioJob;
+pub use peer::{Peer, PeerKind, PeerSpec};
+pub use variant::Variant;
 
 /// Runs the guest through the whole schedule.
 ///
@@ -127,12 +43,13 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
     let started = Instant::now();
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let files = Files::make(bench)?;
-    let (reason, watched) = guest::boot(bench, started, &files)?;
+    let turns = Arc::new(boot::peers(bench)?);
+    let (reason, watched) = boot::boot(bench, started, &files, &turns)?;
     let out = files.results()?;
     let results = archive::untar(&out).map(Results::new);
     let results = match results {
         Some(results) if results.line("status").as_deref() == Some("0") => results,
-        results => return Err(BenchError::Guest(guest::failure(reason, &watched, results, &files))),
+        results => return Err(BenchError::Guest(boot::failure(reason, &watched, results, &files))),
     };
     let common = Row {
         guest: "linux".into(),
@@ -143,7 +60,8 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         ..Row::default()
     };
     let (rows, rounds) =
-        rows::rows(&bench.schedule, &results, &watched.marks, &common).map_err(BenchError::Guest)?;
+        rows::rows(&bench.schedule, &results, &watched.marks, turns.finish(), &common, bench.backend)
+            .map_err(BenchError::Guest)?;
     let by_host = rows::by_host(&bench.schedule, &watched.marks, bench.runtime_s);
     let all = rounds >= bench.schedule.rounds || bench.pace.exact_enough(&by_host);
     let cut = bench.pace.cut(started).filter(|_| !all);
@@ -161,6 +79,7 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
             Some(directory) => format!("files in {}", directory.display()),
             None => "files in memory".into(),
         }),
+        peer: Some(turns.versions.join("; ")).filter(|_| bench.has_peers()),
         guest_kernel: results.line("kernel"),
         fio: rows::fio_version(&results),
         fio_file: bench.fio_file.clone(),

@@ -1,3 +1,6 @@
+use super::super::counts::Counts;
+use super::super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
+use super::super::sample::disk_interrupts;
 use super::*;
 use crate::bench::PathPair;
 use crate::dataplane::{CompletePath, Moderation};
@@ -77,7 +80,9 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
     ]);
     let results = Results::new(files);
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let (rows, rounds) = rows(&schedule, &results, &marks(&schedule, 50), &common).unwrap();
+    let (rows, rounds) =
+        rows(&schedule, &results, &marks(&schedule, 50), Done::default(), &common, BackendKind::Sync)
+            .unwrap();
     assert_eq!(rounds, 2);
     assert_eq!(rows.len(), 2);
     let (irqfd, msi) = (&rows[0], &rows[1]);
@@ -119,7 +124,8 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
         ("0.after".into(), later.as_bytes()),
     ];
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let (rows, _) = rows(&schedule, &Results::new(files), &marks, &common).unwrap();
+    let (rows, _) =
+        rows(&schedule, &Results::new(files), &marks, Done::default(), &common, BackendKind::Sync).unwrap();
     let (kernel, user) = (&rows[0], &rows[1]);
     assert_eq!((kernel.requests, kernel.interrupts, kernel.guest_interrupts), (Some(90), Some(70), Some(63)));
     assert_eq!((kernel.interrupts_irqfd, kernel.interrupts_signal_msi), (Some(70), Some(0)));
@@ -137,8 +143,15 @@ fn a_step_without_a_result_is_a_lost_round_of_its_row_only() {
     let json = fio_json(100);
     // Step 2 is signal-msi of the second round.
     let files = [0, 1, 3].map(|n| (format!("{n}.json"), json.as_bytes())).to_vec();
-    let (rows, rounds) =
-        rows(&schedule, &Results::new(files), &marks(&schedule, 50), &Row::default()).unwrap();
+    let (rows, rounds) = rows(
+        &schedule,
+        &Results::new(files),
+        &marks(&schedule, 50),
+        Done::default(),
+        &Row::default(),
+        BackendKind::Sync,
+    )
+    .unwrap();
     assert_eq!((rows[0].round_iops.as_slice(), rounds), (&[Some(100.0); 2][..], 2));
     assert_eq!((rows[1].round_iops.as_slice(), rows[1].requests), (&[Some(100.0), None][..], Some(50)));
     assert_eq!((rows[1].not_here.as_ref(), rows[1].ratio), (None, Some(1.0)));
@@ -151,7 +164,14 @@ fn a_round_that_was_not_finished_does_not_count_unless_it_is_the_first() {
     let all = marks(&schedule, 50);
     let run = |steps: usize| {
         let files = (0..steps).map(|n| (format!("{n}.json"), json.as_bytes())).collect();
-        rows(&schedule, &Results::new(files), &all[..2 * steps], &Row::default())
+        rows(
+            &schedule,
+            &Results::new(files),
+            &all[..2 * steps],
+            Done::default(),
+            &Row::default(),
+            BackendKind::Sync,
+        )
     };
     let (rows, rounds) = run(3).unwrap();
     assert_eq!((rows[1].round_iops.len(), rounds), (1, 1));

@@ -75,15 +75,20 @@ pub fn archive(
     let mut cpio = Cpio::default();
     cpio.directory("job");
     cpio.file("job/run", 0o755, run(schedule, runtime_s).as_bytes());
-    for (n, job) in schedule.jobs.iter().enumerate() {
+    add_jobs(&mut cpio, &schedule.jobs, block_size, runtime_s, warm_up_s);
+    cpio.finish()
+}
+
+/// Adds fio's job files, by their places in `jobs`, and one to warm up with.
+pub fn add_jobs(cpio: &mut Cpio, jobs: &[FioJob], block_size: u64, runtime_s: f64, warm_up_s: f64) {
+    for (n, job) in jobs.iter().enumerate() {
         cpio.file(&format!("job/{n}.fio"), 0o644, job.file(block_size, runtime_s).as_bytes());
     }
     // A job file may do anything for any time, so it does not warm up.
-    let warm_up = schedule.jobs.first().filter(|job| job.seconds(warm_up_s) == Some(warm_up_s)).cloned();
+    let warm_up = jobs.first().filter(|job| job.seconds(warm_up_s) == Some(warm_up_s)).cloned();
     if let Some(job) = warm_up.or_else(|| "rand-read-1".parse().ok()) {
         cpio.file("job/warm-up.fio", 0o644, job.file(block_size, warm_up_s).as_bytes());
     }
-    cpio.finish()
 }
 
 /// The slot on the guest's PCI bus of variant `n`, a passed-through device. Our disks come first, then the disk for
@@ -103,7 +108,8 @@ fn run(schedule: &Schedule<FioJob, Variant>, runtime_s: f64) -> String {
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
     line(format_args!("mark {:#x}", value(STARTED, BEGIN)));
     line(format_args!("uname -r >$OUT/kernel"));
-    for n in 0..schedule.paths.len() {
+    let ours = |n: &usize| !matches!(schedule.paths[*n], Variant::Peer(_));
+    for n in (0..schedule.paths.len()).filter(ours) {
         let serial = serial(n);
         if let (Some(slot), Some(spec)) = (slot(schedule, n), schedule.paths[n].passed()) {
             line(format_args!("disk_behind {slot:02x} {} >{serial} || exit 1", spec.bdf));
@@ -114,13 +120,16 @@ fn run(schedule: &Schedule<FioJob, Variant>, runtime_s: f64) -> String {
         line(format_args!("device=$(readlink -f /sys/block/$(basename $(cat {serial}))/device)"));
         line(format_args!("basename $device >$OUT/{serial}"));
     }
-    for n in 0..schedule.paths.len() {
+    for n in (0..schedule.paths.len()).filter(ours) {
         line(format_args!(
             "DISK=$(cat {}) fio --eta=never --output=/dev/null warm-up.fio || exit 1",
             serial(n)
         ));
     }
     for (number, Step { job, path, .. }) in schedule.steps().into_iter().enumerate() {
+        if !ours(&path) {
+            continue;
+        }
         let disk = serial(path);
         let (begin, end) = (value(number as u16, BEGIN), value(number as u16, END));
         line(format_args!("step {number} {disk} {job}.fio {begin:#x} {end:#x}"));

@@ -36,7 +36,7 @@ impl fmt::Display for ProbeConfig {
 }
 
 /// A reference VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerVmm {
     /// qemu-system-x86_64, with the same guest.
     Qemu,

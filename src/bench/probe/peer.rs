@@ -6,20 +6,21 @@ use vm_memory::{FileOffset, GuestAddress};
 
 use super::super::PROBE_ELF;
 use super::super::memfile::MemFile;
+use super::super::peer_process::PeerProcess;
 use super::super::probe_abi::{
     Control, GuestJob, MAGIC, Outcome, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
 };
 use super::config::DISK_BYTES;
 use super::error::SessionError;
 use super::mailbox::{Mailbox, completed};
-use super::qemu::{self, Files, IO_URING, PEER_VARIANTS, PeerVariant, Process};
+use super::qemu::{self, Files, IO_URING, PEER_VARIANTS, PeerVariant};
 use super::row_stats::Block;
 use crate::machine::Ram;
 
 /// The reference VMM: the same guest in QEMU, driven through shared memory. The QEMU process is stopped except while
 /// one of its blocks runs.
 pub(super) struct Peer {
-    process: Process,
+    process: PeerProcess,
     mailbox: Mailbox,
     /// The first line of `--version`.
     pub version: String,
@@ -82,7 +83,7 @@ impl Peer {
         firmware: &str,
         variants: &[&'static PeerVariant],
         deadline: Instant,
-    ) -> Result<(Process, Mailbox), String> {
+    ) -> Result<(PeerProcess, Mailbox), String> {
         // New, and so zeroed: otherwise the words of an earlier attempt would be mistaken for this guest's.
         let ram = MemFile::sparse(RAM_SIZE).map_err(|e| e.to_string())?;
         let path = |file: &MemFile| file.path_for_child().display().to_string();
@@ -100,7 +101,7 @@ impl Peer {
         };
         mailbox.write_control(&control);
         let arguments = qemu::arguments(&files, RAM_SIZE, DISK_BYTES, firmware, variants.iter().copied());
-        let mut process = Process::start(arguments)?;
+        let mut process = qemu::start(arguments)?;
         while mailbox.control().state != state::READY {
             if let Some(why) = process.ended() {
                 return Err(why);

@@ -10,7 +10,7 @@ use super::super::disk_arg::parse_size;
 use super::{Common, named};
 use crate::backend::BackendKind;
 use crate::bench::linux::fio_file::sections;
-use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
+use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::machine::layout::{RAM_MAX, RAM_MIN, VCPUS_MAX};
@@ -56,8 +56,8 @@ pub(super) struct LinuxArgs {
     /// Your own job file for fio: each section is a job. filename is replaced by the disk under test, all else stays
     #[arg(long, value_name = "FILE", conflicts_with_all = ["jobs", "depths", "block_size"])]
     fio: Option<PathBuf>,
-    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts where that
-    /// pays. A disk each; the first is what the others' ratios are to
+    /// Paths to compare, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts back where
+    /// that pays. Each has its own disk; ratios are to the first
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
     paths: Vec<PathPairName>,
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
@@ -107,6 +107,12 @@ impl LinuxArgs {
             // Without moderation, every completion interrupts: the bench compares the cost of one interrupt.
             Variant::Disk(path, if name.moderated { Moderation::Auto } else { Moderation::Off })
         });
+        let peers = Peer::all(&common.peer).map_err(|message| Failure { code: 4, message })?;
+        if let (false, Some(peer)) = (self.backend.uses_file(), peers.first()) {
+            let message = format!("--peer {} needs a file: --backend io_uring or sync", peer.name);
+            return Err(Failure::usage(message));
+        }
+        let peers = peers.into_iter().map(Variant::Peer);
         let only_read = !self.vfio.is_empty() && !self.overwrite;
         let (fio_file, asked_for) = self.given_jobs()?;
         if let (true, Some(job)) = (only_read, asked_for.iter().find(|job| !job.reads())) {
@@ -123,7 +129,7 @@ impl LinuxArgs {
             } else {
                 asked_for
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
+            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect(),
             rounds: common.rounds(rounds),
         };
         if let Some(twice) = twice(&schedule.jobs) {
@@ -143,7 +149,7 @@ impl LinuxArgs {
         }
         if schedule.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
-                "--paths and --vfio name more than {MAX_PATHS} disks; use fewer"
+                "--paths, --vfio and --peer name more than {MAX_PATHS} disks; use fewer"
             )));
         }
         if let Some(twice) = twice(&self.vfio.iter().map(|spec| spec.bdf).collect::<Vec<_>>()) {
@@ -236,7 +242,8 @@ fn parse_depths(text: &str) -> Result<Depths, String> {
     }
     Ok(Depths(depths))
 }
-/// A disk and an I/O thread each.
+
+/// Each path needs a disk and an I/O thread.
 const MAX_PATHS: usize = 16;
 
 fn jobs(names: &str) -> Vec<FioJob> {

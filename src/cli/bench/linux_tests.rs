@@ -72,7 +72,7 @@ fn a_job_file_is_run_as_it_is_and_kept() {
     let jobs: Vec<_> = bench.schedule.jobs.iter().map(ToString::to_string).collect();
     assert_eq!((jobs.join(",").as_str(), bench.fio_file.as_deref()), ("mix,seq", Some(text)));
     assert!(bench.to_string().ends_with("as the job file says"), "{bench}");
-    assert!(with("--vfio 01:00.0").unwrap_err().contains("mix would overwrite"));
+    assert!(with("--vfio 01:00.0").unwrap_err().contains("mix would destroy"));
     assert!(with("--jobs randread").is_err() && with("--block-size 8k").is_err());
     std::fs::write(file.path(), "rw=read\n").unwrap();
     assert!(with("").unwrap_err().contains("line 1"));

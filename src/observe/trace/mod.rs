@@ -1,9 +1,11 @@
 //! Traces: in which stages each request spent its time.
 //!
 //! What lives here: the switch for the dataplane's timestamps of a whole VM, and what is made from them: a timeline for
-//! the Perfetto viewer ([`timeline()`]) and a table of stages ([`Summary`]). What may not: anything that runs while a
-//! request is in flight; the timestamps are taken in [`crate::dataplane`].
+//! the Perfetto viewer ([`timeline()`]), a page that goes through one request ([`page()`]), and a table of stages
+//! ([`Summary`]). What may not: anything that runs while a request is in flight; the timestamps are taken in
+//! [`crate::dataplane`].
 
+mod page;
 mod summary;
 mod timeline;
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{RequestKind, RequestTimestamps};
 use crate::virtio::VirtioBlk;
 
+pub use page::page;
 pub use summary::{Stage, Summary};
 pub use timeline::timeline;
 

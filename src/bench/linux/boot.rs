@@ -1,18 +1,26 @@
-//! The guest of the Linux bench: its files, its VM, its run.
+//! The bench's VM: its files, its disks, its run from the start to the end of the job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::counts::Sources;
+use crossbeam_channel::Sender;
+
+use super::config::{BenchError, LinuxBench, file_error};
+use super::counts::{Counts, Sources};
+use super::fio_job::UNTIMED_S;
 use super::mark_listener::{Heard, MarkListener};
-use super::marker::{END, Mark, Marker};
-use super::rows::Results;
-use super::{BenchError, LinuxBench, rows, script};
+use super::marker::{BEGIN, END, Mark, Marker};
+use super::peer::{self, Turns, VmFacts};
+use super::sample::Results;
+use super::{rows, script};
+
 use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::memfile::MemFile;
-use crate::bench::{PathPair, Step};
+use crate::bench::progress::Progress;
+use crate::bench::{DiskCounts, PathPair, Step};
 use crate::dataplane::{CompletePath, Moderation};
+use crate::host::{log, monotonic_ns};
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
 use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig, Vm, VmConfig};
@@ -23,12 +31,6 @@ const OUT_BYTES: u64 = 64 << 20;
 const WARM_UP_S: f64 = 0.5;
 /// How long a guest may take to start, and to get from one step to the next, beyond the step's own time.
 const MAX_SILENCE: Duration = Duration::from_secs(90);
-/// The same for a step whose own time is not known: a job that ends after so many bytes.
-const MAX_SILENCE_UNTIMED: Duration = Duration::from_secs(3600);
-
-fn file_error(doing: &'static str, what: impl Into<String>, cause: std::io::Error) -> BenchError {
-    BenchError::File { doing, what: what.into(), cause }
-}
 
 /// Files without names, so that they disappear with the process, however it ends.
 pub struct Files {
@@ -39,10 +41,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// All that the guest needs.
+    /// Makes them.
     ///
     /// # Errors
-    /// [`BenchError::File`].
+    /// A file cannot be read or made.
     pub fn make(bench: &LinuxBench) -> Result<Files, BenchError> {
         let place = bench.directory.as_deref();
         let name = place.map_or("memory".into(), |place| place.display().to_string());
@@ -54,9 +56,7 @@ impl Files {
         let small = |made: std::io::Result<MemFile>| {
             made.map_err(|cause| file_error("make", "a file in memory", cause))
         };
-        let given = std::fs::read(&bench.initrd)
-            .map_err(|cause| file_error("read", bench.initrd.display().to_string(), cause))?;
-        let mut initrd = given;
+        let mut initrd = given_initrd(bench)?;
         initrd.resize(initrd.len().next_multiple_of(4), 0);
         let job = script::archive(&bench.schedule, bench.block_size, bench.runtime_s, WARM_UP_S);
         initrd.extend(job);
@@ -77,11 +77,51 @@ impl Files {
     }
 }
 
-/// Runs the guest to its end, or until it is given up.
+/// Starts the reference VMMs, which wait for their turns.
 ///
 /// # Errors
-/// See [`BenchError`].
-pub fn boot(bench: &LinuxBench, started: Instant, files: &Files) -> Result<(ExitReason, Heard), BenchError> {
+/// A file cannot be read or made.
+pub fn peers(bench: &LinuxBench) -> Result<Turns, BenchError> {
+    let vm = VmFacts {
+        kernel: bench.kernel.clone(),
+        cmdline: bench.cmdline(),
+        cpus: bench.cpus,
+        memory: bench.memory,
+        backend: bench.backend,
+        direct: bench.direct,
+        queues: bench.queues,
+        poll_us: bench.poll_us,
+    };
+    let files = peer::Files {
+        initrd: given_initrd(bench)?,
+        directory: bench.directory.clone(),
+        disk_size: bench.disk_size,
+        block_size: bench.block_size,
+        runtime_s: bench.runtime_s,
+        warm_up_s: WARM_UP_S,
+    };
+    if bench.has_peers() && bench.progress == Progress::Lines {
+        log::say(format_args!("starting the reference VMMs"));
+    }
+    Turns::start(&bench.schedule, &vm, &files)
+        .map_err(|cause| file_error("make", "a reference VMM's disk", cause))
+}
+
+fn given_initrd(bench: &LinuxBench) -> Result<Vec<u8>, BenchError> {
+    let read = std::fs::read(&bench.initrd);
+    read.map_err(|cause| file_error("read", bench.initrd.display().to_string(), cause))
+}
+
+/// Runs the guest until it ends, with the turns of reference VMMs between its steps.
+///
+/// # Errors
+/// The VM cannot be made, or the machine failed.
+pub fn boot(
+    bench: &LinuxBench,
+    started: Instant,
+    files: &Files,
+    turns: &Arc<Turns>,
+) -> Result<(ExitReason, Heard), BenchError> {
     let mut assembly = Vm::new(config(bench, files))?;
     for (n, spec) in bench.schedule.paths.iter().enumerate() {
         let Some(spec) = spec.passed() else { continue };
@@ -93,10 +133,14 @@ pub fn boot(bench: &LinuxBench, started: Instant, files: &Files) -> Result<(Exit
         assembly.add_vfio(spec)?;
     }
     let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
+    let (begin, end) = announce(&sender);
+    let theirs = turns.clone();
+    let before = move |step: u16| theirs.before(step.into(), &begin, &end);
+    let sources = Sources::of(&assembly, bench.disks().count());
     let enough = Arc::new(AtomicBool::new(false));
     let (pace, done) = (bench.pace.clone(), enough.clone());
-    let more = Box::new(move || !done.load(Ordering::Relaxed) && pace.cut(started).is_none());
-    let marker = Arc::new(Marker::new(Sources::of(&assembly, bench.disks().count()), more, sender));
+    let more = move || !done.load(Ordering::Relaxed) && pace.cut(started).is_none();
+    let marker = Arc::new(Marker::new(sources, sender.clone(), before, more));
     let machine = assembly.machine();
     machine
         .mmio()
@@ -122,9 +166,14 @@ pub fn boot(bench: &LinuxBench, started: Instant, files: &Files) -> Result<(Exit
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch.listen(&marks, heard, || exit.request(ExitReason::Stopped)));
         let reason = assembly.run();
-        // The marker holds the only sender: the listener ends when marker and VM are dropped.
         mmio.remove(layout::MARKER_START);
         drop(assembly);
+        if reason.is_ok() {
+            let (begin, end) = announce(&sender);
+            turns.rest(begin, end);
+        }
+        // The listener ends with the last sender; the marker's is gone.
+        drop(sender);
         let watched =
             watcher.join().map_err(|_| BenchError::Guest("a bug in the bench (see above)".into()))?;
         Ok((reason?, watched))
@@ -133,10 +182,22 @@ pub fn boot(bench: &LinuxBench, started: Instant, files: &Files) -> Result<(Exit
 
 fn max_silence(bench: &LinuxBench) -> Duration {
     let step = bench.schedule.jobs.iter().map(|job| {
-        job.seconds(bench.runtime_s)
-            .map_or(MAX_SILENCE_UNTIMED, |seconds| MAX_SILENCE + Duration::from_secs_f64(seconds))
+        let seconds = job.seconds(bench.runtime_s).unwrap_or(UNTIMED_S);
+        MAX_SILENCE + Duration::from_secs_f64(seconds)
     });
     step.max().unwrap_or(MAX_SILENCE)
+}
+
+/// Marks for steps of reference VMMs, so that they are shown like ours.
+fn announce(marks: &Sender<Mark>) -> (impl Fn(usize) + use<>, impl Fn(usize, u64) + use<>) {
+    // The receiver is gone only when the run is over.
+    let send = |marks: &Sender<Mark>, step: usize, what, requests| {
+        let disk = DiskCounts { requests, ..DiskCounts::default() };
+        let counts = vec![Counts { disk, ..Counts::default() }];
+        _ = marks.send(Mark { step: step as u16, what, at_ns: monotonic_ns(), counts });
+    };
+    let (begins, ends) = (marks.clone(), marks.clone());
+    (move |step| send(&begins, step, BEGIN, 0), move |step, requests| send(&ends, step, END, requests))
 }
 
 fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
@@ -160,6 +221,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             kind: bench.backend,
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
+            delay_us: 0,
         };
         disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
     }
@@ -169,6 +231,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         kind: BackendKind::Sync,
         size: None,
         direct: false,
+        delay_us: 0,
     };
     let out_serial = "doorbell-out".to_string();
     let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
@@ -177,8 +240,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(bench.kernel.clone()),
             initrd: Some(files.initrd.path()),
-            // Every byte on the console is an exit. Without multipath an NVMe disk is found behind its PCI device.
-            cmdline: "console=ttyS0 quiet panic=-1 nvme_core.multipath=N".into(),
+            cmdline: bench.cmdline(),
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
