@@ -96,6 +96,7 @@ impl Driver {
         QueueSetup {
             name: "test".into(),
             layout: QueueLayout {
+                packed: false,
                 size: SIZE,
                 desc: DESC,
                 avail: AVAIL,

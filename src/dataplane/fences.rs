@@ -1,5 +1,5 @@
-//! The two places where a wake-up could be lost, for both formats of a ring, as functions over plain atomics, so that tests/loom.rs can check every
-//! interleaving of exactly this code. `super::atomic` is `std::sync::atomic` here and loom's version there.
+//! The two places where a wake-up could be lost, for both formats of a ring, as functions over plain atomics, so that
+//! tests/loom.rs can check every interleaving of exactly this code. `super::atomic` is `std::sync::atomic` here and loom's version there.
 
 use super::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
