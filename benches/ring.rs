@@ -147,7 +147,8 @@ fn pop_and_push(criterion: &mut Criterion) {
                 });
             });
             let mut driver = Driver::new(indirect);
-            let (memory, mut queue, mut buffers) = (driver.memory.clone(), driver.queue(), Vec::new());
+            let (memory, mut queue) = (driver.memory.clone(), driver.queue());
+            let (mut buffers, mut heads) = (Vec::new(), Vec::new());
             group.bench_function(BenchmarkId::new("virtio-queue", batch), |bencher| {
                 bencher.iter(|| {
                     driver.submit(batch);
