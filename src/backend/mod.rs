@@ -3,7 +3,7 @@
 //! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
 //! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
 //!
-//! - `disk`, with `error`, `lock`, `geometry`: from options to an open, locked, measured disk
+//! - `options`, `disk`, with `error`, `lock`, `geometry`, `measure`: from options to an open, locked, measured disk; `resize`
 //! - `file`, with `bounce`, `aligned`: its operations by system calls, aligned for O_DIRECT or not
 //! - `transfer`: the progress of a read or write through its buffers
 //! - `uring`, `sync`, `mem`, `null`: one backend each
@@ -17,18 +17,22 @@ mod format;
 mod geometry;
 mod kind;
 mod lock;
+mod measure;
 mod mem;
 mod null;
+mod options;
+mod resize;
 mod sync;
 #[cfg(test)]
 mod testing;
 mod transfer;
 mod uring;
 
-pub use disk::{Disk, DiskOptions};
+pub use disk::Disk;
 pub use error::DiskError;
 pub use geometry::Geometry;
 pub use kind::BackendKind;
+pub use options::DiskOptions;
 
 use std::io;
 

@@ -18,13 +18,14 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "path",
     "vhost-user",
     "readonly",
     "backend",
     "size",
     "direct",
+    "block-size",
     "queues",
     "queue-size",
     "iothread",
@@ -119,11 +120,22 @@ impl FromStr for DiskConfig {
                 parse_size(v).filter(|&n| n > 0)
             })?,
             direct: pairs.flag("direct", false)?,
+            block_size: pairs.named("block-size", &[("512", 512), ("4096", 4096)])?,
         };
         let kind = options.kind;
         let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
         if vhost_user.is_some() {
-            let decided = ["path", "readonly", "backend", "size", "direct", "iothread", "moderate", "serial"];
+            let decided = [
+                "path",
+                "readonly",
+                "backend",
+                "size",
+                "direct",
+                "block-size",
+                "iothread",
+                "moderate",
+                "serial",
+            ];
             let given = |key: &&'static str| pairs.get(key).is_some();
             if let Some(key) = decided.into_iter().chain(["notification-data"]).find(given) {
                 return Err(DiskArgError::NotWithVhostUser { key });

@@ -29,8 +29,8 @@ pub struct QueueLayout {
 /// What request parsing must know of the disk.
 #[derive(Debug)]
 pub struct BlockParams {
-    /// 512-byte sectors.
-    pub capacity: u64,
+    /// 512-byte sectors; another number after a resize.
+    pub capacity: AtomicU64,
     /// Whether writes are refused with IOERR.
     pub readonly: bool,
     /// Answer to GET_ID, padded with zeroes.

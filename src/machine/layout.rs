@@ -81,6 +81,11 @@ pub const SLEEP_TYPE_S5: u8 = 5;
 /// Where a guest's kernel says that it panicked, as on QEMU (docs/specs/pvpanic.rst there).
 pub const PVPANIC_PORT: u16 = 0x505;
 
+/// Where a guest writes the status of its run, as on QEMU (hw/misc/debugexit.c there, `isa-debug-exit`).
+pub const DEBUG_EXIT_PORT: u16 = 0x501;
+/// Its ports.
+pub const DEBUG_EXIT_LEN: u64 = 2;
+
 /// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;
 /// How many there are, spread over the slots.

@@ -1,5 +1,5 @@
 //! Poweroff and reset as the guest asks for them: the ACPI sleep register and the keyboard controller's reset pulse. And
-//! the port by which its kernel says that it panicked.
+//! the ports by which its kernel says that it panicked, and by which a guest ends its run with a status.
 //! A guest that jumps to the firmware's reset vector is reset as well: Linux does so on a machine with
 //! hardware-reduced ACPI and without EFI (reboot_type BOOT_EFI, then BOOT_BIOS, arch/x86/kernel/reboot.c).
 //! (The reset control register, port 0xCF9, is in [`super::pci_root::ConfigPorts`], whose range it shares.)
@@ -69,6 +69,21 @@ impl BusDevice for PanicPort {
 impl PanicPort {
     const PANICKED: u8 = 1;
     const CRASH_KERNEL: u8 = 2;
+}
+
+/// isa-debug-exit: a store of any value ends the run. Reads as 0.
+pub struct DebugExit(pub ExitLatch);
+
+impl BusDevice for DebugExit {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _: u64, data: &[u8]) {
+        if let Some(&status) = data.first() {
+            self.0.request(ExitReason::Status(status));
+        }
+    }
 }
 
 /// Port 0x64: reads as a controller that is ready and has nothing to say.

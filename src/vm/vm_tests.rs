@@ -3,7 +3,7 @@ use std::os::fd::OwnedFd;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::backend::{Backend, DiskOptions, Outcome, Request, Submitter};
+use crate::backend::{Backend, BackendKind, DiskOptions, Outcome, Request, Submitter};
 use crate::dataplane::testing::Driver;
 use crate::machine::bus::BusDevice;
 use crate::machine::{Console, Kernel, layout, open_kvm};
@@ -39,7 +39,14 @@ fn vm() -> Option<Vm> {
         return None;
     }
     let guest = [common::out(PORT, 1), vec![0xeb, 0xfe]].concat();
-    let options = DiskOptions { path: None, readonly: false, kind: Null, size: Some(1 << 20), direct: false };
+    let options = DiskOptions {
+        path: None,
+        readonly: false,
+        kind: Null,
+        size: Some(1 << 20),
+        direct: false,
+        block_size: None,
+    };
     let machine = MachineConfig {
         kernel: Kernel::Image(common::elf(&guest).into()),
         initrd: None,
@@ -50,6 +57,8 @@ fn vm() -> Option<Vm> {
         vcpu_pins: Vec::new(),
         host_tsc: false,
         backing: Default::default(),
+        debug_exit: false,
+        follows: false,
     };
     let config =
         VmConfig { machine, disks: vec![DiskConfig::new(options)], threads: vec![ThreadConfig::default()] };

@@ -10,4 +10,6 @@ mod disturb;
 mod durable;
 mod evidence;
 mod pairs;
+mod resize;
+mod restart;
 mod verify;

@@ -267,6 +267,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             kind: bench.backend,
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
+            block_size: None,
         };
         disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
     }
@@ -276,6 +277,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         kind: BackendKind::Sync,
         size: None,
         direct: false,
+        block_size: None,
     };
     let out_serial = "doorbell-out".to_string();
     let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
@@ -292,6 +294,8 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             vcpu_pins: Vec::new(),
             host_tsc: false,
             backing: Default::default(),
+            debug_exit: false,
+            follows: false,
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],

@@ -31,6 +31,7 @@ impl Startup {
             kind: BackendKind::Null,
             size: Some(DISK_BYTES),
             direct: false,
+            block_size: None,
         };
         let disk = DiskConfig { iothread: IoThreadChoice::Index(0), ..DiskConfig::new(options) };
         let begun = tsc();

@@ -107,7 +107,7 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         _ => None,
     };
     let size = path.is_none().then_some(DISK_BYTES);
-    let options = DiskOptions { readonly: path.is_some(), path, kind, size, direct: false };
+    let options = DiskOptions { readonly: path.is_some(), path, kind, size, direct: false, block_size: None };
     DiskConfig {
         iothread: IoThreadChoice::Index(variant.thread),
         notify: variant.path.notify,
