@@ -282,3 +282,14 @@ fn the_exit_code_tells_how_the_guest_ended() {
         assert_eq!(error.contains("panicked"), code == 6, "{error}");
     }
 }
+
+#[test]
+fn a_lesson_that_cannot_be_given_is_refused() {
+    contains(&["lesson", "0"], 2, &["no lesson 0", "from 1 to"]);
+    contains(&["lesson", "1", "--answer", "1", "--answer", "2"], 2, &["--answer", "1 in all"]);
+    contains(&["lesson", "--check-all", "1"], 2, &["--check-all"]);
+    contains(&["lesson", "1", "--lab-counts", "/no/such/file"], 4, &["--lab-counts /no/such/file"]);
+    contains(&["lesson", "13", "--answer", "1"], 2, &["2 in all"]);
+    contains(&["lesson", "13"], 3, &["scripts/lesson 13"]);
+    contains(&["trace", "/no/such/socket", "--html", "-", "--out", "-"], 2, &["--html"]);
+}

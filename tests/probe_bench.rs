@@ -32,7 +32,15 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
 }
 
 fn config() -> ProbeConfig {
-    ProbeConfig { rounds: ROUNDS, requests: REQUESTS, poll_us: 50, pin: None, filter: None, peer: None }
+    ProbeConfig {
+        rounds: ROUNDS,
+        requests: REQUESTS,
+        poll_us: 50,
+        pin: None,
+        filter: None,
+        peer: None,
+        pace: Default::default(),
+    }
 }
 
 fn bench(config: &ProbeConfig) -> Report {

@@ -18,7 +18,7 @@ use super::uring::UringBackend;
 use super::{Backend, BackendKind, DiskError, Geometry};
 use crate::host::{io_uring_available, log};
 
-/// An open disk: locked, measured, ready to give each queue its backend.
+/// An open and locked disk with a known size. It creates a backend for each queue.
 pub struct Disk {
     pub(super) options: DiskOptions,
     pub(super) geometry: Geometry,
@@ -35,8 +35,8 @@ pub(super) enum Store {
 }
 
 impl Disk {
-    /// Opens a disk. A file is locked (shared if `readonly`, else exclusive) until the disk and all its backends are
-    /// gone; a block device opened for writing is claimed too (O_EXCL), so that a mounted one is refused.
+    /// Opens a disk. A file is locked (shared if `readonly`, otherwise exclusive) until the disk and all its backends
+    /// are dropped. A block device that is opened for writing is also claimed (O_EXCL), so a mounted one is refused.
     ///
     /// # Errors
     /// See [`DiskError`].
@@ -44,6 +44,9 @@ impl Disk {
         let kind = options.kind;
         if options.direct && !kind.uses_file() {
             return Err(DiskError::DirectWithoutFile { kind });
+        }
+        if options.delay_us > 0 && kind != BackendKind::Null {
+            return Err(DiskError::DelayWithoutNull { kind });
         }
         if let Some(size) = options.size {
             if size == 0 {
@@ -58,7 +61,12 @@ impl Disk {
             }
             BackendKind::Sync => Disk::open_file(options),
             BackendKind::Mem => Disk::open_mem(options),
-            BackendKind::Null => Disk::open_null(options),
+            BackendKind::Null => {
+                if options.needs_uring() {
+                    io_uring_available().map_err(|reason| DiskError::Unsupported { kind, reason })?;
+                }
+                Disk::open_null(options)
+            }
         }
     }
 
@@ -138,12 +146,12 @@ impl Disk {
         Disk { options: options.clone(), geometry, discards, store, resizing: Mutex::default() }
     }
 
-    /// What it was opened with.
+    /// Returns the options with which it was opened.
     pub fn options(&self) -> &DiskOptions {
         &self.options
     }
 
-    /// Size in sectors of 512 bytes, whatever the logical block is (virtio 1.2, 5.2.4).
+    /// Returns the size in sectors of 512 bytes, regardless of the logical block size (virtio 1.2, 5.2.4).
     pub fn capacity_sectors(&self) -> u64 {
         self.size() / 512
     }
@@ -157,25 +165,25 @@ impl Disk {
         }
     }
 
-    /// Block sizes, for the guest.
+    /// Returns the block sizes for the guest.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// Whether the guest may only read.
+    /// Returns whether the guest may only read.
     pub fn readonly(&self) -> bool {
         self.options.readonly
     }
 
-    /// Whether a discard has an effect. WRITE_ZEROES works on every writable disk.
+    /// Returns whether a discard has an effect. WRITE_ZEROES works on every writable disk.
     pub fn supports_discard(&self) -> bool {
         self.discards
     }
 
-    /// A backend for one queue; all of a disk's backends share its bytes.
+    /// Creates a backend for one queue. All backends of a disk share its bytes.
     ///
     /// # Errors
-    /// No backend fails here today; one that opens something per queue could.
+    /// Today no backend fails here. One that opens something per queue could.
     pub fn queue_backend(&self) -> io::Result<Box<dyn Backend>> {
         let readonly = self.options.readonly;
         Ok(match &self.store {
@@ -184,7 +192,7 @@ impl Disk {
             }
             Store::File(file) => Box::new(SyncBackend(QueueFile::new(file.clone()))),
             Store::Mem(region) => Box::new(MemBackend { region: region.clone(), readonly }),
-            Store::Null(size) => Box::new(NullBackend { size: size.clone(), readonly }),
+            Store::Null(size) => Box::new(NullBackend::new(size.clone(), readonly, self.options.delay_us)),
         })
     }
 }
@@ -193,14 +201,14 @@ impl Disk {
 struct Opened {
     file: File,
     metadata: Metadata,
-    /// Of a block device.
+    /// The geometry, if it is a block device.
     geometry: Option<Geometry>,
     size: u64,
 }
 
 impl Opened {
     fn open(path: &Path, readonly: bool, direct: bool) -> Result<Opened, DiskError> {
-        // Checked before opening: opening a pipe waits, opening a device may have effects.
+        // Check before opening: opening a pipe waits, and opening a device may have effects.
         let metadata = path.metadata().map_err(|e| open_error(path, readonly, direct, e))?;
         if let Some(what) = not_a_disk(&metadata) {
             return Err(DiskError::NotADisk { path: path.into(), what });
@@ -219,7 +227,7 @@ impl Opened {
             Ok(false) => return Err(DiskError::Locked { path: path.into() }),
             Err(cause) => return Err(DiskError::NoLock { path: path.into(), cause }),
         }
-        // Again, from the open file, now that the lock keeps it from changing.
+        // Read the size again from the open file, now that the lock prevents changes.
         let ask = |e| failed("read the size of", path, e);
         let metadata = file.metadata().map_err(ask)?;
         let size = size_of(&file).map_err(ask)?;

@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 
 fn options(path: &Path, kind: BackendKind) -> DiskOptions {
     let (path, size) = (Some(path.into()), None);
-    DiskOptions { path, readonly: false, kind, size, direct: false, block_size: None }
+    DiskOptions { path, readonly: false, kind, size, direct: false, block_size: None, delay_us: 0 }
 }
 
 fn image(size: u64) -> (tempfile::TempDir, PathBuf) {

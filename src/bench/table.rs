@@ -12,17 +12,31 @@ pub(super) struct Column {
     pub(super) text: fn(&Row) -> String,
     /// Left out if no row has a value.
     pub(super) optional: bool,
+    /// Left out without a reference VMM.
+    with_peers: bool,
+}
+
+impl Column {
+    /// Whether a table of `rows` has it.
+    pub(super) fn is_in(&self, rows: &[&Row]) -> bool {
+        let any_value = || rows.iter().any(|row| (self.text)(row) != NONE);
+        (!self.optional || any_value()) && (!self.with_peers || rows.iter().any(|row| row.peer.is_some()))
+    }
 }
 
 const fn column(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: false }
+    Column { heading, text, optional: false, with_peers: false }
 }
 
 const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: true }
+    Column { heading, text, optional: true, with_peers: false }
 }
 
-/// How a value that was not measured is shown.
+const fn with_peers(heading: &'static str, text: fn(&Row) -> String) -> Column {
+    Column { heading, text, optional: true, with_peers: true }
+}
+
+/// The cell of a value that was not measured.
 pub(super) const NONE: &str = "-";
 
 pub(super) const TIMES: &[Column] = &[
@@ -43,6 +57,8 @@ pub(super) const COUNTS: &[Column] = &[
     column("requests", |r| count(r.requests)),
     column("interrupts", |r| count(r.interrupts)),
     column("requests/\ninterrupt", |r| two(per_request(r.requests, r.interrupts))),
+    // What a reference VMM sends is not known, what its guest takes is.
+    with_peers("interrupts\ntaken/req", |r| two(per_request(r.guest_interrupts, r.requests))),
     column("kicks/req\nioeventfd", |r| two(per_request(r.kicks_ioeventfd, r.requests))),
     column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
     column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
@@ -50,12 +66,13 @@ pub(super) const COUNTS: &[Column] = &[
     optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     optional("failed\nholds", |r| r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
+    optional("CPU us\n/req", |r| two(r.io_thread_cpu_ns_per_request.map(|ns| ns / 1000.0))),
 ];
 
 /// A part of a row's name.
 type Name = (&'static str, fn(&Row) -> Option<String>);
 
-/// A value that differs between the rows is a column of the table; one that all rows share stands once, above it.
+/// A value that differs between rows is a column of the table; one that all rows share is printed once, above the table.
 const NAMES: &[Name] = &[
     ("guest", |r| Some(r.guest.clone())),
     ("peer", |r| r.peer.clone()),
@@ -72,7 +89,7 @@ const NAMES: &[Name] = &[
 /// Columns that do not apply to passed-through devices. A missing value there does not make the column appear.
 const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
-/// The report as lines of text: what is common to all rows, times, counts, verdicts, the host, and what looks wrong.
+/// The report as lines of text: what all rows share, times, counts, verdicts, the host, and warnings.
 pub fn render(report: &Report) -> String {
     let rows = &report.rows;
     let differs = |(heading, name): &Name| {
@@ -91,19 +108,19 @@ pub fn render(report: &Report) -> String {
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
+    lines.extend(report.run.incomplete.iter().map(|why| format!("incomplete: {why}")));
     lines.extend(warnings(rows));
     lines.join("\n")
 }
 
 fn times_or_counts(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
-    let columns: Vec<_> =
-        columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
+    let columns: Vec<_> = columns.iter().filter(|column| column.is_in(rows)).collect();
     let names_first =
         ["job".to_string()].into_iter().chain(names.iter().map(|(heading, _)| heading.to_string()));
     let headings: Vec<String> =
         names_first.chain(columns.iter().map(|column| format!("{}>", column.heading))).collect();
     let cells = rows.iter().enumerate().map(|(n, row)| {
-        // A job's name stands at its first row.
+        // Only the first row of a job shows its name.
         let repeated = n > 0 && rows[n - 1].job == row.job;
         let job = if repeated { String::new() } else { row.job.clone() };
         let names = names.iter().map(|(_, name)| name(row).unwrap_or(NONE.into()));
@@ -118,7 +135,7 @@ fn heading(report: &Report, common: &[Name]) -> String {
     if let Some(first) = report.rows.first() {
         let said = |(heading, name): &Name| {
             let value = name(first).filter(|value| !value.is_empty())?;
-            // A queue is the rule, and so is no polling.
+            // One queue and no polling are the default.
             let rule = matches!((*heading, value.as_str()), ("queues", "1") | ("poll us", "0"));
             (!rule).then(|| format!("{heading} {value}"))
         };
@@ -133,7 +150,7 @@ fn heading(report: &Report, common: &[Name]) -> String {
     parts.join(", ")
 }
 
-/// What looks wrong, and what cannot be measured on this host.
+/// Warnings, and rows that cannot be measured on this host.
 pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
@@ -183,7 +200,7 @@ fn two(value: Option<f64>) -> String {
     value.map_or(NONE.into(), |value| format!("{value:.2}"))
 }
 
-/// Whole, with a comma every three digits.
+/// A whole number, with a comma every three digits.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();

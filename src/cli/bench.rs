@@ -6,6 +6,7 @@ mod output;
 mod probe;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -13,7 +14,8 @@ use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, print};
-use crate::bench::linux::LinuxBench;
+use crate::bench::linux::{LinuxBench, PeerSpec};
+use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
@@ -80,13 +82,57 @@ struct Common {
     /// Rounds: how often everything is measured, 1 to 1000. Below 6 no interval is printed; more comparisons need more rounds [default: 12 with the probe, 10 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
+    /// Go on until every ratio's own 95 % interval ends within this of the ratio, as in 2%; at least 6 rounds, and at most
+    /// --rounds [default with it: 1000]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    until: Option<f64>,
+    /// Start no further measurement after this time, as in 90, 90s or 10m; the results are then marked incomplete
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    max_time: Option<Duration>,
     /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures with and
     /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
+    /// machine, without a VM), and KIND=FILE to name the program; may be given several times
+    #[arg(long, value_name = "KIND[=FILE]")]
+    peer: Vec<PeerSpec>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
+}
+
+impl Common {
+    /// The most rounds there may be.
+    fn rounds(&self, default: usize) -> usize {
+        self.rounds.map_or(if self.until.is_some() { 1000 } else { default }, usize::from)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { until: self.until, max_time: self.max_time, ..Pace::default() }
+    }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    let percent = percent.filter(|percent| (0.1..=100.0).contains(percent));
+    percent
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "it takes a percentage from 0.1 to 100, as in 2%".into())
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60.0),
+        Some(number) if text.ends_with('h') => (number, 3600.0),
+        Some(number) => (number, 1.0),
+        None => (text, 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * factor);
+    let seconds = seconds.filter(|seconds| (1.0..=1e6).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "it takes a time from 1 s on, as in 90, 90s or 10m".into())
 }
 
 /// Measures, prints the table, writes the files; returns the exit code.
@@ -118,8 +164,17 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         };
         return print(&text).map(|()| 0);
     }
-    // A signal ends the bench at once; no half-written file is left.
-    let _signals = Signals::take()?;
+    // The first one ends the run between two measurements, and what was measured is written. A second one ends it at once.
+    let signals = Signals::take()?;
+    let stop = match &bench {
+        Bench::Probe(bench) => bench.pace.stop.clone(),
+        Bench::Linux(bench) => bench.pace.stop.clone(),
+    };
+    let asked = stop.clone();
+    signals.on_end(move |signal| {
+        asked.ask(signal);
+        true
+    });
     // Report an output that cannot be written before measuring for minutes.
     let mut files = FilesInUse::default();
     if let Bench::Linux(bench) = &bench {
@@ -129,15 +184,17 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     let output = Output::prepare(args.json, args.html, &mut files)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
-        Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
-        Bench::Linux(bench) => crate::bench::linux::run(bench)?,
+        Bench::Probe(bench) => probe::measure(bench, args.common.progress),
+        Bench::Linux(bench) => crate::bench::linux::run(bench).map_err(Failure::from),
     };
+    let signalled = stop.asked().map(|signal| 128 + signal as u8);
+    let report = report.map_err(|failure| Failure { code: signalled.unwrap_or(failure.code), ..failure })?;
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
     output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
         log::say(format_args!("{counts}"));
     }
-    Ok(0)
+    Ok(signalled.unwrap_or(0))
 }
 
 /// The error for a flag of the guest that is not measured.

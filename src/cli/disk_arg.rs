@@ -18,7 +18,7 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "path",
     "vhost-user",
     "readonly",
@@ -26,6 +26,7 @@ const KEYS: [&str; 16] = [
     "size",
     "direct",
     "block-size",
+    "delay",
     "queues",
     "queue-size",
     "iothread",
@@ -89,6 +90,12 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+    /// `delay` where the backend takes its own time.
+    #[error("--disk: delay is for backend=null, not for backend={kind}: leave it out")]
+    DelayWithoutNull {
+        /// The backend.
+        kind: BackendKind,
+    },
     /// Keys that mean nothing to a disk that another process runs.
     #[error("--disk: {key} has no effect with vhost-user, whose backend decides that: leave it out")]
     NotWithVhostUser {
@@ -101,6 +108,14 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+}
+
+/// Microseconds, 1 to 1,000,000.
+fn delay_us(text: &str) -> Option<u32> {
+    let units = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+    let (value, unit) = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let us = u32::from(number(value)?).checked_mul(unit)?;
+    (1..=1_000_000).contains(&us).then_some(us)
 }
 
 fn meant(nearest: &Option<String>) -> String {
@@ -121,6 +136,7 @@ impl FromStr for DiskConfig {
             })?,
             direct: pairs.flag("direct", false)?,
             block_size: pairs.named("block-size", &[("512", 512), ("4096", 4096)])?,
+            delay_us: pairs.parsed("delay", "1us to 1s, for example 80us or 2ms", delay_us)?.unwrap_or(0),
         };
         let kind = options.kind;
         let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
@@ -132,6 +148,7 @@ impl FromStr for DiskConfig {
                 "size",
                 "direct",
                 "block-size",
+                "delay",
                 "iothread",
                 "moderate",
                 "serial",
@@ -146,6 +163,9 @@ impl FromStr for DiskConfig {
             (None, _) if kind.uses_file() => return Err(DiskArgError::NoPath { kind }),
             (None, None) => return Err(DiskArgError::NoSize { kind }),
             _ if options.direct && !kind.uses_file() => return Err(DiskArgError::DirectWithoutFile { kind }),
+            _ if options.delay_us > 0 && kind != BackendKind::Null => {
+                return Err(DiskArgError::DelayWithoutNull { kind });
+            }
             _ => {}
         }
         let default = DiskConfig::new(options);

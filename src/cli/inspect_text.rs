@@ -1,11 +1,17 @@
 //! The tables of a VM as text.
 
+use crate::host::Posted;
 use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
 use crate::observe::text::table;
-use crate::observe::{ThreadView, VfioView, VmView};
+use crate::observe::{PostedView, ThreadView, VfioView, VmView};
 
 /// The cell of a missing value.
 const NONE: &str = "-";
+
+/// Whose interrupts are posted, and whether they are.
+type Which = (&'static str, fn(&PostedView) -> &Posted);
+const TO_VCPU: Which = ("posted by KVM to a running vCPU", |posted| &posted.to_vcpu);
+const BY_DEVICE: Which = ("posted by the device to a running vCPU", |posted| &posted.by_device);
 
 /// All requested sections, one below the other. If there is more than one, the routes to each interrupt controller's
 /// pins share one row, because they never change.
@@ -14,10 +20,10 @@ pub(super) fn text(view: &VmView) -> String {
     let sections = [
         view.routes.as_ref().map(|all| routes(all, fold)),
         view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all))),
-        view.vectors.as_ref().map(|all| titled("vectors", vectors(all))),
+        view.vectors.as_ref().map(|all| titled("vectors", posted(vectors(all), TO_VCPU, view))),
         view.queues.as_ref().map(|all| titled("queues", queues(all))),
         view.threads.as_ref().map(|all| titled("threads", threads(all))),
-        view.vfio.as_ref().map(|all| titled("vfio", vfio(all))),
+        view.vfio.as_ref().map(|all| titled("vfio", vfio(all, view))),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
@@ -215,7 +221,13 @@ fn threads(all: &[ThreadView]) -> String {
     table(&headings, rows)
 }
 
-fn vfio(all: &[VfioView]) -> String {
+/// `table`, and below it whether its interrupts are posted.
+fn posted(table: String, which: Which, view: &VmView) -> String {
+    let line = view.posted_interrupts.as_ref().map(|posted| format!("\n{}: {}", which.0, which.1(posted)));
+    table + &line.unwrap_or_default()
+}
+
+fn vfio(all: &[VfioView], view: &VmView) -> String {
     if all.is_empty() {
         return "no passed-through devices".into();
     }
@@ -234,7 +246,7 @@ fn vfio(all: &[VfioView]) -> String {
     });
     let table =
         table(&["of", "irq", "armed by", "masked", "GSI>", "host handled>", "through the VMM>"], rows);
-    format!("{table}\nposted interrupts: {}", all[0].posted_interrupts)
+    posted(table, BY_DEVICE, view)
 }
 
 #[cfg(test)]
@@ -250,5 +262,8 @@ mod tests {
             assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");
         }
         assert!(text.contains("no passed-through devices"));
+        // A fact of the host: one line, whichever it is.
+        assert!(text.contains("posted by KVM to a running vCPU: "), "{text}");
+        assert!(!text.contains("posted by the device"), "{text}");
     }
 }

@@ -61,7 +61,8 @@ pub struct RunArgs {
     console: Console,
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
-    ///   block-size=512|4096, queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
+    ///   block-size=512|4096, delay=TIME (backend=null: each request takes that long, as in 80us), queues=N, queue-size=N,
+    ///   iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
     ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice

@@ -13,7 +13,7 @@ use super::{Failure, print};
 use crate::host::log;
 use crate::observe::control::{Client, Request};
 use crate::observe::kernel::{Counts, EVIDENCE, KernelEvidence};
-use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, timeline};
+use crate::observe::trace::{DEFAULT_CAPACITY, MAX_CAPACITY, Recording, Summary, page, timeline};
 
 /// Trace the requests of a live VM: a table of stages, and a timeline for the Perfetto viewer.
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub struct TraceArgs {
     /// Write the timeline (Chrome trace event format) to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write a page to FILE that goes through one request hop by hop, with what happens and where; - is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Requests kept per queue; further ones are counted and dropped
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CAPACITY, value_parser = capacity)]
     buffer: usize,
@@ -55,6 +58,10 @@ fn capacity(text: &str) -> Result<usize, String> {
 pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     let signals = Signals::take()?;
     let out = args.out.as_deref().map(|path| OutFile::open("--out", path)).transpose()?;
+    let html = args.html.as_deref().map(|path| OutFile::open("--html", path)).transpose()?;
+    if out.iter().chain(&html).filter(|file| file.is_stdout()).count() > 1 {
+        return Err(Failure::usage("--out and --html cannot both be standard output"));
+    }
     let mut client = Client::connect(&args.socket)?;
     let ended = EventFd::new(EFD_NONBLOCK).map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
     let end = ended.try_clone().map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
@@ -71,14 +78,22 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     let recording: Recording = client.ask(Request::TraceStop)?;
     let counts = evidence.map(KernelEvidence::stop).transpose()?;
     let table = report(&recording, counts.as_ref(), args.json);
-    match &out {
-        Some(out) if out.is_stdout() => log::say(format_args!("{table}")),
-        _ => print(&table)?,
+    if out.iter().chain(&html).any(OutFile::is_stdout) {
+        log::say(format_args!("{table}"));
+    } else {
+        print(&table)?;
     }
     if let Some(out) = out {
         let path = out.path().to_path_buf();
         out.write_json(&timeline(&recording))?;
         log::say(format_args!("timeline: {}", path.display()));
+    }
+    if let Some(html) = html {
+        let none =
+            || Failure { code: 1, message: "--html: no request was traced, so there is no page".into() };
+        let name = html.path().to_path_buf();
+        html.write_text(&page(&recording).ok_or_else(none)?)?;
+        log::say(format_args!("page: {}", name.display()));
     }
     Ok(0)
 }

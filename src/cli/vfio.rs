@@ -191,7 +191,7 @@ pub(super) fn summary(devices: &[Arc<VfioPci>]) {
     if let Some(view) = views.first() {
         log::say(format_args!(
             "The guest's own counts are in its /proc/interrupts. They equal the host's where the host handles each \
-             interrupt, and exceed them where interrupts are posted.\nPosted interrupts: {}",
+             interrupt, and exceed them where interrupts are posted.\nPosted interrupts of devices: {}",
             view.posted_interrupts
         ));
     }

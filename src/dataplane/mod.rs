@@ -1,4 +1,4 @@
-//! I/O threads, rings, and the one function that interrupts the guest.
+//! I/O threads, rings, and the function that interrupts the guest.
 //!
 //! What lives here: the device's side of a virtqueue ([`Ring`]), the loop that drains it in batches, and
 //! [`Interrupt::deliver`], the only place that chooses between irqfd and KVM_SIGNAL_MSI. What may not: PCI, BARs,

@@ -4,6 +4,8 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Posted, Posting};
+
 /// Facts about the host. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -22,8 +24,10 @@ pub struct HostFacts {
     pub virtual_machine: bool,
     /// Whether this is doorbell's lab. Every instruction is emulated there, so only counts and ratios are meaningful.
     pub lab: bool,
-    /// Whether KVM posts interrupts of devices to running vCPUs without an exit (APICv with VT-d posting, or AVIC).
-    pub posted_interrupts: Option<bool>,
+    /// Whether KVM posts what it delivers to a running vCPU (APICv, AVIC), and if not why.
+    pub posted_to_vcpu: Option<Posted>,
+    /// Whether a device posts its interrupts to a running vCPU (by the IOMMU), and if not why.
+    pub posted_by_device: Option<Posted>,
     /// Version of doorbell.
     pub doorbell: String,
 }
@@ -43,6 +47,7 @@ impl HostFacts {
         let module = ["kvm_intel", "kvm_amd", "kvm_pvm"]
             .into_iter()
             .find(|name| std::path::Path::new("/sys/module").join(name).exists());
+        let posting = Posting::here();
         HostFacts {
             cpu: cpu_model(&cpuinfo),
             cpus: std::thread::available_parallelism().map_or(0, |n| n.get() as u64),
@@ -53,7 +58,8 @@ impl HostFacts {
                 && (has_flag(&cpuinfo, "vmx") || has_flag(&cpuinfo, "svm")),
             virtual_machine: has_flag(&cpuinfo, "hypervisor"),
             lab,
-            posted_interrupts: posted_interrupts(module),
+            posted_to_vcpu: Some(posting.to_vcpu()),
+            posted_by_device: Some(posting.by_device()),
             doorbell: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -94,17 +100,6 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 
 fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     field(cpuinfo, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
-}
-
-/// Reads KVM's module parameters: `enable_apicv` of kvm_intel, `avic` of kvm_amd. The IOMMU is not considered.
-fn posted_interrupts(module: Option<&str>) -> Option<bool> {
-    let parameter = match module? {
-        "kvm_intel" => "/sys/module/kvm_intel/parameters/enable_apicv",
-        "kvm_amd" => "/sys/module/kvm_amd/parameters/avic",
-        // Software KVM cannot post.
-        _ => return Some(false),
-    };
-    line(parameter).map(|value| matches!(value.as_str(), "Y" | "1"))
 }
 
 #[cfg(test)]

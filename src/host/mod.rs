@@ -1,6 +1,6 @@
 //! The host that doorbell runs on. This is the lowest floor.
 //!
-//! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
+//! What lives here: facts of the host ([`HostFacts`], [`Posting`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
 //! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
 //! output that never block on a slow reader ([`Stream`]), threads whose failure is reported ([`thread`]), and two
 //! helpers that every room uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or
@@ -13,6 +13,7 @@ mod io_uring;
 mod locked;
 pub mod log;
 mod names;
+mod posting;
 mod proc_interrupts;
 mod stream;
 pub mod thread;
@@ -22,5 +23,6 @@ pub use facts::HostFacts;
 pub use io_uring::io_uring_available;
 pub use locked::Locked;
 pub use names::named;
+pub use posting::{Obstacle, Posted, Posting};
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};
 pub use stream::Stream;

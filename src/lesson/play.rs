@@ -68,6 +68,7 @@ fn config(number: usize, n: usize, disk: &Disk) -> Result<DiskConfig, PlayError>
         readonly: false,
         direct: false,
         block_size: None,
+        delay_us: 0,
     };
     Ok(DiskConfig {
         notify: disk.notify.parse().map_err(|_| wrong("notify", &disk.notify))?,

@@ -60,6 +60,6 @@ mod tests {
         let error = |text: &str| text.parse::<VfioSpec>().unwrap_err();
         assert_eq!(error("01:00.0,irq=fast"), "irq=fast: use kernel or user");
         assert!(error("01:00.0,irq").contains("BDF,irq=kernel"));
-        assert!(error("nvme0").contains("no PCI address"));
+        assert!(error("nvme0").contains("not a PCI address"));
     }
 }

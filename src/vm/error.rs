@@ -5,7 +5,7 @@ use crate::vfio::VfioError;
 use crate::vhost::VhostError;
 use crate::virtio::VirtioError;
 
-/// Why a VM cannot be made.
+/// Why a VM cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// The machine.
@@ -26,7 +26,7 @@ pub enum VmError {
     /// A passed-through device.
     #[error(transparent)]
     Vfio(#[from] VfioError),
-    /// A disk asks for a thread that does not exist.
+    /// A disk is configured for a thread that does not exist.
     #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
         0 => "is none".to_string(),
         1 => "is only thread 0".to_string(),

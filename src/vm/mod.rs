@@ -1,7 +1,7 @@
 //! A virtual machine with its disks, I/O threads and passed-through devices.
 //!
-//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which puts the rooms
-//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
+//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which builds the
+//! VM from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
 mod error;
@@ -32,14 +32,14 @@ pub struct VmConfig {
     pub machine: MachineConfig,
     /// Its disks; the first one is disk0 (vda).
     pub disks: Vec<DiskConfig>,
-    /// I/O threads. Those that no disk uses are not started.
+    /// The I/O threads. A thread that no disk uses is not started.
     pub threads: Vec<ThreadConfig>,
 }
 
 /// The description of an I/O thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadConfig {
-    /// Longest busy-poll before it sleeps, in nanoseconds.
+    /// The longest busy-poll before a sleep, in nanoseconds; 0 switches it off.
     pub poll_max_ns: u64,
     /// Host CPU to pin it to.
     pub cpu: Option<usize>,
@@ -80,7 +80,7 @@ impl Vm {
     pub fn with_images(mut config: VmConfig, images: Vec<Option<Arc<Disk>>>) -> Result<Vm, VmError> {
         let disks: Vec<_> = images.iter().cloned().zip(config.disks).collect();
         let own = disks.iter().filter(|(disk, _)| disk.is_some());
-        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.needs_uring())).collect();
         // Another process can only map RAM that is a file.
         config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
@@ -201,7 +201,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Gives a device of the host to the guest. Before the machine runs.
+    /// Passes a device of the host through to the guest. Call it before the machine runs.
     ///
     /// # Errors
     /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
@@ -229,7 +229,7 @@ impl Vm {
         Ok(())
     }
 
-    /// The passed-through devices.
+    /// Returns the passed-through devices.
     pub fn vfio(&self) -> &[Arc<VfioPci>] {
         &self.vfio
     }
@@ -267,12 +267,12 @@ impl Vm {
         &self.images
     }
 
-    /// The I/O threads that run.
+    /// Returns the handles of the I/O threads that run.
     pub fn io_loops(&self) -> Vec<LoopHandle> {
         self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
     }
 
-    /// The main loop, for sources of one's own; `None` once it has run.
+    /// Returns the main loop, to which the caller may add sources; `None` once it has run.
     pub fn main_loop(&mut self) -> Option<&mut EventLoop> {
         self.main.as_mut()
     }

@@ -1,20 +1,15 @@
 use super::{IoThreadChoice, VmError};
-use crate::backend::BackendKind;
 
-/// Which loops need an io_uring; `None` for threads that nobody uses.
+/// Which loops need an io_uring, because one of their disks does; `None` for threads that no disk uses.
 pub(super) struct ThreadPlan {
     pub(super) main_uring: bool,
     pub(super) threads: Vec<Option<bool>>,
 }
 
-/// The plan for disks without a process behind them, given as thread and backend, and `iothreads` threads.
-pub(super) fn thread_plan(
-    disks: &[(IoThreadChoice, BackendKind)],
-    iothreads: usize,
-) -> Result<ThreadPlan, VmError> {
+/// The plan for disks without a process behind them, given as thread and need of an io_uring, and `iothreads` threads.
+pub(super) fn thread_plan(disks: &[(IoThreadChoice, bool)], iothreads: usize) -> Result<ThreadPlan, VmError> {
     let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
-    for (disk, &(choice, kind)) in disks.iter().enumerate() {
-        let uring = kind == BackendKind::IoUring;
+    for (disk, &(choice, uring)) in disks.iter().enumerate() {
         let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
         let used = match choice {
             IoThreadChoice::None => {

@@ -10,6 +10,7 @@ mod disturb;
 mod durable;
 mod evidence;
 mod pairs;
+mod poll_queues;
 mod resize;
 mod restart;
 mod verify;

@@ -7,14 +7,14 @@ use super::row_stats::Block;
 use super::work::{Work, Workload};
 use crate::bench::DiskCounts;
 
-/// Longest block that is scheduled.
+/// Longest duration of a block, in seconds.
 const BLOCK_SECONDS: f64 = 0.15;
 
 impl Bench<'_> {
-    /// Runs one unmeasured block before the rounds, which takes the first page faults, the first exits and a closed
-    /// polling window. Returns how many requests a block of this kind gets: as configured, but fewer on a path so slow
-    /// that the block would take longer than [`BLOCK_SECONDS`] (level interrupts go through the host's work queue,
-    /// which may be busy).
+    /// Runs one unmeasured block before the rounds, so that the first page faults and exits, and the opening of a polling
+    /// window, are not measured. Returns the number of requests for a block of this kind: as configured, or fewer if the
+    /// path is so slow that a block would take longer than [`BLOCK_SECONDS`] (level interrupts go through the host's
+    /// work queue, which may be busy).
     pub(super) fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
         let few = self.config.requests / 40 + 1;
         let block = self.block(work, few)?;
@@ -56,7 +56,12 @@ impl Bench<'_> {
         self.session.parts().loops.iter().map(load).sum()
     }
 
-    /// Runs a block in our guest: its samples, and what was counted meanwhile.
+    /// CPU time of all I/O threads; those that serve other disks sleep.
+    fn cpu_ns(&self) -> Option<u64> {
+        self.session.parts().loops.iter().map(|handle| handle.counters().cpu_ns()).sum()
+    }
+
+    /// Runs a block in our guest; returns its samples, and the counts during it.
     fn counted(&mut self, job: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
         let outcome = self.session.run(job)?;
@@ -84,14 +89,16 @@ impl Bench<'_> {
     fn disk_block(&mut self, workload: Workload, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
         let job = workload.job(n, requests, self.ticks_per_second);
-        let (before, waits) = (DiskCounts::of(&disk), self.waits());
+        let (before, waits, cpu_ns) = (DiskCounts::of(&disk), self.waits(), self.cpu_ns());
         let (samples, block) = self.counted(job)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);
+        let cpu_ns = since(self.cpu_ns(), cpu_ns);
         let alone = workload.depth == 1 && self.agree;
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
             disk: disk_counts,
             waits,
+            cpu_ns,
             one_way: if alone { one_way(&mut self.session, &disk, job)? } else { OneWay::default() },
             ..block
         })

@@ -1,33 +1,34 @@
 use hdrhistogram::Histogram;
 
-use super::super::report::Row;
+use super::super::report::{Row, per_request};
 use super::one_way::OneWay;
 use crate::bench::{Buckets, DiskCounts};
 
-/// What the rounds of one row add up to. Times are in TSC ticks until the end.
+/// The sums over the rounds of one row. Times are in TSC ticks until the end.
 pub(super) struct RowStats {
     round_trip: Histogram<u64>,
     kick: Histogram<u64>,
     interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
     round_p50_ns: Vec<Option<f64>>,
-    /// Of all rounds together.
+    /// The distribution over all rounds.
     ticks: u64,
     requests: u64,
     kicks: u64,
     guest_interrupts: u64,
     disk: DiskCounts,
     waits: u64,
+    cpu_ns: Option<u64>,
     exits: Option<u64>,
     exits_to_user: u64,
 }
 
-/// What one block adds.
+/// The results of one block.
 #[derive(Default)]
 pub(super) struct Block {
     /// Ticks of each round trip.
     pub round_trip: Vec<u64>,
-    /// Where known.
+    /// If they could be measured.
     pub one_way: OneWay,
     /// Ticks of the whole block.
     pub ticks: u64,
@@ -36,6 +37,8 @@ pub(super) struct Block {
     pub guest_interrupts: u64,
     pub disk: DiskCounts,
     pub waits: u64,
+    /// CPU time of the I/O threads.
+    pub cpu_ns: Option<u64>,
     pub exits: Option<u64>,
     pub exits_to_user: u64,
 }
@@ -61,6 +64,7 @@ impl RowStats {
             guest_interrupts: 0,
             disk: DiskCounts::default(),
             waits: 0,
+            cpu_ns: Some(0),
             exits: Some(0),
             exits_to_user: 0,
         }
@@ -87,8 +91,26 @@ impl RowStats {
         self.guest_interrupts += block.guest_interrupts;
         self.disk.add(&block.disk);
         self.waits += block.waits;
+        self.cpu_ns = self.cpu_ns.zip(block.cpu_ns).map(|(sum, more)| sum + more);
         self.exits_to_user += block.exits_to_user;
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
+    }
+
+    /// A round that was lost.
+    pub fn lose(&mut self) {
+        self.round_iops.push(None);
+        self.round_p50_ns.push(None);
+    }
+
+    /// Leaves out the rounds after the first `rounds`: not every row has them.
+    pub fn keep(&mut self, rounds: usize) {
+        self.round_iops.truncate(rounds);
+        self.round_p50_ns.truncate(rounds);
+    }
+
+    /// `named` with the rounds.
+    pub fn rounds(&self, named: Row) -> Row {
+        Row { round_iops: self.round_iops.clone(), round_p50_ns: self.round_p50_ns.clone(), ..named }
     }
 
     /// The row; `disk`: whether a disk was measured, not the bare floor.
@@ -99,7 +121,7 @@ impl RowStats {
         let seconds = self.ticks as f64 / ticks_per_second;
         let kicks_exit = if disk { self.disk.kicks_exit } else { 0 };
         Row {
-            // Requests by time, not a mean of the rounds' rates: a short round does not count as much as a long one.
+            // Requests divided by time, not a mean of the rounds' rates: a short round counts less than a long one.
             iops: (seconds > 0.0).then(|| self.requests as f64 / seconds),
             round_iops: self.round_iops.clone(),
             round_p50_ns: self.round_p50_ns.clone(),
@@ -134,12 +156,13 @@ impl RowStats {
                 buckets.list()
             }),
             iothread_syscalls: disk.then_some(self.disk.syscalls + self.waits),
+            io_thread_cpu_ns_per_request: per_request(self.cpu_ns.filter(|_| disk), Some(self.requests)),
             ..Row::default()
         }
     }
 }
 
-/// Exact, not of a histogram: paths are told from each other by it.
+/// The exact median, not a histogram's: paths are compared by it.
 fn median(times: &[u64]) -> Option<f64> {
     let mut times = times.to_vec();
     times.sort_unstable();

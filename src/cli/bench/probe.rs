@@ -7,11 +7,12 @@ use clap::Parser;
 use super::super::Failure;
 use super::Common;
 use crate::bench::Report;
+use crate::bench::linux::{PeerKind, PeerSpec};
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
 /// An even number, because every second round runs in the opposite order. 12 can show a difference among up to 102 comparisons.
-const ROUNDS: u16 = 12;
+const ROUNDS: usize = 12;
 const POLL_US: u32 = 50;
 
 /// Flags of the probe guest only.
@@ -27,9 +28,6 @@ pub(super) struct ProbeArgs {
     /// Requests of each measurement at depth 1, 1 to 50000; twice as many at depth 32
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
-    /// Measure another VMM's virtio-blk in the same run, with the same guest, if it is installed
-    #[arg(long, value_name = "VMM")]
-    peer: Option<PeerVmm>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +62,23 @@ impl ProbeArgs {
                 "--pin: this process may not run on CPU {missing}; it may use {all}"
             )));
         }
+        let peer = match &common.peer[..] {
+            [] => None,
+            [PeerSpec { kind: PeerKind::Qemu, file: None }] => Some(PeerVmm::Qemu),
+            _ => {
+                return Err(Failure::usage(
+                    "the probe guest takes --peer qemu, once; others need --guest linux",
+                ));
+            }
+        };
         Ok(ProbeConfig {
-            rounds: common.rounds.unwrap_or(ROUNDS).into(),
+            rounds: common.rounds(ROUNDS),
+            pace: common.pace(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
             filter: self.filter,
-            peer: self.peer,
+            peer,
         })
     }
 }

@@ -20,10 +20,7 @@ fn config(line: &str) -> Result<ProbeConfig, String> {
 #[test]
 fn without_flags_nothing_is_pinned_and_both_ways_of_waiting_are_measured() {
     let config = config("").unwrap();
-    assert_eq!(
-        (config.rounds, config.poll_us, config.pin, config.filter),
-        (ROUNDS.into(), POLL_US, None, None)
-    );
+    assert_eq!((config.rounds, config.poll_us, config.pin, config.filter), (ROUNDS, POLL_US, None, None));
 }
 
 #[test]

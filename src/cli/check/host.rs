@@ -4,11 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::Item;
-use crate::host::io_uring_available;
-use crate::vfio::{Host, Posting};
+use crate::host::{Obstacle, Posting, io_uring_available};
 
 pub(super) fn items() -> Vec<Item> {
-    vec![
+    let mut items = vec![
         io_uring(),
         open_files(),
         memory(),
@@ -18,8 +17,9 @@ pub(super) fn items() -> Vec<Item> {
         vfio(),
         iommufd(),
         locked_memory(),
-        posted_interrupts(&Host::real()),
-    ]
+    ];
+    items.extend(posted_interrupts(&Posting::here()));
+    items
 }
 
 /// The file's text, trimmed.
@@ -139,17 +139,27 @@ fn locked_memory() -> Item {
         .or("raise memlock in /etc/security/limits.conf above --memory, or run as root, for --vfio")
 }
 
-/// Whether interrupts of passed-through devices can reach a running vCPU without the host.
-pub(super) fn posted_interrupts(host: &Host) -> Item {
-    let posting = Posting::read(host);
-    let obstacles: Vec<_> = posting.obstacles().collect();
+/// Whether interrupts reach a running vCPU without an exit: those that KVM delivers, and those of devices.
+pub(super) fn posted_interrupts(posting: &Posting) -> [Item; 2] {
+    let vcpu: Vec<_> = posting.obstacles_to_vcpu().collect();
+    let device: Vec<_> = posting.obstacles_by_device().collect();
+    [
+        posted("posting to a vCPU", &vcpu, "what KVM delivers reaches a running vCPU without an exit"),
+        posted(
+            "posting by a device",
+            &device,
+            "interrupts of --vfio devices reach a running vCPU without the host",
+        ),
+    ]
+}
+
+fn posted(name: &'static str, obstacles: &[&Obstacle], found: &str) -> Item {
     let list = |parts: Vec<&str>| parts.join("; ");
-    let found = match &obstacles[..] {
-        [] => "KVM and the IOMMU can post interrupts of --vfio devices to running vCPUs".into(),
-        _ => list(obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect()),
-    };
-    let item = Item::new("posted interrupts", false, posting.possible(), found);
-    match list(obstacles.iter().filter_map(|obstacle| obstacle.fix.as_deref()).collect()) {
+    if obstacles.is_empty() {
+        return Item::new(name, false, true, found);
+    }
+    let item = Item::new(name, false, false, list(obstacles.iter().map(|o| o.what.as_str()).collect()));
+    match list(obstacles.iter().filter_map(|o| o.fix.as_deref()).collect()) {
         fixes if fixes.is_empty() => item,
         fixes => item.or(&fixes),
     }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 /// How long another doorbell may take to make its socket in the same directory.
 const LOCK_TIME: Duration = Duration::from_secs(2);
 
-/// Why there is no control socket.
+/// Why the control socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A VM is behind it.
-    #[error("control socket {0} belongs to a VM that runs; use another name")]
+    /// A running VM listens on it.
+    #[error("control socket {0} belongs to a running VM; use another name")]
     InUse(PathBuf),
-    /// Something else is called that.
-    #[error("control socket {0}: there is something else of that name; remove it or use another name")]
+    /// Another file has this name.
+    #[error("control socket {0}: another file has this name; remove it or use another name")]
     NotASocket(PathBuf),
     /// Anything else.
     #[error("control socket {path} cannot be made: {source}")]
@@ -62,7 +62,7 @@ fn lock_directory(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Frees `path`: removes a socket that nobody listens to, refuses anything else that is there.
+/// Frees `path`: removes a socket on which nobody listens, and refuses any other file.
 fn make_room(path: &Path) -> Result<(), ServeError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
@@ -73,13 +73,13 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
             fs::remove_file(path).map_err(|source| ServeError::Io { path: path.into(), source })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Also when it is not ours to connect to.
+        // Also if we may not connect to it.
         _ => Err(ServeError::InUse(path.into())),
     }
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    // For the moment of the bind: whoever may connect to it may switch the VM.
+    // The umask must hold during bind(2): whoever can connect can switch the VM.
     // SAFETY: takes no pointer and cannot fail.
     let mask = unsafe { libc::umask(0o177) };
     let listener = UnixListener::bind(path);
@@ -88,7 +88,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// Device and inode of what is called `path`.
+/// Returns device and inode of the file called `path`.
 pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }

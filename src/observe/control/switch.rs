@@ -16,12 +16,12 @@ pub struct InForce {
     pub notify: String,
     /// Complete path.
     pub complete: String,
-    /// How interrupts are held.
+    /// How interrupts are held back.
     #[serde(default)]
     pub moderate: String,
 }
 
-/// Switches a live disk. All words are understood before either is acted on.
+/// Switches a live disk. All values are parsed before anything is changed.
 pub(super) fn switch(
     parts: &VmParts,
     name: &str,
@@ -34,7 +34,7 @@ pub(super) fn switch(
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
     let moderation = moderate.map(|text| {
-        let wrong = |()| Refusal::new("usage", format!("moderate={text}: it takes auto, off, or N:US"));
+        let wrong = |()| Refusal::new("usage", format!("moderate={text}: use auto, off, or N:US"));
         text.parse::<Moderation>().map_err(wrong)
     });
     let moderation = moderation.transpose()?;
@@ -66,7 +66,7 @@ pub(super) fn find<'a>(parts: &'a VmParts, name: &str) -> Result<(usize, &'a Vir
     found.map(|(n, disk)| (n, &**disk)).ok_or_else(|| {
         let names: Vec<_> = parts.disks.iter().map(|disk| disk.config().name.as_str()).collect();
         let there =
-            if names.is_empty() { "it has no disk".into() } else { format!("it has {}", names.join(", ")) };
+            if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) };
         Refusal::new("usage", format!("the VM has no disk called {name:?}; {there}"))
     })
 }
@@ -74,6 +74,6 @@ pub(super) fn find<'a>(parts: &'a VmParts, name: &str) -> Result<(usize, &'a Vir
 fn word<T: FromStr>(key: &str, text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
     text.parse().map_err(|_| {
         let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-        Refusal::new("usage", format!("{key}={text}: it takes {}", names.join(", ")))
+        Refusal::new("usage", format!("{key}={text}: use one of {}", names.join(", ")))
     })
 }

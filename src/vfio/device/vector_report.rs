@@ -1,4 +1,4 @@
-//! One vector as tables and JSON show it.
+//! A vector's snapshot for tables and JSON.
 
 use crate::kvm::Gsi;
 use crate::vfio::kernel::device_fd::IrqIndex;
