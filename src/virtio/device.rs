@@ -259,7 +259,7 @@ impl VirtioBlk {
         self.device_status.config_changed();
         match state.common.status() {
             0 => {}
-            status if status & DRIVER_OK != 0 => _ = self.config_interrupt.deliver(),
+            status if status & DRIVER_OK != 0 => self.config_interrupt.deliver(),
             // It may have read the old capacity, but a device is silent before DRIVER_OK.
             _ => state.config_news = true,
         }
