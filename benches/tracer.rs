@@ -99,7 +99,7 @@ impl<S: Tracer> Queue<S> {
             interrupt: lines.queue_interrupt(),
             moderation: ModerationSwitch::new(Moderation::Off),
             block: Arc::new(BlockParams {
-                capacity: 8,
+                capacity: 8.into(),
                 readonly: false,
                 serial: [0; 20],
                 writeback: AtomicBool::new(true),

@@ -103,7 +103,6 @@ impl Driver {
                 used: USED,
                 event_idx: false,
                 indirect: true,
-                packed: false,
             },
             features: 0,
             memory: self.memory.clone(),
@@ -112,7 +111,7 @@ impl Driver {
             interrupt: DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd).queue_interrupt(),
             moderation: ModerationSwitch::new(Moderation::Auto),
             block: Arc::new(BlockParams {
-                capacity: DISK / 512,
+                capacity: (DISK / 512).into(),
                 readonly: false,
                 serial: [0; 20],
                 writeback: AtomicBool::new(true),
@@ -156,6 +155,7 @@ fn allocations(kind: BackendKind, path: &Path, depth: u16, segments: u16) -> u64
         kind,
         size: (!kind.uses_file()).then_some(DISK),
         direct: false,
+        block_size: None,
         delay_us: 0,
     };
     let disk = Disk::open(&options).unwrap();

@@ -261,9 +261,21 @@ fn the_exit_code_tells_how_the_guest_ended() {
     let idle = vec![0xeb, 0xfe];
     let reset = [common::out(layout::RESET_PORT, layout::RESET_VALUE), idle.clone()].concat();
     let panic = [common::out(layout::PVPANIC_PORT, 1), idle].concat();
-    for (guest, code) in [(common::power_off(), 0), (reset, 5), (vec![0x0f, 0x0b], 5), (panic, 6)] {
+    let status = |v| [common::out(layout::DEBUG_EXIT_PORT, v), common::power_off()].concat();
+    for (guest, code, more) in [
+        (common::power_off(), 0, None),
+        (reset, 5, None),
+        (vec![0x0f, 0x0b], 5, None),
+        (panic, 6, None),
+        (status(0), 1, Some("--debug-exit")),
+        (status(21), 43, Some("--debug-exit")),
+        (status(0xff), 255, Some("--debug-exit")),
+        // Nothing is at that port, and the guest goes on to its power-off.
+        (status(21), 0, None),
+    ] {
         let kernel = files.with("kernel", &common::elf(&guest));
-        let output = doorbell(&["run", "--kernel", &kernel, "--memory", "128M"]);
+        let arguments = ["run", "--kernel", &kernel, "--memory", "128M"];
+        let output = doorbell(&arguments.into_iter().chain(more).collect::<Vec<_>>());
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{error}");
         assert_eq!(error.contains("panicked"), code == 6, "{error}");

@@ -23,6 +23,8 @@ fn config(code: &[u8]) -> MachineConfig {
         vcpu_pins: Vec::new(),
         host_tsc: false,
         backing: Default::default(),
+        debug_exit: false,
+        follows: false,
     }
 }
 

@@ -46,13 +46,12 @@ impl Vm {
             disks: parts.disks.clone(),
             routes: Some(parts.routes.clone()),
             loops: parts.loops.clone(),
-            vfio: Vec::new(),
+            ..VmParts::default()
         };
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control");
-        let tracer = Tracer::new(parts.disks.clone());
-        let server =
-            ControlServer::start(&socket, Arc::new(parts), tracer, Arc::new(|why| panic!("{why}"))).unwrap();
+        let tracer = Tracer::new(&parts.disks);
+        let server = ControlServer::start(&socket, parts, tracer, Arc::new(|why| panic!("{why}"))).unwrap();
         Some(Vm { _server: server, session, socket, _dir: dir, _turn: turn })
     }
 

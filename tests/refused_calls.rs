@@ -10,22 +10,44 @@ use std::process::{Command, Stdio};
 
 use refusal::tells;
 
-/// Makes `call` fail with EPERM in `command` and all its threads.
-fn refuse(command: &mut Command, call: libc::c_long) {
+/// KVM_RUN, _IO(KVMIO, 0x80).
+const KVM_RUN: u32 = 0xae80;
+
+/// What fails, with which errno.
+#[derive(Clone, Copy)]
+struct Refused {
+    call: libc::c_long,
+    /// Its second argument, the request of an ioctl; `None`: whatever it is.
+    request: Option<u32>,
+    errno: i32,
+}
+
+impl From<libc::c_long> for Refused {
+    fn from(call: libc::c_long) -> Refused {
+        Refused { call, request: None, errno: libc::EPERM }
+    }
+}
+
+/// Makes a system call fail in `command` and all its threads.
+fn refuse(command: &mut Command, Refused { call, request, errno }: Refused) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // The second argument of seccomp_data, its low half; without one, the number again.
+    let (at, value) = request.map_or((0, call as u32), |request| (24, request));
     let program = [
         op(LOAD, 0, 0, 0), // the number, the first field of seccomp_data
-        op(JUMP_IF, 0, 1, call as u32),
-        op(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        op(JUMP_IF, 0, 3, call as u32),
+        op(LOAD, 0, 0, at),
+        op(JUMP_IF, 0, 1, value),
+        op(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
         op(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     // SAFETY: prctl is async-signal-safe; the filter lives in the closure.
     unsafe {
         command.pre_exec(move || {
-            let filter = libc::sock_fprog { len: 4, filter: program.as_ptr().cast_mut() };
+            let filter = libc::sock_fprog { len: 6, filter: program.as_ptr().cast_mut() };
             let set = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) == 0;
             if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
@@ -34,7 +56,7 @@ fn refuse(command: &mut Command, call: libc::c_long) {
 }
 
 /// Runs a guest that does nothing for ever.
-fn run(arguments: &[&str], refused: libc::c_long) -> Option<std::process::Output> {
+fn run(arguments: &[&str], refused: impl Into<Refused>) -> Option<std::process::Output> {
     if let Err(error) = doorbell::machine::open_kvm() {
         eprintln!("skipped: {error}");
         return None;
@@ -43,7 +65,7 @@ fn run(arguments: &[&str], refused: libc::c_long) -> Option<std::process::Output
     kernel.write_all(&common::elf(&[0xeb, 0xfe])).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.args(["run", "--memory", "128M", "--kernel"]).arg(kernel.path()).args(arguments);
-    refuse(command.stdin(Stdio::null()), refused);
+    refuse(command.stdin(Stdio::null()), refused.into());
     Some(command.output().unwrap())
 }
 
@@ -60,6 +82,14 @@ fn an_io_uring_that_cannot_be_entered_is_refused_before_the_guest_runs() {
 fn a_loop_that_cannot_wait_ends_the_run() {
     let Some(output) = run(&["--disk", "backend=null,size=1M"], libc::SYS_epoll_wait) else { return };
     tells(&output, 1, &["died: waiting failed"]);
+}
+
+#[test]
+fn a_kvm_that_never_has_the_resources_to_run_is_told_of() {
+    // As where the limit of processes keeps KVM from starting its worker thread (`prlimit --nproc`).
+    let again = Refused { call: libc::SYS_ioctl, request: Some(KVM_RUN), errno: libc::EAGAIN };
+    let Some(output) = run(&[], again) else { return };
+    tells(&output, 3, &["KVM_RUN", "EAGAIN", "ulimit -u"]);
 }
 
 #[test]

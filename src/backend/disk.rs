@@ -1,60 +1,37 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::file::{DiskFile, QueueFile};
 use super::format::raw;
-use super::geometry::{Alignment, block_device_discards, block_device_size};
+use super::geometry::{Alignment, block_device_discards};
 use super::lock::lock;
+use super::measure::{check_size, extent, filled, size_of};
 use super::mem::{MemBackend, MemRegion};
 use super::null::NullBackend;
+use super::options::DiskOptions;
 use super::sync::SyncBackend;
 use super::uring::UringBackend;
 use super::{Backend, BackendKind, DiskError, Geometry};
 use crate::host::{io_uring_available, log};
 
-/// The disk to open, and how to open it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskOptions {
-    /// Regular file or block device. It is never created.
-    /// `io_uring`, `sync`: required. `mem`: optional, the initial contents of the disk; changes stay in memory.
-    /// `null`: used only for its size, if `size` is not given.
-    pub path: Option<PathBuf>,
-    /// Whether the guest may only read.
-    pub readonly: bool,
-    /// The kind of backend.
-    pub kind: BackendKind,
-    /// Size in bytes, a multiple of 512. `io_uring`, `sync`: use only this many bytes of the file, which must have
-    /// them. `mem`: bytes beyond the file read as zeroes; required without a file. `null`: required without a file.
-    pub size: Option<u64>,
-    /// Whether to bypass the page cache (O_DIRECT). `io_uring` and `sync` only.
-    pub direct: bool,
-    /// How long each request takes, in microseconds, without holding up others; 0: it completes at once. `null` only.
-    pub delay_us: u32,
-}
-
-impl DiskOptions {
-    /// Whether its backend works through the io_uring of the thread that serves it.
-    pub fn needs_uring(&self) -> bool {
-        self.kind == BackendKind::IoUring || self.delay_us > 0
-    }
-}
-
 /// An open and locked disk with a known size. It creates a backend for each queue.
 pub struct Disk {
-    options: DiskOptions,
-    capacity: u64,
-    geometry: Geometry,
+    pub(super) options: DiskOptions,
+    pub(super) geometry: Geometry,
     discards: bool,
-    store: Store,
+    pub(super) store: Store,
+    /// One resize at a time.
+    pub(super) resizing: Mutex<()>,
 }
 
-enum Store {
+pub(super) enum Store {
     File(Arc<DiskFile>),
     Mem(Arc<MemRegion>),
-    Null,
+    Null(Arc<AtomicU64>),
 }
 
 impl Disk {
@@ -75,7 +52,7 @@ impl Disk {
             if size == 0 {
                 return Err(DiskError::ZeroSize);
             }
-            check_size("size=", size, 512)?;
+            check_size("size=", size, options.block_size.unwrap_or(512).into(), "")?;
         }
         match kind {
             BackendKind::IoUring => {
@@ -97,22 +74,8 @@ impl Disk {
         let path = options.path.as_ref().ok_or(DiskError::NeedsPath { kind: options.kind })?;
         let opened = Opened::open(path, options.readonly, options.direct)?;
         let block_device = opened.geometry.filter(|_| opened.is_block_device());
-        let mut geometry = opened.geometry.unwrap_or(Geometry::of_file(&opened.metadata));
-        let capacity = match options.size {
-            Some(asked) if asked > opened.size => {
-                return Err(DiskError::Beyond { path: path.clone(), size: opened.size, asked });
-            }
-            Some(asked) => asked,
-            None => opened.size,
-        };
-        if capacity < opened.size {
-            let path = path.display();
-            log::warn(path, format_args!("size= uses the first {capacity} of {} bytes", opened.size));
-        }
-        let name = path.display().to_string();
-        let end = capacity;
-        let capacity = if options.readonly && !options.direct { filled(capacity) } else { capacity };
-        check_size(&name, capacity, u64::from(geometry.logical_block))?;
+        let geometry = opened.geometry.unwrap_or(Geometry::of_file(&opened.metadata));
+        let mut geometry = geometry.with_blocks(options.block_size);
         let direct = match options.direct {
             true => Some(
                 Alignment::discover(&opened.file, block_device.as_ref())
@@ -120,8 +83,12 @@ impl Disk {
             ),
             false => None,
         };
+        let (capacity, end) = extent(options, path, opened.size, options.size, &geometry, direct)?;
+        if end < opened.size {
+            let path = path.display();
+            log::warn(path, format_args!("size= uses the first {end} of {} bytes", opened.size));
+        }
         if let Some(direct) = direct {
-            check_size(&name, capacity, direct.offset as u64)?;
             // Requests that the guest aligns to this size need no bounce buffer.
             geometry.physical_block = geometry.physical_block.max(direct.offset as u32);
         }
@@ -129,14 +96,15 @@ impl Disk {
         let mut file = DiskFile::new(opened.file, capacity, options.readonly);
         file.device_block = block_device.map(|geometry| geometry.logical_block);
         file.direct = direct;
-        file.filled_from = (end < capacity).then_some(end);
+        file.set_size(capacity, end);
         let file = Arc::new(file);
         let discards = !options.readonly
             && match block_device {
                 Some(_) => block_device_discards(&metadata),
                 None => QueueFile::new(file.clone()).can_punch_holes(),
             };
-        Ok(Disk { options: options.clone(), capacity, geometry, discards, store: Store::File(file) })
+        let (options, store) = (options.clone(), Store::File(file));
+        Ok(Disk { options, geometry, discards, store, resizing: Mutex::default() })
     }
 
     fn open_mem(options: &DiskOptions) -> Result<Disk, DiskError> {
@@ -144,8 +112,10 @@ impl Disk {
         let capacity = match (options.size, &opened, &options.path) {
             (Some(size), ..) => size,
             (None, Some(opened), Some(path)) => {
-                check_size(&path.display().to_string(), filled(opened.size), 512)?;
-                filled(opened.size)
+                let block = options.block_size.unwrap_or(512).into();
+                let size = filled(opened.size, block);
+                check_size(&path.display().to_string(), size, block, "")?;
+                size
             }
             _ => return Err(DiskError::NeedsSize { kind: options.kind }),
         };
@@ -154,7 +124,7 @@ impl Disk {
         if let (Some(opened), Some(path)) = (&opened, &options.path) {
             region.load(&opened.file).map_err(|cause| failed("read", path, cause))?;
         }
-        Ok(Disk::without_file(options, capacity, Store::Mem(Arc::new(region))))
+        Ok(Disk::without_file(options, Store::Mem(Arc::new(region))))
     }
 
     fn open_null(options: &DiskOptions) -> Result<Disk, DiskError> {
@@ -162,17 +132,18 @@ impl Disk {
             (Some(size), _) => size,
             (None, Some(path)) => {
                 let size = Opened::open(path, true, false)?.size;
-                check_size(&path.display().to_string(), size, 512)?;
+                let block = options.block_size.unwrap_or(512).into();
+                check_size(&path.display().to_string(), size, block, ", or give size=")?;
                 size
             }
             _ => return Err(DiskError::NeedsSize { kind: options.kind }),
         };
-        Ok(Disk::without_file(options, capacity, Store::Null))
+        Ok(Disk::without_file(options, Store::Null(Arc::new(capacity.into()))))
     }
 
-    fn without_file(options: &DiskOptions, capacity: u64, store: Store) -> Disk {
-        let discards = !options.readonly;
-        Disk { options: options.clone(), capacity, geometry: Geometry::MEMORY, discards, store }
+    fn without_file(options: &DiskOptions, store: Store) -> Disk {
+        let (discards, geometry) = (!options.readonly, Geometry::MEMORY.with_blocks(options.block_size));
+        Disk { options: options.clone(), geometry, discards, store, resizing: Mutex::default() }
     }
 
     /// Returns the options with which it was opened.
@@ -182,7 +153,16 @@ impl Disk {
 
     /// Returns the size in sectors of 512 bytes, regardless of the logical block size (virtio 1.2, 5.2.4).
     pub fn capacity_sectors(&self) -> u64 {
-        self.capacity / 512
+        self.size() / 512
+    }
+
+    /// Size in bytes; another one after [`Disk::resize`].
+    pub fn size(&self) -> u64 {
+        match &self.store {
+            Store::File(file) => file.size(),
+            Store::Mem(region) => region.size(),
+            Store::Null(size) => size.load(Ordering::Relaxed),
+        }
     }
 
     /// Returns the block sizes for the guest.
@@ -212,7 +192,7 @@ impl Disk {
             }
             Store::File(file) => Box::new(SyncBackend(QueueFile::new(file.clone()))),
             Store::Mem(region) => Box::new(MemBackend { region: region.clone(), readonly }),
-            Store::Null => Box::new(NullBackend::new(self.capacity, readonly, self.options.delay_us)),
+            Store::Null(size) => Box::new(NullBackend::new(size.clone(), readonly, self.options.delay_us)),
         })
     }
 }
@@ -250,12 +230,10 @@ impl Opened {
         // Read the size again from the open file, now that the lock prevents changes.
         let ask = |e| failed("read the size of", path, e);
         let metadata = file.metadata().map_err(ask)?;
-        let (size, geometry) = match metadata.file_type().is_block_device() {
-            true => (
-                block_device_size(&file).map_err(ask)?,
-                Some(Geometry::of_block_device(&file, &metadata).map_err(ask)?),
-            ),
-            false => (metadata.len(), None),
+        let size = size_of(&file).map_err(ask)?;
+        let geometry = match metadata.file_type().is_block_device() {
+            true => Some(Geometry::of_block_device(&file, &metadata).map_err(ask)?),
+            false => None,
         };
         match size {
             0 => Err(DiskError::Empty { path: path.into() }),
@@ -269,19 +247,6 @@ impl Opened {
 
     fn is_block_device(&self) -> bool {
         self.geometry.is_some()
-    }
-}
-
-/// Returns `size` rounded up to whole sectors. An image that is only read may end inside a sector; zeroes fill it.
-fn filled(size: u64) -> u64 {
-    size.checked_next_multiple_of(512).unwrap_or(size)
-}
-
-fn check_size(name: &str, size: u64, block: u64) -> Result<(), DiskError> {
-    match size {
-        _ if i64::try_from(size).is_err() => Err(DiskError::TooBig { size }),
-        _ if !size.is_multiple_of(block) => Err(DiskError::PartialBlock { name: name.into(), size, block }),
-        _ => Ok(()),
     }
 }
 
@@ -312,7 +277,7 @@ fn open_error(path: &Path, readonly: bool, direct: bool, cause: io::Error) -> Di
     }
 }
 
-fn failed(doing: &'static str, path: &Path, cause: io::Error) -> DiskError {
+pub(super) fn failed(doing: &'static str, path: &Path, cause: io::Error) -> DiskError {
     DiskError::Io { doing, path: path.to_path_buf(), cause }
 }
 

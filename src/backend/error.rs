@@ -97,7 +97,7 @@ pub enum DiskError {
     #[error("size=0 leaves no disk: give a size, for example size=1G")]
     ZeroSize,
     /// The size is not a multiple of the block.
-    #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{}", size.next_multiple_of(*block), if *block > 512 { ", or leave out `direct`" } else { ", or add `readonly`" })]
+    #[error("the size of {name}, {size} bytes, is not a multiple of {block}: make it {}{or}", size.next_multiple_of(*block))]
     PartialBlock {
         /// The path, or `size=`.
         name: String,
@@ -105,6 +105,14 @@ pub enum DiskError {
         size: u64,
         /// Bytes of a block.
         block: u64,
+        /// What else helps, as the end of the sentence.
+        or: &'static str,
+    },
+    /// The size of a disk in memory cannot change.
+    #[error("backend={kind} has a fixed size: only io_uring, sync and null can be resized")]
+    FixedSize {
+        /// The backend.
+        kind: BackendKind,
     },
     /// `size=` is larger than the file.
     #[error(

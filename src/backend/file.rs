@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::aligned::{AlignedBuffer, PAGE};
@@ -13,8 +13,6 @@ use super::{Op, Request};
 // <linux/fs.h>. The argument is a range: two u64, start and length.
 const BLKDISCARD: libc::c_ulong = 0x1277;
 
-const SECTOR: usize = 512;
-
 /// Frees the blocks of the range, which then reads as zeroes.
 pub(super) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 /// Zeroes the range and keeps its blocks.
@@ -23,10 +21,10 @@ pub(super) const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_
 /// An open disk, shared by its queues. Any thread may use it.
 pub(super) struct DiskFile {
     pub(super) file: File,
-    pub(super) size: u64,
+    pub(super) size: AtomicU64,
     pub(super) readonly: bool,
-    /// The end of the file, if it is inside the disk's last sector. Zeroes fill the rest of the sector.
-    pub(super) filled_from: Option<u64>,
+    /// The end of the file, if it is inside the disk's last block. Zeroes fill the rest of the block.
+    pub(super) filled_from: AtomicU64,
     /// The logical block size of a block device in bytes; `None` for a regular file.
     pub(super) device_block: Option<u32>,
     /// The alignment that O_DIRECT requires; `None` without O_DIRECT.
@@ -47,9 +45,9 @@ impl DiskFile {
         DiskFile {
             in_memory: in_memory(&file),
             file,
-            size,
+            size: size.into(),
             readonly,
-            filled_from: None,
+            filled_from: u64::MAX.into(),
             device_block: None,
             direct: None,
             bounce: Mutex::new(None),
@@ -60,6 +58,17 @@ impl DiskFile {
 }
 
 impl DiskFile {
+    /// Bytes of the disk; another number after a resize.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Sets its size; `end`: where the file ends. Requests in flight keep what they were checked against.
+    pub(super) fn set_size(&self, size: u64, end: u64) {
+        self.filled_from.store(if end < size { end } else { u64::MAX }, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
     /// Returns the unit of O_DIRECT writes in bytes. A part of a unit is read, patched and written back under the lock
     /// of `bounce`.
     pub(super) fn direct_block(&self) -> u64 {
@@ -71,9 +80,9 @@ impl DiskFile {
         offset.is_multiple_of(self.direct_block()) && len.is_multiple_of(self.direct_block())
     }
 
-    /// Returns whether `offset` is in the zeroes that fill the last sector.
+    /// Returns whether `offset` is in the zeroes that fill the last block.
     pub(super) fn is_filler(&self, op: Op, offset: u64) -> bool {
-        op == Op::Read && self.filled_from.is_some_and(|end| offset >= end)
+        op == Op::Read && offset >= self.filled_from.load(Ordering::Relaxed)
     }
 }
 
@@ -107,7 +116,7 @@ impl QueueFile {
 
     /// Executes all of `request` before it returns.
     pub(super) fn execute(&self, request: Request) -> io::Result<()> {
-        transfer::check(&request, self.disk.size, self.disk.readonly)?;
+        transfer::check(&request, self.disk.size(), self.disk.readonly)?;
         match request.op {
             Op::Read | Op::Write { .. } => self.transfer(request.op, Transfer::new(request)),
             Op::Flush => self.flush(),
@@ -135,8 +144,9 @@ impl QueueFile {
             }
             let moved = self.vectored(op, transfer.next(), transfer.offset())?;
             if moved == 0 && self.disk.is_filler(op, transfer.offset()) {
-                transfer.scatter(&[0; SECTOR][..transfer.left() as usize]);
-                break;
+                let most = transfer.left().min(PAGE as u64) as usize;
+                transfer.scatter(&[0; PAGE][..most]);
+                continue;
             }
             if moved == 0 {
                 return Err(ended(op));
@@ -269,7 +279,7 @@ impl QueueFile {
 
     /// Returns whether discards free space. Tries it with a range beyond the end, where there is nothing to free.
     pub(super) fn can_punch_holes(&self) -> bool {
-        let behind = self.disk.size.next_multiple_of(1 << 20);
+        let behind = self.disk.size().next_multiple_of(1 << 20);
         i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()
     }
 }

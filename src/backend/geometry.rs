@@ -39,6 +39,19 @@ impl Geometry {
         discard_granularity: 4096,
     };
 
+    /// The same disk with logical blocks of `block` bytes, if that is given; its other sizes are at least that.
+    pub(super) fn with_blocks(self, block: Option<u32>) -> Geometry {
+        let Some(block) = block else { return self };
+        let at_least = |size: u32| size.max(block);
+        Geometry {
+            logical_block: block,
+            physical_block: at_least(self.physical_block),
+            minimum_io: at_least(self.minimum_io),
+            discard_granularity: at_least(self.discard_granularity),
+            ..self
+        }
+    }
+
     /// Returns the geometry of a regular file: sectors on the file system's blocks (at most a page, because a larger
     /// st_blksize is only advice).
     pub(super) fn of_file(metadata: &Metadata) -> Geometry {

@@ -63,6 +63,11 @@ impl MemRegion {
         Ok(())
     }
 
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Returns the address of the byte at `offset`, which is at most `size`.
     fn at(&self, offset: u64) -> *mut u8 {
         self.base.as_ptr().wrapping_add(offset as usize)

@@ -3,7 +3,8 @@
 //! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
 //! What may not: rings, descriptors, virtio constants, interrupts. A backend gets a checked [`Request`].
 //!
-//! - `disk`, with `error`, `lock`, `geometry`: turns options into an open, locked disk of known size
+//! - `options`, `disk`, with `error`, `lock`, `geometry`, `measure`: turns options into an open, locked disk of known size;
+//!   `resize` changes the size
 //! - `file`, with `bounce`, `aligned`: the operations on a file by system calls, aligned for O_DIRECT or not
 //! - `buffers`, `transfer`: a request's guest buffers, used again by the next; the progress of a read or write through them
 //! - `uring`, `sync`, `mem`, `null`: one backend each
@@ -18,8 +19,11 @@ mod format;
 mod geometry;
 mod kind;
 mod lock;
+mod measure;
 mod mem;
 mod null;
+mod options;
+mod resize;
 mod sync;
 #[cfg(test)]
 mod testing;
@@ -27,10 +31,11 @@ mod transfer;
 mod uring;
 
 pub use buffers::Buffers;
-pub use disk::{Disk, DiskOptions};
+pub use disk::Disk;
 pub use error::DiskError;
 pub use geometry::Geometry;
 pub use kind::BackendKind;
+pub use options::DiskOptions;
 
 use std::io;
 

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use io_uring::{opcode, types};
 
 use super::{Backend, Outcome, Request, Submitter, transfer};
@@ -5,15 +8,15 @@ use super::{Backend, Outcome, Request, Submitter, transfer};
 /// A backend that does nothing, so that only the cost of the dataplane remains. A read leaves the guest's buffers
 /// unchanged; a write is dropped.
 pub(super) struct NullBackend {
-    size: u64,
+    size: Arc<AtomicU64>,
     readonly: bool,
     /// How long each request takes; `None`: it is done at once. On the heap, where entries point to it.
     delay: Option<Box<types::Timespec>>,
 }
 
 impl NullBackend {
-    /// For a disk of `size` bytes; every request takes `delay_us`.
-    pub(super) fn new(size: u64, readonly: bool, delay_us: u32) -> NullBackend {
+    /// For a disk of `size` bytes, which may change; every request takes `delay_us`.
+    pub(super) fn new(size: Arc<AtomicU64>, readonly: bool, delay_us: u32) -> NullBackend {
         let (seconds, ns) = (delay_us / 1_000_000, delay_us % 1_000_000 * 1000);
         let delay = (delay_us > 0).then(|| Box::new(types::Timespec::new().sec(seconds.into()).nsec(ns)));
         NullBackend { size, readonly, delay }
@@ -22,7 +25,7 @@ impl NullBackend {
 
 impl Backend for NullBackend {
     fn start(&mut self, token: u64, request: Request, submitter: &mut dyn Submitter) -> Outcome {
-        let checked = transfer::check(&request, self.size, self.readonly);
+        let checked = transfer::check(&request, self.size.load(Ordering::Relaxed), self.readonly);
         let (Some(delay), Ok(())) = (&self.delay, &checked) else { return Outcome::Done(checked) };
         let entry = opcode::Timeout::new(&raw const **delay).build();
         // SAFETY: the entry points to `delay`, which the kernel copies when the entry is submitted. The queue is drained
@@ -58,7 +61,7 @@ mod tests {
     #[test]
     fn with_a_delay_requests_complete_after_it_and_side_by_side() {
         const DELAY_US: u32 = 20_000;
-        let mut null = NullBackend::new(1 << 20, false, DELAY_US);
+        let mut null = NullBackend::new(Arc::new(AtomicU64::new(1 << 20)), false, DELAY_US);
         let Some(mut ring) = TestRing::new() else { return };
         let begun = Instant::now();
         for token in 0..8 {

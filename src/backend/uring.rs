@@ -49,7 +49,7 @@ impl UringBackend {
             // they would wait (no FMODE_NOWAIT). That costs two thread switches for a copy that never waits.
             return Err(file.execute(request));
         }
-        transfer::check(&request, file.disk.size, file.disk.readonly).map_err(Err)?;
+        transfer::check(&request, file.disk.size(), file.disk.readonly).map_err(Err)?;
         let Request { op, offset, len, .. } = request;
         match op {
             Op::Flush => Ok(Work::Flush),

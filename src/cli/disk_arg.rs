@@ -18,13 +18,14 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "path",
     "vhost-user",
     "readonly",
     "backend",
     "size",
     "direct",
+    "block-size",
     "delay",
     "queues",
     "queue-size",
@@ -135,13 +136,24 @@ impl FromStr for DiskConfig {
                 parse_size(v).filter(|&n| n > 0)
             })?,
             direct: pairs.flag("direct", false)?,
+            block_size: pairs.named("block-size", &[("512", 512), ("4096", 4096)])?,
             delay_us: pairs.parsed("delay", "1us to 1s, for example 80us or 2ms", delay_us)?.unwrap_or(0),
         };
         let kind = options.kind;
         let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
         if vhost_user.is_some() {
-            let decided =
-                ["path", "readonly", "backend", "size", "direct", "delay", "iothread", "moderate", "serial"];
+            let decided = [
+                "path",
+                "readonly",
+                "backend",
+                "size",
+                "direct",
+                "block-size",
+                "delay",
+                "iothread",
+                "moderate",
+                "serial",
+            ];
             let given = |key: &&'static str| pairs.get(key).is_some();
             if let Some(key) = decided.into_iter().chain(["ring", "notification-data"]).find(given) {
                 return Err(DiskArgError::NotWithVhostUser { key });

@@ -10,7 +10,7 @@ fn says(text: &str, sentence: &str) {
     assert_eq!(error, sentence);
 }
 
-const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, delay, queues, queue-size, iothread, \
+const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, block-size, delay, queues, queue-size, iothread, \
                     notify, complete, ring, event-idx, notification-data, moderate, serial";
 
 #[test]
@@ -25,6 +25,7 @@ fn a_path_is_enough() {
                 kind: BackendKind::IoUring,
                 size: None,
                 direct: false,
+                block_size: None,
                 delay_us: 0,
             },
             queues: 1,

@@ -12,15 +12,19 @@
 //! | 2 | wrong use: unknown flags, keys or values, numbers out of range |
 //! | 3 | the host lacks something: /dev/kvm, a permission, a KVM capability, memory, threads |
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
-//! | 5 | `run`: the guest reset the machine (reboot, or a triple fault) |
+//! | 5 | `run`: the guest reset the machine (reboot, or a triple fault), without `--on-reset restart` |
 //! | 6 | `run`: the guest's kernel panicked and said so by pvpanic (Linux: CONFIG_PVPANIC_MMIO, module `pvpanic-mmio`) |
+//! | 2v + 1 | `run --debug-exit`: the guest wrote v to port 0x501 (QEMU: isa-debug-exit), modulo 256 |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
+//!
+//! Nothing marks a code as the guest's own: 2v + 1 is always odd, and for v from 4 to 63 it is none of the codes above.
 //!
 //! A Linux guest that panics without that driver reboots (`panic=-1` in the default command line): 5.
 
 mod bench;
 mod check;
 mod ctl;
+mod current;
 pub mod disk_arg;
 mod fio_arg;
 mod generate;
@@ -63,6 +67,7 @@ Exit codes:
   4        a file is missing, unreadable, in use, or not what it should be
   5        run: the guest reset the machine (reboot, triple fault)
   6        run: the guest's kernel panicked (pvpanic)
+  2v + 1   run --debug-exit: the guest wrote v to port 0x501; use v from 4 to 63, whose codes mean nothing else
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.

@@ -1,14 +1,13 @@
 //! Observation of a `run`: the control socket, a trace, counts of kernel functions.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use clap::Args;
+use std::path::PathBuf;
 
 use super::Failure;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use crate::host::log;
+use crate::host::thread::OnDeath;
 use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
@@ -43,18 +42,16 @@ impl ObserveArgs {
         self.trace.as_deref().map(open).transpose()
     }
 
-    /// Starts the requested observers; the timeline goes to `out`.
-    pub(super) fn start(self, assembly: &mut Vm, out: Option<OutFile>) -> Result<Observed, Failure> {
-        let tracer = Tracer::new(assembly.disks().to_vec());
-        let control = self.control.map(|path| {
-            let mut loops = assembly.io_loops();
-            loops.extend(assembly.main_loop().map(|main| main.handle()));
-            let disks = assembly.disks().to_vec();
-            let routes = Some(assembly.machine().routes());
-            let parts = VmParts { disks, routes, loops, vfio: assembly.vfio().to_vec() };
-            let on_death = assembly.machine().exit_latch().on_death();
-            ControlServer::start(&path, Arc::new(parts), tracer.clone(), on_death)
-        });
+    /// Starts the requested observers; the timeline goes to `out`, the death of a thread of theirs to `on_death`.
+    pub(super) fn start(
+        self,
+        assembly: &mut Vm,
+        out: Option<OutFile>,
+        on_death: OnDeath,
+    ) -> Result<Observed, Failure> {
+        let tracer = Tracer::new(assembly.disks());
+        let control =
+            self.control.map(|path| ControlServer::start(&path, parts(assembly), tracer.clone(), on_death));
         let control = control.transpose()?;
         let evidence = self.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
         let trace = match out {
@@ -67,7 +64,27 @@ impl ObserveArgs {
     }
 }
 
+fn parts(assembly: &mut Vm) -> VmParts {
+    let mut loops = assembly.io_loops();
+    loops.extend(assembly.main_loop().map(|main| main.handle()));
+    let disks = assembly.disks().to_vec();
+    let routes = Some(assembly.machine().routes());
+    let (images, vfio) = (assembly.images().to_vec(), assembly.vfio().to_vec());
+    VmParts { disks, images, routes, loops, vfio }
+}
+
 impl Observed {
+    /// Puts the VM that `make` returns in the place of the one that is observed. `make` drops that one first, so nothing of it
+    /// is held here meanwhile. The timeline of `--trace` ends with it.
+    pub(super) fn replace(&self, make: impl FnOnce() -> Result<Vm, Failure>) -> Result<Vm, Failure> {
+        let Some(control) = &self.control else { return make() };
+        control.replace(|| {
+            let mut assembly = make()?;
+            let (parts, tracer) = (parts(&mut assembly), Tracer::new(assembly.disks()));
+            Ok((assembly, parts, tracer))
+        })
+    }
+
     /// Ends the observers, writes the timeline, and prints to standard error: standard output belongs to the guest.
     pub(super) fn finish(self) -> Result<(), Failure> {
         drop(self.control);

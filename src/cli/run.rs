@@ -1,11 +1,14 @@
 //! `doorbell run`: one guest on the serial console.
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use super::current::Current;
 use super::disk_arg::parse_size;
 use super::fio_arg::read_fio;
 use super::guest_files::{guest_dir, guest_file};
@@ -17,6 +20,7 @@ use super::stats::StatsFile;
 use super::{Failure, vfio};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
+use crate::host::log;
 use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
@@ -73,7 +77,7 @@ pub struct RunArgs {
     console: Console,
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
-    ///   delay=TIME (backend=null: each request takes that long, as in 80us), queues=N, queue-size=N,
+    ///   block-size=512|4096, delay=TIME (backend=null: each request takes that long, as in 80us), queues=N, queue-size=N,
     ///   iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, ring=split|packed, event-idx=on|off,
     ///   notification-data=on|off, vhost-user=SOCKET,
@@ -93,11 +97,24 @@ pub struct RunArgs {
     /// Write each disk's counts (requests, kicks and interrupts by path) to FILE as JSON when the run ends
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// What a reset by the guest (reboot, triple fault) does: end the run with exit code 5, or start the machine again with
+    /// the same disks and control socket, its kernel and initrd read anew. --stats and the counts begin again, too
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnReset::Exit)]
+    on_reset: OnReset,
+    /// Give the guest port 0x501: its store of v ends the run with exit code 2v + 1 (QEMU: -device isa-debug-exit)
+    #[arg(long)]
+    debug_exit: bool,
     /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
     #[command(flatten)]
     observe: ObserveArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnReset {
+    Exit,
+    Restart,
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
@@ -129,6 +146,15 @@ fn parse_console(text: &str) -> Result<Console, String> {
     }
 }
 
+/// Gives the devices of the host to the guest, and the register for the status of its command.
+fn plug(assembly: &mut Vm, devices: &[VfioSpec], status: Option<&Arc<ExitStatus>>) -> Result<(), Failure> {
+    devices.iter().try_for_each(|spec| assembly.add_vfio(*spec))?;
+    let Some(status) = status else { return Ok(()) };
+    let mmio = assembly.machine().mmio();
+    mmio.insert(layout::MARKER_START, layout::MARKER_LEN, status.clone())
+        .map_err(|e| Failure { code: 1, message: format!("a bug in doorbell: address map: {e}") })
+}
+
 /// Runs the guest to its end; returns the exit code.
 pub(super) fn run(mut args: RunArgs) -> Result<u8, Failure> {
     let Some(file) = &args.fio else {
@@ -147,6 +173,7 @@ pub(super) fn run(mut args: RunArgs) -> Result<u8, Failure> {
             kind: BackendKind::Mem,
             size: Some(FIO_DISK_BYTES),
             direct: false,
+            block_size: None,
             delay_us: 0,
         }));
     }
@@ -192,7 +219,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     args.stats.as_ref().map_or(Ok(()), |path| files.output("--stats", path))?;
     let stats = args.stats.as_deref().map(StatsFile::open).transpose()?;
     let trace = args.observe.open_trace(&mut files)?;
-    let config = VmConfig {
+    let mut config = VmConfig {
         machine: MachineConfig {
             kernel: Kernel::File(kernel),
             initrd: args.initrd,
@@ -203,31 +230,49 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
             vcpu_pins: pins.vcpus(args.cpus.into()),
             host_tsc: false,
             backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
+            debug_exit: args.debug_exit,
+            follows: false,
         },
         disks: args.disks,
         threads: (0..usize::from(args.iothreads))
             .map(|n| ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: pins.iothread(n) })
             .collect(),
     };
-    let mut assembly = Vm::new(config)?;
-    for spec in args.vfio {
-        assembly.add_vfio(spec)?;
-    }
-    if let Some(status) = &status {
-        let mmio = assembly.machine().mmio();
-        mmio.insert(layout::MARKER_START, layout::MARKER_LEN, status.clone())
-            .map_err(|e| Failure { code: 1, message: format!("a bug in doorbell: address map: {e}") })?;
-    }
-    let exit = assembly.machine().exit_latch();
+    let mut assembly = Vm::new(config.clone())?;
+    plug(&mut assembly, &args.vfio, status.as_ref())?;
+    let current = Current::new(assembly.machine().exit_latch());
     signals.on_continue(assembly.machine().console_waker());
-    // No listener yet: while a kernel is read, a signal ends the process at once.
-    signals.on_end(move |signal| {
-        exit.request(ExitReason::Signal(signal));
-        exit.is_running()
-    });
-    let observed = args.observe.start(&mut assembly, trace)?;
-    let ended = assembly.run();
-    vfio::summary(assembly.vfio());
+    let ends = current.clone();
+    // While a kernel is read no main loop runs: a signal ends the process at once.
+    signals.on_end(move |signal| ends.end(ExitReason::Signal(signal)));
+    let observed = args.observe.start(&mut assembly, trace, current.on_death())?;
+    config.machine.follows = true;
+    let ended = loop {
+        let ended = assembly.run();
+        vfio::summary(assembly.vfio());
+        if args.on_reset == OnReset::Exit || !matches!(ended, Ok(ExitReason::Reset)) {
+            break ended;
+        }
+        log::warn("guest", format_args!("it reset the machine, which starts again"));
+        // Nobody who reads the console from a FIFO sees its end meanwhile.
+        let console = match &config.machine.console {
+            Console::File(path) => {
+                File::options().append(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+            }
+            _ => None,
+        };
+        assembly = observed.replace(|| {
+            // Before the next one is made: two would need the RAM, the passed-through devices and the backends twice.
+            let images = assembly.images().to_vec();
+            drop(assembly);
+            let mut next = Vm::with_images(config.clone(), images)?;
+            plug(&mut next, &args.vfio, status.as_ref())?;
+            Ok(next)
+        })?;
+        drop(console);
+        signals.on_continue(assembly.machine().console_waker());
+        current.is_now(assembly.machine().exit_latch());
+    };
     observed.finish()?;
     if let Some(stats) = stats {
         stats.write(&assembly)?;
@@ -242,6 +287,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
         }
         ExitReason::PowerOff | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Reset => Ok(RESET),
+        ExitReason::Status(status) => Ok(status << 1 | 1),
         ExitReason::Panicked => {
             Err(Failure { code: PANICKED, message: "the guest's kernel panicked (pvpanic)".into() })
         }

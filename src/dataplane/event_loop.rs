@@ -8,7 +8,7 @@ use super::handle::{Control, DataplaneError, LoopConfig, LoopHandle};
 use super::lookahead::Lookahead;
 use super::poll::{Deadline, PollWindow};
 use super::ring::RingError;
-use super::seat::{Seat, is_ready, seat_id, seat_of};
+use super::seat::{Seat, Seats, is_ready, seat_id, seat_of};
 use super::setup::QueueSetup;
 use super::waiter::{Event, Tagged, WaitMode, Waiter};
 use super::worker::Worker;
@@ -41,7 +41,7 @@ const WAKE: u32 = 1 << 30;
 /// on the queues that woke it, and end each queue's batch: one publication, one decision, at most one interrupt.
 pub struct EventLoop {
     waiter: Waiter,
-    seats: Vec<Option<Seat>>,
+    seats: Seats,
     sources: Vec<Option<Source>>,
     /// Number of attachments so far; it gives each seat its generation.
     attached: u16,
@@ -66,7 +66,7 @@ impl EventLoop {
         waiter.add(WAKE, wake.as_raw_fd(), true).map_err(fail)?;
         Ok(EventLoop {
             waiter,
-            seats: Vec::new(),
+            seats: Seats::default(),
             sources: Vec::new(),
             attached: 0,
             lookahead: Lookahead::default(),

@@ -244,8 +244,11 @@ fn a_queue_has_a_bound_of_bytes_in_flight_so_that_its_drain_has_an_end() {
     let driver = Driver::new(CompletePath::Irqfd);
     let mut setup = driver.setup(Sleeps);
     let gib = 1 << 21;
-    let block =
-        crate::dataplane::BlockParams { capacity: 1 << 40, max_write_zeroes_sectors: gib, ..Driver::block() };
+    let block = crate::dataplane::BlockParams {
+        capacity: (1u64 << 40).into(),
+        max_write_zeroes_sectors: gib,
+        ..Driver::block()
+    };
     setup.block = std::sync::Arc::new(block);
     let mut worker: Worker = Worker::new(setup).unwrap();
     let mut waiter = Waiter::epoll().unwrap();

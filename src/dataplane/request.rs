@@ -115,7 +115,8 @@ fn write_through(block: &BlockParams) -> bool {
 }
 
 fn in_range(sector: u64, sectors: u64, block: &BlockParams) -> bool {
-    sectors > 0 && sector.checked_add(sectors).is_some_and(|end| end <= block.capacity)
+    sectors > 0
+        && sector.checked_add(sectors).is_some_and(|end| end <= block.capacity.load(Ordering::Relaxed))
 }
 
 /// Parses the range of a discard or write-zeroes from its data: one segment (`max_discard_seg` and

@@ -149,7 +149,7 @@ fn a_length_that_the_used_ring_cannot_say_is_cut_and_does_not_overflow() {
 
 #[test]
 fn a_request_of_2_gib_is_refused_because_it_would_hold_the_thread() {
-    let block = BlockParams { capacity: 1 << 40, ..Driver::block() };
+    let block = BlockParams { capacity: (1u64 << 40).into(), ..Driver::block() };
     let mut status = [0u8; 1];
     for (kind, len, taken) in [
         (VIRTIO_BLK_T_IN, (1 << 31) - 512, true),

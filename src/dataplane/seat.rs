@@ -1,3 +1,5 @@
+use std::ops::{Deref, DerefMut};
+
 use crossbeam_channel::Sender;
 
 use super::worker::Worker;
@@ -13,6 +15,38 @@ pub(super) struct Seat {
     pub leaving: Option<Sender<Box<Worker>>>,
     /// Distinguishes this seat from earlier ones in the same place, whose events may still arrive.
     pub generation: u16,
+}
+
+/// The seats of a loop, by place.
+#[derive(Default)]
+pub(super) struct Seats(Vec<Option<Seat>>);
+
+impl Deref for Seats {
+    type Target = Vec<Option<Seat>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Seats {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Seats {
+    /// A loop that dies may leave requests in flight, and the kernel may still write to the guest's memory for them. Their
+    /// workers are leaked with the memory and the backend's buffers: lost memory is the smaller harm.
+    fn drop(&mut self) {
+        for seat in self.0.drain(..).flatten() {
+            // Whoever waits for the queue hears that nobody has it any more.
+            let Seat { worker, leaving: _, .. } = seat;
+            if worker.in_flight() > 0 {
+                std::mem::forget(worker);
+            }
+        }
+    }
 }
 
 /// Returns place and generation of a seat as one word of 29 bits, for tags, completions and attachments. The loop's
@@ -32,3 +66,7 @@ pub(super) fn seat_of(seats: &mut [Option<Seat>], id: u32) -> Option<&mut Seat> 
     let seat = seats.get_mut(place)?.as_mut()?;
     (seat_id(place, seat.generation) == id).then_some(seat)
 }
+
+#[cfg(test)]
+#[path = "seat_tests.rs"]
+mod tests;

@@ -32,8 +32,8 @@ pub struct QueueLayout {
 /// The properties of the disk that request parsing needs.
 #[derive(Debug)]
 pub struct BlockParams {
-    /// Capacity in sectors of 512 bytes.
-    pub capacity: u64,
+    /// Capacity in sectors of 512 bytes; a resize changes it.
+    pub capacity: AtomicU64,
     /// Whether writes are refused with IOERR.
     pub readonly: bool,
     /// The serial number for GET_ID, padded with zeroes.

@@ -54,7 +54,7 @@ impl Driver {
 
     pub fn block() -> BlockParams {
         BlockParams {
-            capacity: 1000,
+            capacity: 1000.into(),
             readonly: false,
             serial: *b"serial-of-twenty-byt",
             writeback: AtomicBool::new(true),

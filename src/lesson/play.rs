@@ -67,6 +67,7 @@ fn config(number: usize, n: usize, disk: &Disk) -> Result<DiskConfig, PlayError>
         path: None,
         readonly: false,
         direct: false,
+        block_size: None,
         delay_us: 0,
     };
     Ok(DiskConfig {

@@ -16,6 +16,8 @@ pub enum ExitReason {
     PowerOff,
     /// The guest reset the machine.
     Reset,
+    /// The guest wrote the status of its run to the debug exit port.
+    Status(u8),
     /// The guest's kernel reported a panic (pvpanic).
     Panicked,
     /// The user typed Ctrl-A x.

@@ -81,6 +81,11 @@ pub const SLEEP_TYPE_S5: u8 = 5;
 /// The pvpanic port: a guest's kernel reports its panic here, as on QEMU (docs/specs/pvpanic.rst in QEMU's source).
 pub const PVPANIC_PORT: u16 = 0x505;
 
+/// Where a guest writes the status of its run, as on QEMU (hw/misc/debugexit.c there, `isa-debug-exit`).
+pub const DEBUG_EXIT_PORT: u16 = 0x501;
+/// Its ports.
+pub const DEBUG_EXIT_LEN: u64 = 2;
+
 /// First GSI of the PCI INTx lines.
 pub const INTX_FIRST_GSI: u32 = 16;
 /// Number of INTx lines. The pins of the slots are spread over them.

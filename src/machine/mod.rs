@@ -76,6 +76,10 @@ pub struct MachineConfig {
     pub host_tsc: bool,
     /// The kind of host memory behind the RAM.
     pub backing: RamBacking,
+    /// Whether it has the debug exit port, [`layout::DEBUG_EXIT_PORT`].
+    pub debug_exit: bool,
+    /// It follows a machine that its guest has reset: the console's file is continued, not cut.
+    pub follows: bool,
 }
 
 impl MachineConfig {
@@ -135,7 +139,7 @@ impl Machine {
         let kvm_vm: Arc<dyn VmIoctls> = Arc::new(KvmVm::new(vm.clone()));
         let limit = kvm.check_extension_int(Cap::IrqRouting).max(0) as u32;
         let routes = Arc::new(Routes::new(kvm_vm.clone(), limit));
-        let serial = SerialPort::new(kvm_vm.clone(), &config.console, exit.clone())?;
+        let serial = SerialPort::new(kvm_vm.clone(), &config.console, config.follows, exit.clone())?;
         let (mmio, pio) = (Bus::new(), Bus::new());
         let pci = PciRoot::new(mmio.clone(), pio.clone());
         let counters = (0..config.cpus).map(|_| Arc::default()).collect();
@@ -159,7 +163,12 @@ impl Machine {
             (layout::PVPANIC_PORT, 1, Arc::new(power::PanicPort(self.exit.clone()))),
             (layout::KEYBOARD_PORT, 1, Arc::new(power::KeyboardReset(self.exit.clone()))),
         ];
-        ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))
+        ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))?;
+        if self.config.debug_exit {
+            let device = Arc::new(power::DebugExit(self.exit.clone()));
+            self.pio.insert(layout::DEBUG_EXIT_PORT.into(), layout::DEBUG_EXIT_LEN, device)?;
+        }
+        Ok(())
     }
 
     /// Adds a device in the lowest free slot of PCI bus 0, gives its BARs addresses, and returns the slot.

@@ -1,5 +1,5 @@
-//! Poweroff and reset by the guest: the ACPI sleep registers, the keyboard controller's reset pulse, and the port on
-//! which the guest's kernel reports a panic.
+//! Poweroff and reset by the guest: the ACPI sleep registers, the keyboard controller's reset pulse, and the ports on
+//! which the guest's kernel reports a panic and a guest the status of its run.
 //!
 //! A guest that jumps to the firmware's reset vector is reset as well. Linux does so on a machine with
 //! hardware-reduced ACPI and without EFI (reboot_type BOOT_EFI, then BOOT_BIOS, arch/x86/kernel/reboot.c).
@@ -70,6 +70,21 @@ impl BusDevice for PanicPort {
 impl PanicPort {
     const PANICKED: u8 = 1;
     const CRASH_KERNEL: u8 = 2;
+}
+
+/// isa-debug-exit: a store of any value ends the run. Reads as 0.
+pub struct DebugExit(pub ExitLatch);
+
+impl BusDevice for DebugExit {
+    fn read(&self, _: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _: u64, data: &[u8]) {
+        if let Some(&status) = data.first() {
+            self.0.request(ExitReason::Status(status));
+        }
+    }
 }
 
 /// Port 0x64. It reads as a controller that is ready and has no data.

@@ -70,10 +70,16 @@ impl Write for Sink {
     }
 }
 
-/// Creates or truncates the console's file. A FIFO must have a reader: without one, opening it would wait forever.
-fn open(path: &Path) -> Result<File, MachineError> {
+/// Creates or truncates the console's file, or goes on at its end. A FIFO must have a reader: without one, opening it would
+/// wait forever.
+fn open(path: &Path, go_on: bool) -> Result<File, MachineError> {
     let mut options = File::options();
-    options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options
+        .write(true)
+        .append(go_on)
+        .create(true)
+        .truncate(!go_on)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options.open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ENXIO) => {
             MachineError::file("console", path, "nobody reads this FIFO: start its reader first")
@@ -90,19 +96,20 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// Creates a port on `vm` that is connected to `console`.
+    /// Creates a port on `vm` that is connected to `console`; `go_on`: at the end of its file.
     ///
     /// # Errors
     /// The console's file cannot be created or opened.
     pub fn new(
         vm: Arc<dyn VmIoctls>,
         console: &Console,
+        go_on: bool,
         exit: ExitLatch,
     ) -> Result<Arc<SerialPort>, MachineError> {
         let fail = |e| MachineError::Host(format!("the console's output cannot be used: {e}"));
         let output = match console {
             Console::Stdio => Some(ConsoleOutput::new(io::stdout().as_fd(), exit).map_err(fail)?),
-            Console::File(path) => Some(ConsoleOutput::new(open(path)?.as_fd(), exit).map_err(fail)?),
+            Console::File(path) => Some(ConsoleOutput::new(open(path, go_on)?.as_fd(), exit).map_err(fail)?),
             Console::Off => None,
         };
         let room =

@@ -7,7 +7,7 @@ const LINE_STATUS: u64 = 5;
 
 fn port() -> (Arc<FakeVm>, Arc<SerialPort>) {
     let vm = FakeVm::new();
-    let port = SerialPort::new(vm.clone(), &Console::Off, ExitLatch::new().unwrap()).unwrap();
+    let port = SerialPort::new(vm.clone(), &Console::Off, false, ExitLatch::new().unwrap()).unwrap();
     (vm, port)
 }
 
@@ -55,8 +55,8 @@ fn wide_accesses_do_nothing() {
 fn output_to_a_file_is_the_guests_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("console");
-    let port =
-        SerialPort::new(FakeVm::new(), &Console::File(path.clone()), ExitLatch::new().unwrap()).unwrap();
+    let port = SerialPort::new(FakeVm::new(), &Console::File(path.clone()), false, ExitLatch::new().unwrap())
+        .unwrap();
     b"hello".iter().for_each(|&b| port.write(DATA, &[b]));
     assert_eq!(std::fs::read(path).unwrap(), b"hello");
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{MsiView, PostedView, ThreadView, VfioView};
+use crate::backend::Disk;
 use crate::dataplane::{LoopHandle, NO_VECTOR, QueueCounts, Sent};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
 use crate::vfio::{VectorReport, VfioPci};
@@ -26,6 +27,8 @@ pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "th
 pub struct VmParts {
     /// Disks.
     pub disks: Vec<Arc<VirtioBlk>>,
+    /// What they are made of, in their order; `None`: another process runs its queues.
+    pub images: Vec<Option<Arc<Disk>>>,
     /// The GSI table.
     pub routes: Option<Arc<Routes>>,
     /// I/O threads, and the main loop.

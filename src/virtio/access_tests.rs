@@ -276,3 +276,38 @@ proptest! {
         prop_assert_eq!(rig.fake.names().len(), 2);
     }
 }
+
+#[test]
+fn a_new_capacity_is_told_by_the_configuration_interrupt_the_isr_and_the_generation() {
+    let rig = Rig::new(|_| {});
+    rig.start_msix();
+    rig.put(1, 0x10, 2, 2);
+    rig.start();
+    let generation = rig.get(1, 0x15, 1);
+    rig.device.set_capacity(4096);
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x42 };
+    assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)]);
+    assert_eq!(rig.get(3, 0, 1), 2, "bit 1 of the ISR, with MSI-X too (4.1.4.5.1)");
+    assert_eq!((rig.get(4, 0, 8), rig.get(1, 0x15, 1)), (4096, generation + 1));
+    rig.device.set_capacity(4096);
+    assert_eq!((rig.vm.take_deliveries(), rig.get(1, 0x15, 1)), (vec![], generation + 1), "nothing is new");
+    rig.set_status(0);
+    assert_eq!(rig.get(4, 0, 8), 4096, "a reset keeps it");
+}
+
+#[test]
+fn a_capacity_that_changes_before_driver_ok_is_told_then_and_only_then() {
+    let rig = Rig::new(|_| {});
+    rig.device.set_capacity(100);
+    assert!(rig.negotiate(VERSION_1));
+    rig.enable_queue(0);
+    rig.device.set_capacity(200);
+    assert_eq!((rig.vm.take_deliveries(), rig.get(3, 0, 1)), (vec![], 0), "no driver is there yet");
+    rig.set_status(15);
+    assert_eq!(rig.vm.take_deliveries(), [Delivery::Line(INTX, true)]);
+    assert_eq!(rig.get(3, 0, 1), 2);
+    rig.set_status(0);
+    rig.vm.take_deliveries();
+    rig.start();
+    assert_eq!(rig.get(3, 0, 1), 0, "the driver after a reset reads the capacity anyway");
+}

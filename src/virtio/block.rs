@@ -70,7 +70,7 @@ const REMOTE_FEATURES: [u32; 10] = [
 pub struct BlkConfig {
     /// For threads, logs and tables: "disk0".
     pub name: String,
-    /// Capacity in sectors of 512 bytes.
+    /// Capacity in sectors of 512 bytes, until [`VirtioBlk::set_capacity`](super::VirtioBlk::set_capacity) changes it.
     pub capacity: u64,
     /// Whether the guest may only read.
     pub readonly: bool,
@@ -163,7 +163,7 @@ impl BlkConfig {
             *to = from;
         }
         BlockParams {
-            capacity: self.capacity,
+            capacity: self.capacity.into(),
             readonly: self.readonly,
             serial,
             writeback: AtomicBool::new(true),
@@ -183,7 +183,7 @@ pub(super) fn config_space(config: &BlkConfig, params: &BlockParams) -> [u8; DEV
     }
     // A chain without indirect descriptors has at most `queue_size` descriptors; two are header and status.
     let segments = u32::from(config.queue_size).saturating_sub(2).clamp(1, MAX_SEGMENTS);
-    put(0, &config.capacity.to_le_bytes());
+    put(0, &params.capacity.load(Ordering::Relaxed).to_le_bytes());
     put(12, &segments.to_le_bytes());
     let geometry = config.geometry;
     let logical = geometry.logical_block.max(SECTOR);

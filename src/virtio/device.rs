@@ -14,7 +14,7 @@ use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, 
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
 use super::block::{BlkConfig, config_space, writeback_after};
-use super::common::Common;
+use super::common::{Common, DRIVER_OK};
 use super::device_status::DeviceStatus;
 use super::doorbells::Doorbells;
 use super::kick::Kick;
@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) common: Common,
     pub(super) doorbells: Doorbells,
     pub(super) slots: Vec<Slot>,
+    /// The configuration changed under a driver that has not set DRIVER_OK yet: it is told then.
+    pub(super) config_news: bool,
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
     /// The last error of a host call; the device works without what it asked for.
@@ -161,6 +163,7 @@ impl VirtioBlk {
             common: Common::new(config.features(), regs, config_interrupt.clone()),
             doorbells: Doorbells::new(vm, kicks.clone(), config.notify),
             slots,
+            config_news: false,
             resetting: false,
             last_error: None,
         };
@@ -233,11 +236,38 @@ impl VirtioBlk {
             if effect.vector {
                 self.interrupts_changed(&state);
             }
+            let ready = state.common.status() & DRIVER_OK != 0;
+            if ready && std::mem::take(&mut state.config_news) {
+                self.config_interrupt.deliver();
+            }
             effect
         };
         if effect.reset || effect.changed {
             self.reconcile();
         }
+    }
+
+    /// Sets the capacity in sectors of 512 bytes, and tells a driver by the configuration interrupt. The backend must serve
+    /// that much already.
+    pub fn set_capacity(&self, sectors: u64) {
+        // The lock is held from the store to the new generation. A driver that reads the capacity in two parts reads the
+        // generation behind them, which waits for the lock (virtio 1.2, 2.5.3 and 4.1.4.3.1).
+        let mut state = self.state();
+        if self.block.capacity.swap(sectors, Ordering::AcqRel) == sectors {
+            return;
+        }
+        self.device_status.config_changed();
+        match state.common.status() {
+            0 => {}
+            status if status & DRIVER_OK != 0 => self.config_interrupt.deliver(),
+            // It may have read the old capacity, but a device is silent before DRIVER_OK.
+            _ => state.config_news = true,
+        }
+    }
+
+    /// Size in sectors of 512 bytes.
+    pub fn capacity(&self) -> u64 {
+        self.block.capacity.load(Ordering::Acquire)
     }
 
     pub(super) fn set_writeback(&self, on: bool) {

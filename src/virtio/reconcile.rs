@@ -167,6 +167,7 @@ impl VirtioBlk {
         // The driver reads status 0 from now on: it may use the queues' memory for something else.
         state.common.reset();
         state.resetting = false;
+        state.config_news = false;
         self.interrupts.take_isr();
         self.set_writeback(true);
         // Last: no queue runs any more, so none can set DEVICE_NEEDS_RESET again.

@@ -4,11 +4,15 @@
 //! VM from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
+mod error;
+mod plan;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 pub use disk::{DiskConfig, IoThreadChoice};
+pub use error::VmError;
+use plan::thread_plan;
 
 use crate::backend::{Backend, Disk, DiskError, Geometry};
 use crate::dataplane::{
@@ -17,9 +21,9 @@ use crate::dataplane::{
 use crate::host::log;
 use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
-use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
-use crate::vhost::{self, NoBackend, VhostDisk, VhostError};
-use crate::virtio::{Backends, BlkConfig, RemoteDisk, VirtioBlk, VirtioError};
+use crate::vfio::{Dma, Guest, Host, VfioPci, VfioSpec, VmResources};
+use crate::vhost::{self, NoBackend, VhostDisk};
+use crate::virtio::{Backends, BlkConfig, RemoteDisk, VirtioBlk};
 
 /// The description of a VM.
 #[derive(Clone, Debug)]
@@ -41,47 +45,12 @@ pub struct ThreadConfig {
     pub cpu: Option<usize>,
 }
 
-/// Why a VM cannot be created.
-#[derive(Debug, thiserror::Error)]
-pub enum VmError {
-    /// The machine.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A disk's file.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A disk's vhost-user backend.
-    #[error(transparent)]
-    Vhost(#[from] VhostError),
-    /// A disk's device.
-    #[error(transparent)]
-    Virtio(#[from] VirtioError),
-    /// A loop.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// A passed-through device.
-    #[error(transparent)]
-    Vfio(#[from] VfioError),
-    /// A disk is configured for a thread that does not exist.
-    #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
-        0 => "is none".to_string(),
-        1 => "is only thread 0".to_string(),
-        n => format!("are only threads 0 to {}", n - 1),
-    })]
-    NoThread {
-        /// Its number.
-        disk: usize,
-        /// The thread asked for.
-        index: usize,
-        /// The threads there are.
-        threads: usize,
-    },
-}
-
 /// A machine with its disks, ready to run. Dropped in this order: no vCPU, then no device, then no thread.
 pub struct Vm {
     machine: Machine,
     disks: Vec<Arc<VirtioBlk>>,
+    /// What the disks are made of; `None`: another process runs its queues.
+    images: Vec<Option<Arc<Disk>>>,
     vfio: Vec<Arc<VfioPci>>,
     /// The address space of the passed-through devices, and memory slots for their BARs; made with the first one.
     passthrough: Option<(Arc<Dma>, Arc<MemorySlots>)>,
@@ -94,16 +63,22 @@ impl Vm {
     ///
     /// # Errors
     /// See [`VmError`].
-    pub fn new(mut config: VmConfig) -> Result<Vm, VmError> {
+    pub fn new(config: VmConfig) -> Result<Vm, VmError> {
         // Files first: most mistakes are there, and nothing has been started yet.
-        let disks = config
-            .disks
-            .into_iter()
-            .map(|disk| {
-                let open = || Ok(Arc::new(Disk::open(&disk.options)?));
-                Ok((disk.vhost_user.is_none().then(open).transpose()?, disk))
-            })
-            .collect::<Result<Vec<_>, DiskError>>()?;
+        let open = |disk: &DiskConfig| -> Result<_, DiskError> {
+            let open = || Ok(Arc::new(Disk::open(&disk.options)?));
+            disk.vhost_user.is_none().then(open).transpose()
+        };
+        let images = config.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        Vm::with_images(config, images)
+    }
+
+    /// The same with disks that are open already: those of [`Vm::images`] of a VM that the guest has reset.
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn with_images(mut config: VmConfig, images: Vec<Option<Arc<Disk>>>) -> Result<Vm, VmError> {
+        let disks: Vec<_> = images.iter().cloned().zip(config.disks).collect();
         let own = disks.iter().filter(|(disk, _)| disk.is_some());
         let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.needs_uring())).collect();
         // Another process can only map RAM that is a file.
@@ -122,8 +97,8 @@ impl Vm {
             need.map(|uring| IoThread::spawn(loop_config(uring), machine.exit_latch().on_death())).transpose()
         });
         let threads = threads.collect::<Result<Vec<_>, _>>()?;
-        let mut this =
-            Vm { machine, disks: Vec::new(), vfio: Vec::new(), passthrough: None, main: Some(main), threads };
+        let (disks_made, vfio, passthrough, main) = (Vec::new(), Vec::new(), None, Some(main));
+        let mut this = Vm { machine, disks: disks_made, images, vfio, passthrough, main, threads };
         let mut turn = 0;
         for (disk, config) in disks {
             match (disk, &config.vhost_user) {
@@ -289,6 +264,11 @@ impl Vm {
         &self.disks
     }
 
+    /// What the disks are made of, in their order; `None` for those whose queues another process runs.
+    pub fn images(&self) -> &[Option<Arc<Disk>>] {
+        &self.images
+    }
+
     /// Returns the handles of the I/O threads that run.
     pub fn io_loops(&self) -> Vec<LoopHandle> {
         self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
@@ -309,34 +289,6 @@ impl Vm {
             None => Ok(ExitReason::Stopped),
         }
     }
-}
-
-/// Which loops need an io_uring, because one of their disks does; `None` for threads that no disk uses.
-struct ThreadPlan {
-    main_uring: bool,
-    threads: Vec<Option<bool>>,
-}
-
-fn thread_plan(disks: &[(IoThreadChoice, bool)], iothreads: usize) -> Result<ThreadPlan, VmError> {
-    let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
-    for (disk, &(choice, uring)) in disks.iter().enumerate() {
-        let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
-        let used = match choice {
-            IoThreadChoice::None => {
-                plan.main_uring |= uring;
-                continue;
-            }
-            IoThreadChoice::Auto if iothreads == 0 => return Err(missing(0)),
-            IoThreadChoice::Auto => &mut plan.threads[..],
-            IoThreadChoice::Index(index) => {
-                std::slice::from_mut(plan.threads.get_mut(index).ok_or_else(|| missing(index))?)
-            }
-        };
-        for thread in used {
-            *thread = Some(thread.unwrap_or(false) | uring);
-        }
-    }
-    Ok(plan)
 }
 
 #[cfg(test)]

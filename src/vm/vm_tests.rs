@@ -45,6 +45,7 @@ fn vm() -> Option<Vm> {
         kind: Null,
         size: Some(1 << 20),
         direct: false,
+        block_size: None,
         delay_us: 0,
     };
     let machine = MachineConfig {
@@ -57,6 +58,8 @@ fn vm() -> Option<Vm> {
         vcpu_pins: Vec::new(),
         host_tsc: false,
         backing: Default::default(),
+        debug_exit: false,
+        follows: false,
     };
     let config =
         VmConfig { machine, disks: vec![DiskConfig::new(options)], threads: vec![ThreadConfig::default()] };

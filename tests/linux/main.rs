@@ -11,4 +11,6 @@ mod durable;
 mod evidence;
 mod pairs;
 mod poll_queues;
+mod resize;
+mod restart;
 mod verify;

@@ -221,6 +221,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             kind: bench.backend,
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
+            block_size: None,
             delay_us: 0,
         };
         disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
@@ -231,6 +232,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         kind: BackendKind::Sync,
         size: None,
         direct: false,
+        block_size: None,
         delay_us: 0,
     };
     let out_serial = "doorbell-out".to_string();
@@ -247,6 +249,8 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             vcpu_pins: bench.vcpu_pins.clone(),
             host_tsc: false,
             backing: Default::default(),
+            debug_exit: false,
+            follows: false,
         },
         disks,
         threads: bench

@@ -79,6 +79,8 @@ impl Session {
                 vcpu_pins: config.vcpu_pins.into_iter().map(Some).collect(),
                 host_tsc: true,
                 backing: Default::default(),
+                debug_exit: false,
+                follows: false,
             },
             disks: config.disks,
             threads: config.threads,

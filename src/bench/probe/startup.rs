@@ -31,6 +31,7 @@ impl Startup {
             kind: BackendKind::Null,
             size: Some(DISK_BYTES),
             direct: false,
+            block_size: None,
             delay_us: 0,
         };
         let disk = DiskConfig { iothread: IoThreadChoice::Index(0), ..DiskConfig::new(options) };

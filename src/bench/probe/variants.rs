@@ -125,8 +125,15 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         _ => None,
     };
     let size = path.is_none().then_some(DISK_BYTES);
-    let options =
-        DiskOptions { readonly: path.is_some(), path, kind, size, direct: false, delay_us: variant.delay_us };
+    let options = DiskOptions {
+        readonly: path.is_some(),
+        path,
+        kind,
+        size,
+        direct: false,
+        block_size: None,
+        delay_us: variant.delay_us,
+    };
     DiskConfig {
         iothread: IoThreadChoice::Index(variant.thread),
         notify: variant.path.notify,

@@ -98,6 +98,8 @@ fn machine() -> Item {
         vcpu_pins: Vec::new(),
         host_tsc: false,
         backing: Default::default(),
+        debug_exit: false,
+        follows: false,
     };
     match Machine::new(config) {
         Ok(_) => Item::new("virtual machine", true, true, "can be made"),

@@ -29,7 +29,7 @@ fn vm() -> Vm {
 fn serve(rig: &Rig, path: &std::path::Path) -> Result<ControlServer, ServeError> {
     let disks = vec![rig.device.clone()];
     let parts = VmParts { disks: disks.clone(), routes: Some(rig.routes.clone()), ..VmParts::default() };
-    ControlServer::start(path, Arc::new(parts), Tracer::new(disks), Arc::new(|why| panic!("{why}")))
+    ControlServer::start(path, parts, Tracer::new(&disks), Arc::new(|why| panic!("{why}")))
 }
 
 fn look(client: &mut Client) -> Result<VmView, ControlError> {
@@ -50,9 +50,9 @@ fn the_death_of_its_thread_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, deaths) = crossbeam_channel::unbounded();
     let on_death = Arc::new(move |why| sender.send(why).unwrap());
-    let parts = Arc::new(VmParts::default());
+    let parts = VmParts::default();
     let server =
-        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(vec![rig.device.clone()]), on_death);
+        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(&[rig.device.clone()]), on_death);
     let server = server.unwrap();
     server.break_listener();
     assert!(deaths.recv().unwrap().contains("thread control died: accept failed"));
@@ -220,4 +220,26 @@ fn the_client_tells_what_is_wrong_with_the_other_side() {
     drop(listener);
     assert!(matches!(client.ask::<bool>(Request::TraceStop), Err(ControlError::Gone(_))));
     assert!(matches!(Client::connect(&path), Err(ControlError::Ended(_))));
+}
+
+#[test]
+fn of_vms_that_find_the_same_dead_socket_one_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control");
+    for round in 0..200 {
+        drop(UnixListener::bind(&path).unwrap());
+        let begin = std::sync::Barrier::new(4);
+        let start = || {
+            begin.wait();
+            super::socket::listen(&path).ok()
+        };
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(made.len(), 1, "round {round}: the others are refused");
+        UnixStream::connect(&path).expect("and it can be reached");
+        drop(made);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -6,18 +6,23 @@
 //! ```text
 //! {"doorbell":1,"verb":"inspect","section":"routes"}
 //! {"doorbell":1,"verb":"switch","disk":"disk0","complete":"signal-msi"}
+//! {"doorbell":1,"verb":"resize","disk":"disk0"}
 //! {"doorbell":1,"verb":"trace-start","capacity":65536}      {"doorbell":1,"verb":"trace-stop"}
 //! {"doorbell":1,"ok":...}      {"doorbell":1,"error":{"kind":"usage","message":"..."}}
 //! ```
 
 mod client;
+mod resize;
 mod server;
+mod socket;
 mod switch;
 
 use serde::{Deserialize, Serialize};
 
 pub use client::{Client, ControlError};
-pub use server::{ControlServer, ServeError};
+pub use resize::Resized;
+pub use server::ControlServer;
+pub use socket::ServeError;
 pub use switch::InForce;
 
 /// Version of the protocol; every line contains it.
@@ -48,6 +53,14 @@ pub enum Request {
         /// A setting of the moderation of interrupts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         moderate: Option<String>,
+    },
+    /// Takes over the present size of a disk's file, or its first `size` bytes, and tells the guest.
+    Resize {
+        /// "disk0".
+        disk: String,
+        /// Bytes; absent: all of the file.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
     },
     /// Records requests from now on, until `trace-stop` or the end of the connection.
     TraceStart {

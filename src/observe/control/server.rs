@@ -3,16 +3,17 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::resize::resize;
+use super::socket::{ServeError, identity, listen};
 use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
 use crate::host::cleanup::Leftover;
@@ -28,23 +29,10 @@ const REQUEST_TIME: Duration = if cfg!(test) { Duration::from_millis(50) } else 
 /// A client must read some of its answer within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Why the control socket could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// A running VM listens on it.
-    #[error("control socket {0} belongs to a running VM; use another name")]
-    InUse(PathBuf),
-    /// Another file has this name.
-    #[error("control socket {0}: another file has this name; remove it or use another name")]
-    NotASocket(PathBuf),
-    /// Anything else.
-    #[error("control socket {path} cannot be made: {source}")]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// errno.
-        source: io::Error,
-    },
+/// The VM behind the socket. A request holds it for reading while its answer is made, not while it is sent.
+struct Behind {
+    parts: VmParts,
+    tracer: Arc<Tracer>,
 }
 
 /// The control socket of a VM, and the threads that serve it. Drop ends them and removes the socket.
@@ -56,6 +44,7 @@ pub struct ControlServer {
     identity: (u64, u64),
     listener: UnixListener,
     clients: Arc<Clients>,
+    behind: Arc<RwLock<Behind>>,
     thread: Option<JoinHandle<()>>,
     /// Removes the socket, also when a signal ends the process at once.
     _name: Leftover,
@@ -82,30 +71,43 @@ impl ControlServer {
     /// See [`ServeError`].
     pub fn start(
         path: &Path,
-        parts: Arc<VmParts>,
+        parts: VmParts,
         tracer: Arc<Tracer>,
         on_death: OnDeath,
     ) -> Result<ControlServer, ServeError> {
         let fail = |source| ServeError::Io { path: path.into(), source };
-        make_room(path)?;
-        let listener = bind(path).map_err(fail)?;
-        let identity = identity(path).map_err(fail)?;
+        let (listener, identity) = listen(path)?;
         let clients = Arc::new(Clients {
             on_death: on_death.clone(),
             open: Mutex::default(),
             ending: AtomicBool::new(false),
         });
-        let (accepting, all) = (listener.try_clone().map_err(fail)?, clients.clone());
-        let serve = move || accept(&accepting, &all, &parts, &tracer);
+        let behind = Arc::new(RwLock::new(Behind { parts, tracer }));
+        let (accepting, all, vm) = (listener.try_clone().map_err(fail)?, clients.clone(), behind.clone());
+        let serve = move || accept(&accepting, &all, &vm);
         let thread = thread::spawn("control", on_death, serve).map_err(fail)?;
         Ok(ControlServer {
             path: path.into(),
             identity,
             listener,
             clients,
+            behind,
             thread: Some(thread),
             _name: Leftover::new(path),
         })
+    }
+
+    /// Puts another VM behind the socket: the one that `make` returns, with its parts. The parts of the former one are let
+    /// go before. Clients stay connected, and their requests wait meanwhile.
+    ///
+    /// # Errors
+    /// Those of `make`; no VM is behind the socket then.
+    pub fn replace<T, E>(&self, make: impl FnOnce() -> Result<(T, VmParts, Arc<Tracer>), E>) -> Result<T, E> {
+        let mut behind = self.behind.write().unwrap_or_else(PoisonError::into_inner);
+        behind.parts = VmParts::default();
+        let (made, parts, tracer) = make()?;
+        *behind = Behind { parts, tracer };
+        Ok(made)
     }
 
     /// Makes its thread fail.
@@ -140,48 +142,17 @@ impl Drop for ControlServer {
     }
 }
 
-/// Frees `path`: removes a socket on which nobody listens, and refuses any other file.
-fn make_room(path: &Path) -> Result<(), ServeError> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.file_type().is_socket() {
-        return Err(ServeError::NotASocket(path.into()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| ServeError::Io { path: path.into(), source })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Also if we may not connect to it.
-        _ => Err(ServeError::InUse(path.into())),
-    }
-}
-
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    // The umask must hold during bind(2): whoever can connect can switch the VM.
-    // SAFETY: takes no pointer and cannot fail.
-    let mask = unsafe { libc::umask(0o177) };
-    let listener = UnixListener::bind(path);
-    // SAFETY: as above.
-    unsafe { libc::umask(mask) };
-    listener
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
 fn accept(
     listener: &UnixListener,
     clients: &Arc<Clients>,
-    parts: &Arc<VmParts>,
-    tracer: &Arc<Tracer>,
+    behind: &Arc<RwLock<Behind>>,
 ) -> Result<(), String> {
     let mut number = 0;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 number += 1;
-                clients.admit(number, stream, parts, tracer);
+                clients.admit(number, stream, behind);
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) => {}
             // No file descriptors at present: the client waits in the backlog.
@@ -197,19 +168,19 @@ fn accept(
 }
 
 impl Clients {
-    fn admit(self: &Arc<Self>, number: u64, stream: UnixStream, parts: &Arc<VmParts>, tracer: &Arc<Tracer>) {
+    fn admit(self: &Arc<Self>, number: u64, stream: UnixStream, behind: &Arc<RwLock<Behind>>) {
         let times = stream.set_write_timeout(Some(ANSWER_TIME));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(kept) = times.and_then(|()| stream.try_clone()) else { return };
         if open.len() >= MAX_CLIENTS {
             let full =
                 Refusal::new("busy", format!("the VM has {MAX_CLIENTS} clients already; try again later"));
-            let _ = send::<()>(&stream, Err(full));
+            let _ = send(&stream, &line::<()>(Err(full)));
             return;
         }
-        let (all, parts, tracer) = (self.clone(), parts.clone(), tracer.clone());
+        let (all, behind) = (self.clone(), behind.clone());
         let serve = move || {
-            serve(&stream, &parts, &tracer);
+            serve(&stream, &behind);
             let _ = stream.shutdown(Shutdown::Both);
             // No entry any more if the server is being dropped; then drop joins this thread.
             all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
@@ -223,15 +194,17 @@ impl Clients {
 }
 
 /// Serves one client until it leaves, exceeds a limit, or the VM ends.
-fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
+fn serve(stream: &UnixStream, behind: &RwLock<Behind>) {
     // Dropped with the connection, which ends the recording.
     let mut tracing = None;
-    while let Some(line) = read_line(stream) {
-        let sent = match understand(&line) {
-            Ok(request) => answer(stream, request, parts, tracer, &mut tracing),
-            Err(refusal) => send::<()>(stream, Err(refusal)),
+    while let Some(asked) = read_line(stream) {
+        let answer = match understand(&asked) {
+            Ok(request) => {
+                answer(request, &behind.read().unwrap_or_else(PoisonError::into_inner), &mut tracing)
+            }
+            Err(refusal) => line::<()>(Err(refusal)),
         };
-        if sent.is_err() {
+        if send(stream, &answer).is_err() {
             return;
         }
     }
@@ -256,10 +229,8 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
             Ok(1) if line.len() < MAX_REQUEST && Instant::now() < deadline => line.push(byte[0]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(1) => {
-                let _ = send::<()>(
-                    stream,
-                    Err(Refusal::new("usage", format!("a request may have at most {MAX_REQUEST} bytes"))),
-                );
+                let long = Refusal::new("usage", format!("a request may have at most {MAX_REQUEST} bytes"));
+                let _ = send(stream, &self::line::<()>(Err(long)));
                 return None;
             }
             _ => return None,
@@ -287,40 +258,38 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
     Ok(call.request)
 }
 
-fn answer(
-    stream: &UnixStream,
-    request: Request,
-    parts: &VmParts,
-    tracer: &Arc<Tracer>,
-    tracing: &mut Option<Tracing>,
-) -> io::Result<()> {
+/// The line that answers `request`.
+fn answer(request: Request, vm: &Behind, tracing: &mut Option<Tracing>) -> io::Result<Vec<u8>> {
+    let Behind { parts, tracer } = vm;
     match request {
-        Request::Inspect { section } => send(
-            stream,
-            parts.look(&section).ok_or_else(|| {
-                let sections = inspect::SECTIONS.join(", ");
-                Refusal::new("usage", format!("there is no section {section:?}; use one of {sections}, all"))
-            }),
-        ),
+        Request::Inspect { section } => line(parts.look(&section).ok_or_else(|| {
+            let sections = inspect::SECTIONS.join(", ");
+            Refusal::new("usage", format!("there is no section {section:?}; use one of {sections}, all"))
+        })),
         Request::Switch { disk, notify, complete, moderate } => {
-            send(stream, switch(parts, &disk, notify.as_deref(), complete.as_deref(), moderate.as_deref()))
+            line(switch(parts, &disk, notify.as_deref(), complete.as_deref(), moderate.as_deref()))
         }
+        Request::Resize { disk, size } => line(resize(parts, &disk, size)),
         Request::TraceStart { capacity } => {
             let started = tracer.start(capacity).map(|new| *tracing = Some(new));
-            send(stream, started.map(|()| true).map_err(|error| Refusal::new("busy", error.to_string())))
+            line(started.map(|()| true).map_err(|error| Refusal::new("busy", error.to_string())))
         }
         Request::TraceStop => {
             let recording = tracing.take().map(Tracing::stop);
-            send(
-                stream,
-                recording.ok_or_else(|| Refusal::new("usage", "no trace was started on this connection")),
-            )
+            line(recording.ok_or_else(|| Refusal::new("usage", "no trace was started on this connection")))
         }
     }
 }
 
-fn send<T: Serialize>(mut stream: &UnixStream, result: Result<T, Refusal>) -> io::Result<()> {
+fn line<T: Serialize>(result: Result<T, Refusal>) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&Answer::from(result))?;
     line.push(b'\n');
-    stream.write_all(&line)
+    Ok(line)
+}
+
+fn send(mut stream: &UnixStream, line: &io::Result<Vec<u8>>) -> io::Result<()> {
+    match line {
+        Ok(line) => stream.write_all(line),
+        Err(error) => Err(error.kind().into()),
+    }
 }

@@ -29,7 +29,7 @@ pub(super) fn switch(
     complete: Option<&str>,
     moderate: Option<&str>,
 ) -> Result<InForce, Refusal> {
-    let disk = find(parts, name)?;
+    let (_, disk) = find(parts, name)?;
     let notify = notify.map(|text| word::<NotifyPath>("notify", text, &NotifyPath::NAMES)).transpose()?;
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
@@ -60,9 +60,10 @@ pub(super) fn switch(
     })
 }
 
-fn find<'a>(parts: &'a VmParts, name: &str) -> Result<&'a VirtioBlk, Refusal> {
-    let found = parts.disks.iter().find(|disk| disk.config().name == name);
-    found.map(|disk| &**disk).ok_or_else(|| {
+/// The disk of that name, and which one it is.
+pub(super) fn find<'a>(parts: &'a VmParts, name: &str) -> Result<(usize, &'a VirtioBlk), Refusal> {
+    let found = parts.disks.iter().enumerate().find(|(_, disk)| disk.config().name == name);
+    found.map(|(n, disk)| (n, &**disk)).ok_or_else(|| {
         let names: Vec<_> = parts.disks.iter().map(|disk| disk.config().name.as_str()).collect();
         let there =
             if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) };

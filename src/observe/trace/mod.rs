@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{RequestKind, RequestTimestamps};
+use crate::dataplane::{QueueCounters, RequestKind, RequestTimestamps};
 use crate::virtio::VirtioBlk;
 
 pub use page::page;
@@ -32,14 +32,17 @@ pub const MAX_CAPACITY: usize = 1 << 20;
 pub struct TracedAlready;
 
 /// Switches tracing of a VM's queues, for one tracer at a time.
+///
+/// It holds no device: a recording may outlive the machine that the guest has reset.
 pub struct Tracer {
-    disks: Vec<Arc<VirtioBlk>>,
+    disks: Vec<(String, Vec<Arc<QueueCounters>>)>,
     busy: AtomicBool,
 }
 
 impl Tracer {
     /// A tracer of these disks.
-    pub fn new(disks: Vec<Arc<VirtioBlk>>) -> Arc<Tracer> {
+    pub fn new(disks: &[Arc<VirtioBlk>]) -> Arc<Tracer> {
+        let disks = disks.iter().map(|disk| (disk.config().name.clone(), disk.counters().to_vec())).collect();
         Arc::new(Tracer { disks, busy: AtomicBool::new(false) })
     }
 
@@ -51,7 +54,7 @@ impl Tracer {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err(TracedAlready);
         }
-        for counters in self.disks.iter().flat_map(|disk| disk.counters()) {
+        for counters in self.disks.iter().flat_map(|(_, counters)| counters) {
             counters.trace.start(capacity.clamp(1, MAX_CAPACITY));
         }
         Ok(Tracing { tracer: self.clone() })
@@ -66,16 +69,11 @@ pub struct Tracing {
 impl Tracing {
     /// Ends the recording and returns it.
     pub fn stop(self) -> Recording {
-        let of_disk = |disk: &Arc<VirtioBlk>| {
-            let queues = disk.counters().iter().enumerate().filter_map(|(queue, counters)| {
+        let of_disk = |(name, counters): &(String, Vec<Arc<QueueCounters>>)| {
+            let queues = counters.iter().enumerate().filter_map(|(queue, counters)| {
                 let recorded = counters.trace.stop()?;
                 let requests = recorded.requests.iter().map(Row::from).collect();
-                Some(QueueRecording {
-                    device: disk.config().name.clone(),
-                    queue,
-                    dropped: recorded.dropped,
-                    requests,
-                })
+                Some(QueueRecording { device: name.clone(), queue, dropped: recorded.dropped, requests })
             });
             queues.collect::<Vec<_>>()
         };
@@ -86,7 +84,7 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        for counters in self.tracer.disks.iter().flat_map(|disk| disk.counters()) {
+        for counters in self.tracer.disks.iter().flat_map(|(_, counters)| counters) {
             counters.trace.stop();
         }
         self.tracer.busy.store(false, Ordering::Release);
