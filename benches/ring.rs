@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use doorbell::dataplane::{Chain, QueueLayout, Ring};
+use doorbell::dataplane::{Chain, Head, QueueLayout, Ring};
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -72,6 +72,7 @@ impl Driver {
 
     fn ring(&self) -> Ring {
         let layout = QueueLayout {
+            packed: false,
             size: SIZE,
             desc: DESC,
             avail: AVAIL,
@@ -94,7 +95,7 @@ impl Driver {
 }
 
 /// All requests that are available, by doorbell's ring; returns their number.
-fn ours(ring: &mut Ring, chain: &mut Chain, heads: &mut Vec<u16>) -> usize {
+fn ours(ring: &mut Ring, chain: &mut Chain, heads: &mut Vec<Head>) -> usize {
     heads.clear();
     while ring.pop(chain).unwrap() {
         black_box((&chain.readable, &chain.writable));
@@ -146,7 +147,8 @@ fn pop_and_push(criterion: &mut Criterion) {
                 });
             });
             let mut driver = Driver::new(indirect);
-            let (memory, mut queue, mut buffers) = (driver.memory.clone(), driver.queue(), Vec::new());
+            let (memory, mut queue) = (driver.memory.clone(), driver.queue());
+            let (mut buffers, mut heads) = (Vec::new(), Vec::new());
             group.bench_function(BenchmarkId::new("virtio-queue", batch), |bencher| {
                 bencher.iter(|| {
                     driver.submit(batch);

@@ -85,6 +85,7 @@ impl<S: Tracer> Queue<S> {
             name: "bench".into(),
             features: 0,
             layout: QueueLayout {
+                packed: false,
                 size: SIZE,
                 desc: DESC,
                 avail: AVAIL,

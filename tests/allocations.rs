@@ -96,12 +96,14 @@ impl Driver {
         QueueSetup {
             name: "test".into(),
             layout: QueueLayout {
+                packed: false,
                 size: SIZE,
                 desc: DESC,
                 avail: AVAIL,
                 used: USED,
                 event_idx: false,
                 indirect: true,
+                packed: false,
             },
             features: 0,
             memory: self.memory.clone(),

@@ -9,7 +9,7 @@ use loom::thread;
 #[path = "../src/dataplane/fences.rs"]
 mod fences;
 
-use atomic::{AtomicU16, Ordering, fence};
+use atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
 /// The device completes; the driver asks for an interrupt and looks once more before it waits.
 #[test]
@@ -68,6 +68,63 @@ fn a_request_is_either_kicked_for_or_seen() {
         avail_index.store(1, Ordering::Release);
         fence(Ordering::SeqCst);
         let kicked = fences::need_event(avail_event.load(Ordering::Relaxed), 0, 1);
+        let seen = device.join().unwrap();
+        assert!(seen || kicked, "the request sits there and the device sleeps");
+    });
+}
+
+/// Flags of descriptors and of event structures in a packed ring's first lap (virtio 1.2, 2.8.1 and 2.8.10).
+const AVAILABLE: u16 = 1 << 7;
+const USED: u16 = 1 << 7 | 1 << 15;
+const EVENT_DISABLE: u32 = 1 << 16;
+const EVENT_DESC: u32 = 2 << 16;
+const SIZE: u16 = 8;
+
+/// Whether an event structure asks for a notification of the step from 0 to 1 in the first lap.
+fn wants_first(event: u32) -> bool {
+    let lap = fences::event_in_lap(event as u16, true, SIZE);
+    event & EVENT_DESC != 0 && fences::need_event(lap, 0, 1)
+}
+
+/// A packed ring: two completions are shown by the flags of the first; the driver asks for an interrupt and looks once more.
+#[test]
+fn packed_completions_are_either_interrupted_for_or_seen_and_whole() {
+    loom::model(|| {
+        let flags = Arc::new([AtomicU16::new(AVAILABLE), AtomicU16::new(AVAILABLE)]);
+        let event = Arc::new(AtomicU32::new(EVENT_DISABLE));
+        let device = {
+            let (flags, event) = (flags.clone(), event.clone());
+            thread::spawn(move || {
+                flags[1].store(USED, Ordering::Relaxed);
+                wants_first(fences::publish_packed(&flags[0], USED, &event))
+            })
+        };
+        // The driver: position 0 with wrap counter 1, barrier, look.
+        event.store(EVENT_DESC | 1 << 15, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let seen = flags[0].load(Ordering::Acquire) == USED;
+        if seen {
+            assert_eq!(flags[1].load(Ordering::Relaxed), USED, "the second completion is not there yet");
+        }
+        let interrupted = device.join().unwrap();
+        assert!(seen || interrupted, "the completions sit there unnoticed");
+    });
+}
+
+/// A packed ring: the driver makes a request available; the device asks for kicks and looks once more before it sleeps.
+#[test]
+fn a_packed_request_is_either_kicked_for_or_seen() {
+    loom::model(|| {
+        let (flags, event) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU32::new(EVENT_DISABLE)));
+        let device = {
+            let (flags, event) = (flags.clone(), event.clone());
+            let ask = EVENT_DESC | 1 << 15;
+            thread::spawn(move || fences::ask_for_kicks_packed(&event, ask, &flags) == AVAILABLE)
+        };
+        // The driver: flags of the first descriptor, barrier, is a kick wanted?
+        flags.store(AVAILABLE, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let kicked = wants_first(event.load(Ordering::Relaxed));
         let seen = device.join().unwrap();
         assert!(seen || kicked, "the request sits there and the device sleeps");
     });

@@ -20,6 +20,7 @@ const F_BLK_WRITE_ZEROES: u64 = 1 << 14;
 pub const F_INDIRECT: u64 = 1 << 28;
 pub const F_EVENT_IDX: u64 = 1 << 29;
 pub const F_VERSION_1: u64 = 1 << 32;
+pub const F_PACKED: u64 = 1 << 34;
 pub const F_NOTIFICATION_DATA: u64 = 1 << 38;
 pub const F_RING_RESET: u64 = 1 << 40;
 /// What the guest can do.
@@ -30,6 +31,7 @@ pub const KNOWN: u64 = F_BLK_FLUSH
     | F_INDIRECT
     | F_EVENT_IDX
     | F_VERSION_1
+    | F_PACKED
     | F_NOTIFICATION_DATA
     | F_RING_RESET;
 

@@ -53,6 +53,9 @@ fn attack(queue: &mut Queue, job: &GuestJob) -> bool {
     cpu::store(header, op::READ as u64);
     cpu::store(header + 8, job.sector);
     cpu::store(status, 0xffu8);
+    if queue.packed {
+        return attack_packed(queue, job, data);
+    }
     let ring = queue.ring();
     Queue::descriptor(ring, 0, header, 16, NEXT, 1);
     Queue::descriptor(ring, 1, data, 512, NEXT | WRITE, 2);
@@ -68,6 +71,25 @@ fn attack(queue: &mut Queue, job: &GuestJob) -> bool {
         attack::INDEX_JUMP => queue.jump(queue.size.wrapping_add(5)),
         _ => return false,
     }
+    queue.push(0);
+    true
+}
+
+/// The same in a packed ring, which has no indices that could be wrong.
+fn attack_packed(queue: &mut Queue, job: &GuestJob, data: u64) -> bool {
+    let (header, status, table) = (queue.header(0), queue.status(0), queue.table(0));
+    let (address, last) = match job.op {
+        attack::LOOP => (data, WRITE | NEXT),
+        attack::ADDRESS_BEYOND_RAM => (1 << 45, WRITE),
+        _ => return false,
+    };
+    for at in 0..queue.size {
+        Queue::packed_descriptor(queue.ring(), at, data, 512, WRITE | NEXT, 0);
+    }
+    Queue::packed_descriptor(table, 0, header, 16, NEXT, 0);
+    Queue::packed_descriptor(table, 1, address, 512, NEXT | WRITE, 0);
+    Queue::packed_descriptor(table, 2, status, 1, last, 0);
+    queue.stage(0, 3, false);
     queue.push(0);
     true
 }

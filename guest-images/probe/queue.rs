@@ -1,14 +1,17 @@
-//! A split virtqueue (virtio 1.2, 2.7), driver side. One CPU uses a queue at a time.
+//! A split virtqueue (virtio 1.2, 2.7), driver side, or a packed one (`packed`). One CPU uses a queue at a time.
 //!
 //! Slot s of a block owns descriptors s * chain.. (or the indirect table s), one header and one status byte, so
 //! nothing is allocated while a block runs.
 
 use crate::abi::*;
 use crate::cpu::{self, load, store};
-use crate::device::{F_EVENT_IDX, F_INDIRECT, F_NOTIFICATION_DATA};
+use crate::device::{F_EVENT_IDX, F_INDIRECT, F_NOTIFICATION_DATA, F_PACKED};
 use crate::global::Global;
+use crate::packed::{self, Packed, Places};
 
 const AVAIL: u64 = 0x4000;
+/// Packed: one u16 per slot, see `Places`.
+const STAGED: u64 = 0x4800;
 const USED: u64 = 0x5000;
 const HEADERS: u64 = 0x8000;
 const STATUSES: u64 = 0xa000;
@@ -27,9 +30,12 @@ pub struct Queue {
     pub features: u64,
     pub event_idx: bool,
     pub indirect: bool,
+    /// The rings are packed: `lap` is in use instead of `avail`, `published` and `used`.
+    pub packed: bool,
+    lap: Packed,
     pub vector: u32,
     base: u64,
-    notify: u64,
+    pub notify: u64,
     notify_is_port: bool,
     /// A kick carries the queue and the available index (VIRTIO_F_NOTIFICATION_DATA, 4.1.5.2).
     kick_data: bool,
@@ -44,6 +50,8 @@ const NONE: Queue = Queue {
     features: 0,
     event_idx: false,
     indirect: false,
+    packed: false,
+    lap: packed::NONE,
     vector: 0,
     base: 0,
     notify: 0,
@@ -81,12 +89,17 @@ impl Queue {
         }
         let offset: u16 = load(common + 30);
         store(common + 28, 1u16);
+        let event_idx = features & F_EVENT_IDX != 0;
+        let places =
+            Places { ring: base, driver: base + AVAIL, device: base + USED, staged: base + STAGED };
         let queue = Queue {
             index,
             size,
             features,
-            event_idx: features & F_EVENT_IDX != 0,
+            event_idx,
             indirect: features & F_INDIRECT != 0,
+            packed: features & F_PACKED != 0,
+            lap: Packed::new(places, size, event_idx),
             vector: if msix { vector + index as u32 } else { vector },
             base,
             notify: info.notify + offset as u64 * info.notify_multiplier as u64,
@@ -125,13 +138,30 @@ impl Queue {
         store(to + 8, length as u64 | (flags as u64) << 32 | (next as u64) << 48);
     }
 
+    /// The same for a packed ring or its tables: buffer ID, then flags.
+    pub fn packed_descriptor(table: u64, at: u16, address: u64, length: u32, flags: u16, id: u16) {
+        let to = table + 16 * at as u64;
+        store(to, address);
+        store(to + 8, length as u64 | (id as u64) << 32 | (flags as u64) << 48);
+    }
+
+    /// Packed: says how many descriptors of `slot` are in its table, for `push`.
+    pub fn stage(&self, slot: u16, count: u16, indirect: bool) {
+        self.lap.stage(slot, count, indirect);
+    }
+
     /// The descriptor table.
     pub fn ring(&self) -> u64 {
         self.base
     }
 
-    /// Puts a head into the available ring; `publish` makes it visible.
+    /// Puts a head into the available ring, or the staged descriptors of slot `head` into a packed ring; `publish` makes it
+    /// visible.
     pub fn push(&mut self, head: u16) {
+        if self.packed {
+            let table = self.table(head as usize);
+            return self.lap.push(head, table);
+        }
         store(self.base + AVAIL + 4 + 2 * (self.avail % self.size) as u64, head);
         self.avail = self.avail.wrapping_add(1);
     }
@@ -143,6 +173,9 @@ impl Queue {
 
     /// Publishes what was pushed; true if the device wants a kick.
     pub fn publish(&mut self) -> bool {
+        if self.packed {
+            return self.lap.publish();
+        }
         let (old, new) = (self.published, self.avail);
         store(self.base + AVAIL + 2, new);
         self.published = new;
@@ -160,7 +193,8 @@ impl Queue {
     /// Stores to the notify register.
     #[inline(always)]
     pub fn kick(&self) {
-        let data = self.index as u32 | (self.published as u32) << 16;
+        let next = if self.packed { self.lap.next() } else { self.published };
+        let data = self.index as u32 | (next as u32) << 16;
         match (self.notify_is_port, self.kick_data) {
             (false, false) => store(self.notify, self.index),
             (false, true) => store(self.notify, data),
@@ -171,6 +205,9 @@ impl Queue {
 
     /// Asks for an interrupt with the next used entry that has not been taken.
     pub fn arm(&self) {
+        if self.packed {
+            return self.lap.arm();
+        }
         if self.event_idx {
             store(self.base + AVAIL + 4 + 2 * self.size as u64, self.used);
         } else {
@@ -183,6 +220,9 @@ impl Queue {
 
     /// Asks for no interrupt. With EVENT_IDX to be repeated within 65535 used entries.
     pub fn disarm(&self) {
+        if self.packed {
+            return self.lap.disarm();
+        }
         if self.event_idx {
             store(self.base + AVAIL + 4 + 2 * self.size as u64, self.used.wrapping_sub(1));
         } else {
@@ -192,11 +232,17 @@ impl Queue {
 
     #[inline(always)]
     pub fn has_used(&self) -> bool {
+        if self.packed {
+            return self.lap.has_used();
+        }
         load::<u16>(self.base + USED + 2) != self.used
     }
 
     /// Takes the next used entry: (head, bytes written).
     pub fn pop(&mut self) -> Option<(u32, u32)> {
+        if self.packed {
+            return self.lap.pop();
+        }
         if !self.has_used() {
             return None;
         }

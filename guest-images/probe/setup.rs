@@ -88,6 +88,9 @@ fn choose_features(job: &GuestJob, info: &DeviceInfo) -> u64 {
     if job.features != 0 {
         features &= job.features | F_VERSION_1;
     }
+    if job.flags & flag::PACKED == 0 {
+        features &= !F_PACKED;
+    }
     for (bit, off) in
         [(flag::NO_EVENT_IDX, F_EVENT_IDX), (flag::NO_INDIRECT, F_INDIRECT), (flag::NO_MQ, F_BLK_MQ)]
     {

@@ -27,7 +27,7 @@ pub struct Maker {
     order: u32,
     depth: u32,
     segments: u32,
-    /// Descriptors of one chain.
+    /// The distance of two slots' heads.
     pub chain: u16,
     indirect: bool,
     /// Bytes of data (the part that is checked).
@@ -78,7 +78,8 @@ impl Maker {
             order: job.order,
             depth: job.depth,
             segments: parts,
-            chain: if indirect { 1 } else { chain },
+            // A packed ring returns the slot's number.
+            chain: if indirect || queue.packed { 1 } else { chain },
             indirect,
             size: data,
             seed: job.seed.max(1),
@@ -156,10 +157,17 @@ impl Maker {
 
     fn describe(&self, queue: &Queue, slot: usize, data: u64, reads: bool) -> u16 {
         let (table, base) =
-            if self.indirect { (queue.table(slot), 0) } else { (queue.ring(), slot as u16 * self.chain) };
+            if self.indirect || queue.packed { (queue.table(slot), 0) } else { (queue.ring(), slot as u16 * self.chain) };
         let mut at = base;
         let mut put = |address: u64, length: u32, flags: u16| {
-            Queue::descriptor(table, at, address, length, flags, if flags & NEXT != 0 { at + 1 } else { 0 });
+            if queue.packed {
+                // NEXT means nothing in an indirect table (2.8.7).
+                let flags = if self.indirect { flags & WRITE } else { flags };
+                Queue::packed_descriptor(table, at, address, length, flags, slot as u16);
+            } else {
+                let next = if flags & NEXT != 0 { at + 1 } else { 0 };
+                Queue::descriptor(table, at, address, length, flags, next);
+            }
             at += 1;
         };
         put(queue.header(slot), 16, NEXT);
@@ -170,7 +178,10 @@ impl Maker {
             put(data + (share * i) as u64, length, NEXT | direction);
         }
         put(queue.status(slot), 1, WRITE);
-        if self.indirect {
+        if queue.packed {
+            queue.stage(slot as u16, at, self.indirect);
+            slot as u16
+        } else if self.indirect {
             let length = 16 * (at - base) as u32;
             Queue::descriptor(queue.ring(), slot as u16, table, length, TABLE, 0);
             slot as u16

@@ -149,6 +149,8 @@ pub mod flag {
     pub const RESET_QUEUE: u32 = 16384;
     /// SETUP: kicks of 16 bits although VIRTIO_F_NOTIFICATION_DATA was accepted, which is wrong.
     pub const SHORT_KICK: u32 = 32768;
+    /// SETUP: accept VIRTIO_F_RING_PACKED, if it is offered.
+    pub const PACKED: u32 = 65536;
 }
 
 /// [`super::GuestJob::op`] of [`kind::POKE`].

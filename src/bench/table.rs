@@ -1,6 +1,7 @@
 //! A report as text.
 
 use super::checks::failed_checks;
+use super::noise::noise;
 use super::report::per_request;
 use super::verdict::verdicts;
 use super::{Report, Row};
@@ -108,6 +109,10 @@ pub fn render(report: &Report) -> String {
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
+    let signs = noise(report);
+    if !signs.is_empty() {
+        lines.push(format!("noisy: {}", signs.join("; ")));
+    }
     lines.extend(report.run.incomplete.iter().map(|why| format!("incomplete: {why}")));
     lines.extend(warnings(rows));
     lines.join("\n")

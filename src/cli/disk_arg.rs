@@ -18,7 +18,7 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "path",
     "vhost-user",
     "readonly",
@@ -31,6 +31,7 @@ const KEYS: [&str; 16] = [
     "iothread",
     "notify",
     "complete",
+    "ring",
     "event-idx",
     "notification-data",
     "moderate",
@@ -142,7 +143,7 @@ impl FromStr for DiskConfig {
             let decided =
                 ["path", "readonly", "backend", "size", "direct", "delay", "iothread", "moderate", "serial"];
             let given = |key: &&'static str| pairs.get(key).is_some();
-            if let Some(key) = decided.into_iter().chain(["notification-data"]).find(given) {
+            if let Some(key) = decided.into_iter().chain(["ring", "notification-data"]).find(given) {
                 return Err(DiskArgError::NotWithVhostUser { key });
             }
         }
@@ -173,6 +174,7 @@ impl FromStr for DiskConfig {
                 .unwrap_or(default.iothread),
             notify: pairs.named("notify", &NotifyPath::NAMES)?.unwrap_or(default.notify),
             complete: pairs.named("complete", &CompletePath::NAMES)?.unwrap_or(default.complete),
+            packed: pairs.named("ring", &[("split", false), ("packed", true)])?.unwrap_or(default.packed),
             event_idx: pairs.flag("event-idx", default.event_idx)?,
             notification_data: pairs.flag("notification-data", default.notification_data)?,
             moderation: pairs

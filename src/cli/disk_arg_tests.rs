@@ -11,7 +11,7 @@ fn says(text: &str, sentence: &str) {
 }
 
 const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, delay, queues, queue-size, iothread, \
-                    notify, complete, event-idx, notification-data, moderate, serial";
+                    notify, complete, ring, event-idx, notification-data, moderate, serial";
 
 #[test]
 fn a_path_is_enough() {
@@ -32,6 +32,7 @@ fn a_path_is_enough() {
             iothread: IoThreadChoice::Auto,
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
+            packed: false,
             event_idx: true,
             notification_data: false,
             moderation: crate::dataplane::Moderation::Auto,
@@ -44,11 +45,11 @@ fn a_path_is_enough() {
 #[test]
 fn every_key_in_any_order() {
     let disk = parse(
-        "serial=lab 1,event-idx=off,complete=signal-msi,notify=pio,iothread=3,queue-size=1024,queues=16,direct,\
+        "serial=lab 1,ring=packed,event-idx=off,complete=signal-msi,notify=pio,iothread=3,queue-size=1024,queues=16,direct,\
          size=4G,backend=sync,readonly,path=a=b",
     );
     assert_eq!(disk.options.path, Some("a=b".into()));
-    assert!(disk.options.readonly && disk.options.direct && !disk.event_idx);
+    assert!(disk.options.readonly && disk.options.direct && !disk.event_idx && disk.packed);
     assert_eq!((disk.options.kind, disk.options.size), (BackendKind::Sync, Some(4 << 30)));
     assert_eq!((disk.queues, disk.queue_size), (16, 1024));
     assert_eq!(disk.iothread, IoThreadChoice::Index(3));

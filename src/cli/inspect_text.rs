@@ -156,17 +156,21 @@ fn queues(all: &[QueueState]) -> String {
             (true, false) => "enabled",
             _ => "off",
         };
+        let position = |word: u16| match queue.packed {
+            true => format!("{} wrap {}", word & 0x7fff, word >> 15),
+            false => word.to_string(),
+        };
         vec![
             format!("{} queue {}", queue.device, queue.queue),
             state.into(),
             queue.thread.clone(),
-            queue.size.to_string(),
+            format!("{}{}", queue.size, if queue.packed { " packed" } else { "" }),
             or_none(queue.driver_avail),
-            queue.next_avail.to_string(),
-            queue.next_used.to_string(),
+            position(queue.next_avail),
+            position(queue.next_used),
             queue.in_flight.to_string(),
-            or_none(queue.used_event),
-            or_none(queue.avail_event),
+            or_none(queue.used_event.map(position)),
+            or_none(queue.avail_event.map(position)),
             queue.counts.requests.to_string(),
             queue.counts.errors.to_string(),
             queue.counts.batches.to_string(),

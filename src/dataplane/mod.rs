@@ -35,7 +35,7 @@ pub use interrupt::{CompletePath, DeviceInterrupts, Interrupt, NO_VECTOR, in_io_
 pub use io_thread::IoThread;
 pub use moderation::{AUTO_MAX_US, Moderation, ModerationSwitch};
 pub use queue_loop::{QueueLoop, RunningQueue};
-pub use ring::{Chain, Ring, RingError};
+pub use ring::{Chain, Head, Ring, RingError};
 pub use sent::{InterruptCounts, Sent};
 pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};
 pub use timestamps::{QueueTrace, Recorded, RequestKind, RequestTimestamps};

@@ -15,7 +15,8 @@ fn header(kind: u32, sector: u64) -> [u8; 16] {
 /// Parses a request of header, `readable` and `writable` (whose last byte is the status).
 fn run(head: [u8; 16], readable: &mut [u8], writable: &mut [u8], block: &BlockParams) -> Todo {
     let mut head = head;
-    let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable: vec![iov(writable)] };
+    let mut chain =
+        Chain { head: Default::default(), readable: vec![iov(&mut head)], writable: vec![iov(writable)] };
     if !readable.is_empty() {
         chain.readable.push(iov(readable));
     }
@@ -35,7 +36,8 @@ fn header_and_status_are_found_however_the_buffers_are_cut() {
     let (a, b) = head.split_at_mut(5);
     let mut data = [0u8; 513];
     let (c, d) = data.split_at_mut(100);
-    let mut chain = Chain { head: 0, readable: vec![iov(a), iov(b)], writable: vec![iov(c), iov(d)] };
+    let mut chain =
+        Chain { head: Default::default(), readable: vec![iov(a), iov(b)], writable: vec![iov(c), iov(d)] };
     let parsed = parse(&mut chain, &Driver::block()).unwrap();
     let Todo::Backend(request) = parsed.todo else { panic!("{parsed:?}") };
     assert_eq!((request.op, request.offset, request.len), (Op::Read, 7 * 512, 512));
@@ -47,10 +49,11 @@ fn header_and_status_are_found_however_the_buffers_are_cut() {
 #[test]
 fn a_request_without_room_for_header_or_status_breaks_the_ring() {
     let (mut short, mut status) = ([0u8; 15], [0u8; 1]);
-    let mut chain = Chain { head: 0, readable: vec![iov(&mut short)], writable: vec![iov(&mut status)] };
+    let mut chain =
+        Chain { head: Default::default(), readable: vec![iov(&mut short)], writable: vec![iov(&mut status)] };
     assert_eq!(parse(&mut chain, &Driver::block()).unwrap_err(), RingError::Shape);
     let mut head = header(VIRTIO_BLK_T_FLUSH, 0);
-    let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable: vec![] };
+    let mut chain = Chain { head: Default::default(), readable: vec![iov(&mut head)], writable: vec![] };
     assert_eq!(parse(&mut chain, &Driver::block()).unwrap_err(), RingError::Shape);
 }
 
@@ -138,7 +141,7 @@ fn a_length_that_the_used_ring_cannot_say_is_cut_and_does_not_overflow() {
     let base = status.as_mut_ptr().cast();
     for iov_len in [u32::MAX as usize - 1, u32::MAX as usize, 1 << 32, 1 << 40] {
         let writable = vec![libc::iovec { iov_base: base, iov_len }, iov(&mut status)];
-        let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable };
+        let mut chain = Chain { head: Default::default(), readable: vec![iov(&mut head)], writable };
         assert_eq!(parse(&mut chain, &Driver::block()).unwrap().written, u32::MAX, "{iov_len}");
         head = header(VIRTIO_BLK_T_IN, 0);
     }
@@ -156,7 +159,11 @@ fn a_request_of_2_gib_is_refused_because_it_would_hold_the_thread() {
     ] {
         let mut head = header(kind, 0);
         let data = libc::iovec { iov_base: status.as_mut_ptr().cast(), iov_len: len };
-        let mut chain = Chain { head: 0, readable: vec![iov(&mut head)], writable: vec![iov(&mut status)] };
+        let mut chain = Chain {
+            head: Default::default(),
+            readable: vec![iov(&mut head)],
+            writable: vec![iov(&mut status)],
+        };
         match kind {
             VIRTIO_BLK_T_IN => chain.writable.insert(0, data),
             _ => chain.readable.push(data),

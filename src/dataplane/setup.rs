@@ -9,16 +9,19 @@ use super::moderation::ModerationSwitch;
 use super::{Interrupt, QueueTrace};
 use crate::backend::Backend;
 
-/// The guest-physical addresses and features of a split virtqueue (virtio 1.2, 2.7).
+/// The guest-physical addresses and features of a virtqueue, split (virtio 1.2, 2.7) or packed (2.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLayout {
-    /// Number of entries, a power of two from 1 to 32768.
+    /// Whether VIRTIO_F_RING_PACKED was negotiated.
+    pub packed: bool,
+    /// Number of entries, 1 to 32768; of a split queue a power of two.
     pub size: u16,
-    /// Address of the descriptor table, 16-byte aligned.
+    /// Address of the descriptor table or ring, 16-byte aligned.
     pub desc: u64,
-    /// Address of the driver area (available ring), 2-byte aligned.
+    /// Address of the driver area: available ring, 2-byte aligned, or the driver's event suppression structure, 4-byte
+    /// aligned.
     pub avail: u64,
-    /// Address of the device area (used ring), 4-byte aligned.
+    /// Address of the device area, 4-byte aligned: used ring, or the device's event suppression structure.
     pub used: u64,
     /// Whether VIRTIO_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
@@ -123,9 +126,10 @@ pub struct QueueCounts {
 /// The position of a queue in its rings after its last batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueuePosition {
-    /// The next entry of the available ring that the device takes.
+    /// The next available entry that the device takes: an index, or in a packed ring the offset, with the wrap counter in
+    /// bit 15.
     pub avail: u16,
-    /// The next entry of the used ring that the device writes.
+    /// The next used entry that the device writes, likewise.
     pub used: u16,
     /// Requests at the backend.
     pub in_flight: u32,

@@ -68,6 +68,7 @@ impl Driver {
         QueueSetup {
             name: "test queue".into(),
             layout: QueueLayout {
+                packed: false,
                 size: SIZE,
                 desc: DESC,
                 avail: AVAIL,

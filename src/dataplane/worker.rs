@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::moderation::Moderation;
 use super::moderator::{Moderator, Verdict};
 use super::request::{Status, Todo, parse};
-use super::ring::{Chain, Ring, RingError};
+use super::ring::{Chain, Head, Ring, RingError};
 use super::setup::{QueueCounters, QueueCounts, QueueSetup};
 use super::tracer::{RequestTracer, Tracer};
 use crate::backend::{Backend, Op, Outcome, Submitter};
@@ -60,7 +60,7 @@ const MOST_IN_FLIGHT: u64 = 2 << 30;
 /// What the worker needs to complete a request that the backend has.
 #[derive(Debug)]
 struct InFlight {
-    head: u16,
+    head: Head,
     status: *mut u8,
     written: u32,
     op: Op,
@@ -244,7 +244,7 @@ impl<S: Tracer> Worker<S> {
         self.push_used(done.head, done.status, status, done.written);
     }
 
-    fn push_used(&mut self, head: u16, at: *mut u8, status: Status, written: u32) {
+    fn push_used(&mut self, head: Head, at: *mut u8, status: Status, written: u32) {
         // SAFETY: `at` is a byte of a device-writable buffer in guest memory (`parse`).
         unsafe { at.write_volatile(status as u8) };
         add(&self.counters().requests, 1);

@@ -157,6 +157,9 @@ pub struct QueueState {
     pub running: bool,
     /// The name of the thread that runs it.
     pub thread: String,
+    /// Its rings are packed: positions below have the wrap counter in bit 15.
+    #[serde(default)]
+    pub packed: bool,
     /// Descriptors.
     pub size: u16,
     /// MSI-X table entry that it interrupts through; `None`: the driver set none.
@@ -169,7 +172,7 @@ pub struct QueueState {
     pub interrupts: Sent,
     /// Requests in flight at the backend.
     pub in_flight: u32,
-    /// `avail.idx`, the next entry that the driver will fill; `None` while the rings cannot be read.
+    /// `avail.idx`, the next entry that the driver will fill; `None` while the rings cannot be read, and in a packed ring.
     pub driver_avail: Option<u16>,
     /// Used index at which the driver wants an interrupt (EVENT_IDX).
     pub used_event: Option<u16>,
@@ -306,13 +309,14 @@ fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
             enabled: queue.enabled,
             running: queue.running,
             thread: queue.thread.clone(),
+            packed: queue.packed,
             size: queue.size,
             vector: (queue.vector != NO_VECTOR).then_some(queue.vector),
             next_avail: position.avail,
             next_used: position.used,
             in_flight: position.in_flight,
             interrupts: interrupts.get(n).map(|interrupt| interrupt.counts().sent()).unwrap_or_default(),
-            driver_avail: queue.rings.map(|rings| rings.avail_index),
+            driver_avail: queue.rings.and_then(|rings| rings.avail_index),
             used_event: queue.rings.map(|rings| rings.used_event),
             avail_event: queue.rings.map(|rings| rings.avail_event),
             counts: counters.counts(),

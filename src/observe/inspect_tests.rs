@@ -80,6 +80,21 @@ fn queues_show_the_rings_as_they_stand_in_guest_memory() {
 }
 
 #[test]
+fn a_packed_queue_shows_the_event_positions_and_no_index() {
+    use vm_memory::{Bytes, GuestAddress};
+    let rig = Rig::new(|config| config.packed = true);
+    // VERSION_1, RING_PACKED, EVENT_IDX
+    assert!(rig.negotiate(1 << 32 | 1 << 34 | 1 << 29));
+    rig.enable_queue(0);
+    rig.set_status(15);
+    // Offset 3, wrap counter 1.
+    rig.memory.write_obj(0x8003u16, GuestAddress(0x1_4000)).unwrap();
+    let queue = &parts(&rig).look("queues").unwrap().queues.unwrap()[0];
+    assert!(queue.packed && queue.running);
+    assert_eq!((queue.driver_avail, queue.used_event), (None, Some(0x8003)));
+}
+
+#[test]
 fn interrupts_by_intx_are_shown_with_their_queue() {
     let rig = Rig::new(|config| config.complete = CompletePath::IrqLine);
     rig.start();

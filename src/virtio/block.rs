@@ -7,7 +7,9 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
     VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use virtio_bindings::virtio_config::{VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_F_NOTIFICATION_DATA, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::backend::Geometry;
@@ -86,6 +88,8 @@ pub struct BlkConfig {
     pub notify: NotifyPath,
     /// How completions reach the guest.
     pub complete: CompletePath,
+    /// Whether RING_PACKED is offered. A driver that does not accept it uses split rings.
+    pub packed: bool,
     /// Whether EVENT_IDX is offered.
     pub event_idx: bool,
     /// Whether NOTIFICATION_DATA is offered: a kick then carries the queue and the available index, 32 bits.
@@ -129,6 +133,9 @@ impl BlkConfig {
             VIRTIO_BLK_F_FLUSH,
             VIRTIO_BLK_F_CONFIG_WCE,
         ];
+        if self.packed {
+            bits.push(VIRTIO_F_RING_PACKED);
+        }
         if self.event_idx {
             bits.push(VIRTIO_RING_F_EVENT_IDX);
         }

@@ -65,6 +65,9 @@ fn what_is_offered_follows_the_disk() {
         assert!(!bit(&readonly, absent), "feature {absent}");
     }
     assert!(bit(&readonly, VIRTIO_BLK_F_RO));
+    for packed in [false, true] {
+        assert_eq!(bit(&BlkConfig { packed, ..blk_config() }, VIRTIO_F_RING_PACKED), packed);
+    }
     assert_eq!(config_space(&readonly, &readonly.params())[36..], [0; 24]);
     let undiscardable = BlkConfig { discard: false, ..blk_config() };
     let may_unmap = config_space(&undiscardable, &undiscardable.params())[56];

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::testing::{EVENT_IDX, VERSION_1};
+use super::super::testing::{EVENT_IDX, RING_PACKED, VERSION_1};
 use super::*;
 use crate::dataplane::{CompletePath, DeviceInterrupts};
 use crate::kvm::testing::FakeVm;
@@ -193,13 +193,14 @@ fn reset_forgets_everything() {
 
 #[test]
 fn rings_must_be_aligned_and_sized_as_the_specification_says() {
-    let regs = |size, desc, driver, device| {
+    let with = |features, size, desc, driver, device| {
         let mut common = common();
         for (at, value, len) in [(0x18, size, 2), (0x20, desc, 8), (0x28, driver, 8), (0x30, device, 8)] {
             put(&mut common, at, value, len);
         }
-        common.queues[0].layout(EVENT_IDX)
+        common.queues[0].layout(features)
     };
+    let regs = |size, desc, driver, device| with(EVENT_IDX, size, desc, driver, device);
     let layout = regs(256, 0x1010, 0x2002, 0x3004).unwrap();
     assert_eq!((layout.size, layout.desc, layout.avail, layout.used), (256, 0x1010, 0x2002, 0x3004));
     assert!(layout.event_idx && !layout.indirect);
@@ -212,6 +213,19 @@ fn rings_must_be_aligned_and_sized_as_the_specification_says() {
         (256, 0x1000, 0x2000, 0x3002),
     ] {
         assert!(regs(size, desc, driver, device).is_err());
+    }
+    // A packed ring may have any size; the driver area is aligned like the device area (virtio 1.2, 2.8.10.1).
+    let packed = |size, desc, driver, device| with(RING_PACKED, size, desc, driver, device);
+    let layout = packed(100, 0x1010, 0x2004, 0x3004).unwrap();
+    assert!(layout.packed && layout.size == 100);
+    for (size, desc, driver, device) in [
+        (0, 0x1000, 0x2000, 0x3000),
+        (257, 0x1000, 0x2000, 0x3000),
+        (256, 0x1008, 0x2000, 0x3000),
+        (256, 0x1000, 0x2002, 0x3000),
+        (256, 0x1000, 0x2000, 0x3002),
+    ] {
+        assert!(packed(size, desc, driver, device).is_err());
     }
 }
 

@@ -87,6 +87,7 @@ pub const INTX: u32 = 16;
 /// Every feature that a test's driver may accept.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
+pub const RING_PACKED: u64 = 1 << 34;
 pub const NOTIFICATION_DATA: u64 = 1 << 38;
 pub const RING_RESET: u64 = 1 << 40;
 pub const FLUSH: u64 = 1 << 9;
@@ -131,6 +132,7 @@ pub fn blk_config() -> BlkConfig {
         notify: NotifyPath::FastMmio,
         complete: CompletePath::Auto,
         event_idx: true,
+        packed: false,
         notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
         remote: None,

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::dataplane::{DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLayout};
@@ -40,6 +41,8 @@ pub struct QueueView {
     pub running: bool,
     /// The name of the thread that runs it.
     pub thread: String,
+    /// Its rings are packed.
+    pub packed: bool,
     /// Descriptors.
     pub size: u16,
     /// MSI-X table entry, [`crate::dataplane::NO_VECTOR`] for none.
@@ -54,16 +57,17 @@ pub struct QueueView {
     pub rings: Option<RingWords>,
 }
 
-/// The words of a queue's rings in guest memory (virtio 1.2, 2.7.6 and 2.7.8).
+/// The words of a queue's rings in guest memory (virtio 1.2, 2.7.6, 2.7.8 and 2.8.10). Positions of a packed ring have the wrap
+/// counter in bit 15.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingWords {
-    /// Next entry that the driver will fill.
-    pub avail_index: u16,
-    /// With EVENT_IDX: the used index at which the driver wants an interrupt.
+    /// Next entry that the driver will fill; `None`: a packed ring has no such word.
+    pub avail_index: Option<u16>,
+    /// With EVENT_IDX: the used index or position at which the driver wants an interrupt.
     pub used_event: u16,
-    /// Next entry that the device will fill, as the driver sees it.
-    pub used_index: u16,
-    /// With EVENT_IDX: the available index at which the device wants a kick.
+    /// Next entry that the device will fill, as the driver sees it; `None`: a packed ring has no such word.
+    pub used_index: Option<u16>,
+    /// With EVENT_IDX: the available index or position at which the device wants a kick.
     pub avail_event: u16,
 }
 
@@ -73,11 +77,15 @@ impl RingWords {
             let at = GuestAddress(base.checked_add(offset)?);
             memory.load::<u16>(at, Ordering::Relaxed).ok().map(u16::from_le)
         };
+        if layout.packed {
+            let (used_event, avail_event) = (word(layout.avail, 0)?, word(layout.used, 0)?);
+            return Some(RingWords { avail_index: None, used_event, used_index: None, avail_event });
+        }
         let size = u64::from(layout.size);
         Some(RingWords {
-            avail_index: word(layout.avail, 2)?,
+            avail_index: Some(word(layout.avail, 2)?),
             used_event: word(layout.avail, 4 + 2 * size)?,
-            used_index: word(layout.used, 2)?,
+            used_index: Some(word(layout.used, 2)?),
             avail_event: word(layout.used, 4 + 8 * size)?,
         })
     }
@@ -135,6 +143,7 @@ impl VirtioBlk {
                 enabled: queue.enabled,
                 running: slot.running.is_some(),
                 thread: self.loops[n % self.loops.len()].name().into(),
+                packed: features >> VIRTIO_F_RING_PACKED & 1 != 0,
                 size: queue.size,
                 vector: queue.interrupt.vector(),
                 doorbell: state.doorbells.armed(n),

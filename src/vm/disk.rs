@@ -31,6 +31,8 @@ pub struct DiskConfig {
     pub notify: NotifyPath,
     /// How completions interrupt the guest (auto).
     pub complete: CompletePath,
+    /// Whether VIRTIO_F_RING_PACKED is offered (off).
+    pub packed: bool,
     /// Whether VIRTIO_F_EVENT_IDX is offered (on).
     pub event_idx: bool,
     /// Whether VIRTIO_F_NOTIFICATION_DATA is offered (off).
@@ -54,6 +56,7 @@ impl DiskConfig {
             iothread: IoThreadChoice::Auto,
             notify: NotifyPath::FastMmio,
             complete: CompletePath::Auto,
+            packed: false,
             event_idx: true,
             notification_data: false,
             moderation: Moderation::Auto,

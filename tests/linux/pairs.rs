@@ -22,6 +22,7 @@ fn factors() -> Vec<Factor> {
         ("backend", stores),
         ("iothread", vec!["auto", "0", "none"]),
         ("queues", vec!["1", "4"]),
+        ("ring", vec!["split", "packed"]),
         ("event-idx", vec!["on", "off"]),
         ("direct", vec!["off", "on"]),
     ]

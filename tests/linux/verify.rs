@@ -11,6 +11,8 @@ const LEN: u64 = 8 << 20;
 const BLOCK: u64 = 8 << 10;
 /// VIRTIO_F_EVENT_IDX (virtio 1.2, 6).
 const EVENT_IDX: usize = 29;
+/// VIRTIO_F_RING_PACKED.
+const RING_PACKED: usize = 34;
 
 #[test]
 fn one_vcpu_bzimage() {
@@ -117,6 +119,7 @@ fn check_paths(disk: &Options, cpus: u8, stats: DiskStats, outcome: &Outcome) {
     // One digit a bit, the lowest first.
     let features = outcome.text(&format!("features.{}", stats.serial()));
     assert_eq!(&features[EVENT_IDX..=EVENT_IDX] == "1", disk.get("event-idx") == "on", "{}", say());
+    assert_eq!(&features[RING_PACKED..=RING_PACKED] == "1", disk.get("ring") == "packed", "{}", say());
 
     let exits = stats.sum("kicks_exit");
     assert_eq!(exits > 0, disk.get("notify") == "exit", "{exits} kicks by exit; {}", say());

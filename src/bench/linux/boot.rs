@@ -248,12 +248,16 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
-            vcpu_pins: Vec::new(),
+            vcpu_pins: bench.vcpu_pins.clone(),
             host_tsc: false,
             backing: Default::default(),
         },
         disks,
-        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
+        threads: bench
+            .thread_pins
+            .iter()
+            .map(|&cpu| ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu })
+            .collect(),
     }
 }
 

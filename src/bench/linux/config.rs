@@ -42,6 +42,12 @@ pub struct LinuxBench {
     pub queues: u16,
     /// Longest busy-poll of an I/O thread, in microseconds.
     pub poll_us: u64,
+    /// Host CPUs of the vCPUs.
+    pub vcpu_pins: Vec<Option<usize>>,
+    /// Host CPUs of the I/O threads, one for each of our disks.
+    pub thread_pins: Vec<Option<usize>>,
+    /// Whether the paths are one path twice, and every difference between them is false.
+    pub self_test: bool,
     /// The job file that the jobs are of; `None`: they are made from their names.
     pub fio_file: Option<String>,
     /// When it ends, besides at its last round.

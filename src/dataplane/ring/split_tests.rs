@@ -3,6 +3,8 @@ use virtio_queue::desc::split::Descriptor as SplitDescriptor;
 use virtio_queue::mock::MockSplitQueue;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::super::chain::WRITE;
+use super::SplitRing as Ring;
 use super::*;
 
 const SIZE: u16 = 8;
@@ -14,7 +16,7 @@ fn memory() -> Arc<GuestMemoryMmap> {
 
 /// The descriptor table at 0x1000, the available ring at 0x2000, the used ring at 0x3000.
 fn layout(event_idx: bool, indirect: bool) -> QueueLayout {
-    QueueLayout { size: SIZE, desc: 0x1000, avail: 0x2000, used: 0x3000, event_idx, indirect }
+    QueueLayout { packed: false, size: SIZE, desc: 0x1000, avail: 0x2000, used: 0x3000, event_idx, indirect }
 }
 
 struct Driver(Arc<GuestMemoryMmap>);
@@ -50,6 +52,10 @@ fn ring(event_idx: bool, indirect: bool) -> (Driver, Ring) {
     (Driver(memory.clone()), Ring::new(memory, layout(event_idx, indirect)).unwrap())
 }
 
+fn head(id: u16) -> Head {
+    Head { id, descriptors: 0 }
+}
+
 fn pop(ring: &mut Ring) -> Result<Option<Chain>, RingError> {
     let mut chain = Chain::default();
     Ok(ring.pop(&mut chain)?.then_some(chain))
@@ -64,7 +70,7 @@ fn a_chain_comes_as_readable_and_writable_buffers() {
     driver.offer(&[3]);
     let chain = pop(&mut ring).unwrap().unwrap();
     let lens = |v: &[libc::iovec]| v.iter().map(|b| b.iov_len).collect::<Vec<_>>();
-    assert_eq!((chain.head, lens(&chain.readable), lens(&chain.writable)), (3, vec![16], vec![512, 1]));
+    assert_eq!((chain.head.id, lens(&chain.readable), lens(&chain.writable)), (3, vec![16], vec![512, 1]));
     assert!(pop(&mut ring).unwrap().is_none());
 }
 
@@ -77,6 +83,7 @@ fn agrees_with_the_mock_driver_of_virtio_queue() {
     let tail = SplitDescriptor::new(0xb000, 1, WRITE, 0);
     mock.build_desc_chain(&[descs[0], descs[1], tail].map(|d| d.into())).unwrap();
     let layout = QueueLayout {
+        packed: false,
         size: SIZE,
         desc: mock.desc_table_addr().0,
         avail: mock.avail_addr().0,
@@ -157,8 +164,8 @@ fn rings_outside_ram_or_misaligned_are_refused() {
 #[test]
 fn completions_are_seen_only_after_one_publish() {
     let (driver, mut ring) = ring(false, false);
-    ring.push(4, 1);
-    ring.push(2, 513);
+    ring.push(head(4), 1);
+    ring.push(head(2), 513);
     assert_eq!(driver.read(0x3002), 0);
     assert!(ring.publish());
     assert_eq!(driver.read(0x3002), 2);
@@ -169,16 +176,16 @@ fn completions_are_seen_only_after_one_publish() {
 fn no_interrupt_flag_and_event_index_are_obeyed() {
     let (driver, mut plain) = ring(false, false);
     driver.word(0x2000, AVAIL_NO_INTERRUPT);
-    plain.push(0, 1);
+    plain.push(head(0), 1);
     assert!(!plain.publish());
 
     let (driver, mut evented) = ring(true, false);
     driver.used_event(1);
-    evented.push(0, 1);
+    evented.push(head(0), 1);
     assert!(!evented.publish(), "the driver asked to be told at the second");
-    evented.push(0, 1);
+    evented.push(head(0), 1);
     assert!(evented.publish());
-    evented.push(0, 1);
+    evented.push(head(0), 1);
     assert!(!evented.publish(), "and not again until it moves the event");
 }
 
