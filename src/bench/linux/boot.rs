@@ -1,7 +1,7 @@
 //! The bench's VM: its files, its disks, its run from the start to the end of the job.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -134,13 +134,17 @@ pub fn boot(
     }
     let (sender, marks) = crossbeam_channel::unbounded::<Mark>();
     let (begin, end) = announce(&sender);
-    let theirs = turns.clone();
-    let before = move |step: u16| theirs.before(step.into(), &begin, &end);
+    let (theirs, asked) = (turns.clone(), AtomicUsize::new(0));
     let sources = Sources::of(&assembly, bench.disks().count());
     let enough = Arc::new(AtomicBool::new(false));
     let (pace, done) = (bench.pace.clone(), enough.clone());
-    let more = move || !done.load(Ordering::Relaxed) && pace.cut(started).is_none();
-    let marker = Arc::new(Marker::new(sources, sender.clone(), before, more));
+    // The guest asks before each of its steps. The turns before that step come first: whether a round is over, and the
+    // figures are exact enough, is known only then.
+    let more = move || {
+        theirs.before(theirs.ours(asked.fetch_add(1, Ordering::Relaxed)), &begin, &end);
+        !done.load(Ordering::Relaxed) && pace.cut(started).is_none()
+    };
+    let marker = Arc::new(Marker::new(sources, sender.clone(), more));
     let machine = assembly.machine();
     machine
         .mmio()
@@ -168,7 +172,7 @@ pub fn boot(
         let reason = assembly.run();
         mmio.remove(layout::MARKER_START);
         drop(assembly);
-        if reason.is_ok() {
+        if reason.is_ok() && bench.pace.cut(started).is_none() {
             let (begin, end) = announce(&sender);
             turns.rest(begin, end);
         }

@@ -37,8 +37,6 @@ pub struct Mark {
 
 /// The register.
 pub struct Marker {
-    /// What comes before a step: the turns of others.
-    before: Box<dyn Fn(u16) + Send + Sync>,
     read: Box<dyn Fn() -> Vec<Counts> + Send + Sync>,
     more: Box<dyn Fn() -> bool + Send + Sync>,
     marks: Sender<Mark>,
@@ -50,16 +48,15 @@ pub fn value(step: u16, what: u16) -> u32 {
 }
 
 impl Marker {
-    /// A register that reads `sources` and reports to `marks`. Before a step begins, `before` is called with its number, and
-    /// the guest's store waits for that. `more` says whether the guest shall take its next step.
+    /// A register that reads `sources` and reports to `marks`. `more` says whether the guest shall take its next step;
+    /// the guest waits for the answer.
     pub fn new(
         sources: Sources,
         marks: Sender<Mark>,
-        before: impl Fn(u16) + Send + Sync + 'static,
         more: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Marker {
         let read = Box::new(move || sources.read());
-        Marker { before: Box::new(before), read, more: Box::new(more), marks }
+        Marker { read, more: Box::new(more), marks }
     }
 }
 
@@ -75,9 +72,6 @@ impl BusDevice for Marker {
         // Stores of another width are ignored.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-        if what == BEGIN && step != STARTED {
-            (self.before)(step);
-        }
         let mark = Mark { step, what, at_ns: monotonic_ns(), counts: (self.read)() };
         // Fails only when the run is over and the receiver is gone.
         let _ = self.marks.send(mark);
@@ -96,8 +90,7 @@ mod tests {
         let reads = AtomicU64::new(0);
         let read = move || vec![Counts { waits: reads.fetch_add(1, Ordering::Relaxed), ..Counts::default() }];
         let more = Box::new(|| true);
-        let before = |step| assert_eq!(step, 0x1234, "only before a step that begins");
-        let marker = Marker { before: Box::new(before), read: Box::new(read), more, marks: sender };
+        let marker = Marker { read: Box::new(read), more, marks: sender };
         marker.write(0, &value(0x1234, BEGIN).to_le_bytes());
         marker.write(0, &[1, 0]);
         marker.write(2, &[1, 0]);

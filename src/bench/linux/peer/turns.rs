@@ -102,6 +102,13 @@ impl Turns {
         Ok(Turns { schedule: schedule.clone(), steps, runtime_s: files.runtime_s, versions, state })
     }
 
+    /// The number of the step that our guest takes as its `n`th, from 0; after its last, that of none.
+    pub fn ours(&self, n: usize) -> usize {
+        let is_ours = |step: &Step| !matches!(self.schedule.paths[step.path], Variant::Peer(_));
+        let ours = self.steps.iter().enumerate().filter(|(_, step)| is_ours(step));
+        ours.map(|(number, _)| number).nth(n).unwrap_or(self.steps.len())
+    }
+
     /// Runs those of their steps that come before step `step` and have not run. Calls `begin` and `end` around each, with
     /// its number; `end` also with its requests.
     pub fn before(&self, step: usize, begin: impl Fn(usize), end: impl Fn(usize, u64)) {
@@ -111,7 +118,11 @@ impl Turns {
         for number in state.over..step {
             let Step { job, path, round } = self.steps[number];
             let Some(who) = state.participants.iter_mut().find(|who| who.path == path) else { continue };
-            let Ok(runner) = &mut who.runner else { continue };
+            // A step that is lost is over, too: a round has ended when each of its steps has.
+            let Ok(runner) = &mut who.runner else {
+                end(number, 0);
+                continue;
+            };
             begin(number);
             let job = &self.schedule.jobs[job];
             let measured = match runner {

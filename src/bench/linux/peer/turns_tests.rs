@@ -82,6 +82,7 @@ fn each_has_its_turn_between_the_steps_of_ours() {
     turns.before(3, begin, end);
     turns.before(usize::MAX, begin, end);
     assert_eq!(told.into_inner().unwrap(), [(1, None), (1, Some(90)), (2, None), (2, Some(90))]);
+    assert_eq!([0, 1, 2].map(|n| turns.ours(n)), [0, 3, 4]);
     let done = turns.finish();
     assert!(done.absent.is_empty() && done.samples.keys().eq(&[1, 2]));
     assert!(done.samples.values().all(|sample| sample.guest_interrupts == Some(70)));
@@ -104,7 +105,13 @@ fn one_that_does_not_start_has_no_rows() {
     let gone = Peer { program: "/no/such".into(), ..broken.clone() };
     broken.name = "broken".into();
     let turns = start(&schedule(vec![broken, gone]));
-    turns.before(6, |_| panic!("it has no turn"), |_, _| {});
+    let ended = Mutex::new(Vec::new());
+    turns.before(
+        6,
+        |_| panic!("it has no turn"),
+        |step, requests| ended.lock().unwrap().push((step, requests)),
+    );
+    assert_eq!(ended.into_inner().unwrap(), [(1, 0), (2, 0), (3, 0), (4, 0)], "they are over");
     let done = turns.finish();
     assert_eq!(done.absent[&1], "it says \"no KVM here\"");
     assert_eq!(done.absent[&2], "/no/such is not installed");
