@@ -32,7 +32,15 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
 }
 
 fn config() -> ProbeConfig {
-    ProbeConfig { rounds: ROUNDS, requests: REQUESTS, poll_us: 50, pin: None, filter: None, peer: None }
+    ProbeConfig {
+        rounds: ROUNDS,
+        requests: REQUESTS,
+        poll_us: 50,
+        pin: None,
+        filter: None,
+        peer: None,
+        sandbox: Default::default(),
+    }
 }
 
 fn bench(config: &ProbeConfig) -> Report {
@@ -152,7 +160,7 @@ fn requests_survive_masks_moves_and_path_switches() {
         disks: vec!["backend=mem,size=64M,iothread=0".parse().unwrap()],
         threads: vec![ThreadConfig::default()],
         cpus: 1,
-        vcpu_pins: vec![],
+        ..SessionConfig::default()
     })
     .unwrap();
     let disk = session.parts().disks[0].clone();

@@ -12,12 +12,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
-use super::{Failure, print};
+use super::{Failure, parse_sandbox, print};
 use crate::bench::linux::LinuxBench;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
 use crate::host::log;
+use crate::host::sandbox::SandboxMode;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
@@ -84,6 +85,10 @@ struct Common {
     /// measures with and without, and with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// What the VM's threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the
+    /// bench with exit code 7), log (anything, and the kernel logs what they do not need) or off
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
+    sandbox: SandboxMode,
     /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,

@@ -14,6 +14,7 @@
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
 //! | 5 | `run`: the guest reset the machine (reboot, or a triple fault) |
 //! | 6 | `run`: the guest's kernel panicked and said so by pvpanic (Linux: CONFIG_PVPANIC_MMIO, module `pvpanic-mmio`) |
+//! | 7 | `run`, `bench`: a thread made a system call that its sandbox forbids |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
 //!
 //! A Linux guest that panics without that driver reboots (`panic=-1` in the default command line): 5.
@@ -39,9 +40,11 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
+use strum::VariantNames;
 
 use crate::backend::DiskError;
 use crate::host::log;
+use crate::host::sandbox::SandboxMode;
 use crate::machine::MachineError;
 use crate::observe::control::{ControlError, ServeError};
 use crate::observe::kernel::EvidenceError;
@@ -57,6 +60,7 @@ Exit codes:
   4        a file is missing, unreadable, in use, or not what it should be
   5        run: the guest reset the machine (reboot, triple fault)
   6        run: the guest's kernel panicked (pvpanic)
+  7        run, bench: a thread made a system call that its sandbox forbids
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
@@ -214,6 +218,11 @@ fn printed(written: std::io::Result<()>) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// `--sandbox`.
+fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
+    text.parse().map_err(|_| format!("it takes {}", SandboxMode::VARIANTS.join(", ")))
 }
 
 /// What clap says about a wrong command line, without its usage lines.

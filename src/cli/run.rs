@@ -1,20 +1,22 @@
 //! `doorbell run`: one guest on the serial console.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::disk_arg::parse_size;
 use super::observed::ObserveArgs;
+use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::stats::StatsFile;
-use super::{Failure, vfio};
+use super::{Failure, parse_sandbox, vfio};
+use crate::host::sandbox::{Right, SandboxMode};
 use crate::machine::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
-use crate::vm::{ThreadConfig, Vm, VmConfig};
+use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
 
 /// The kernel command line if none is given.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
@@ -76,6 +78,10 @@ pub struct RunArgs {
     /// Write what each disk did (requests, kicks and interrupts by path) to FILE as JSON when the run ends
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// What the threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the run
+    /// with exit code 7), log (anything, and the kernel logs what they do not need) or off
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
+    sandbox: SandboxMode,
     #[command(flatten)]
     observe: ObserveArgs,
 }
@@ -107,6 +113,12 @@ fn parse_console(text: &str) -> Result<Console, String> {
         Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
         _ => Err("it takes stdio, file=FILE or off".into()),
     }
+}
+
+/// What the threads still need by name at the end of the run.
+fn late_files(outputs: &[Option<&Path>], observe: &ObserveArgs) -> Vec<(PathBuf, Right)> {
+    let results = outputs.iter().flatten().map(|directory| ((*directory).into(), Right::Replace));
+    results.chain(observe.late_files()).collect()
 }
 
 /// Runs the guest to its end; returns the exit code.
@@ -149,6 +161,13 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: None };
             args.iothreads.into()
         ],
+        sandbox: SandboxConfig {
+            mode: args.sandbox,
+            files: late_files(
+                &[stats.as_ref().and_then(StatsFile::directory), trace.as_ref().and_then(OutFile::directory)],
+                &args.observe,
+            ),
+        },
     };
     let mut assembly = Vm::new(config)?;
     for spec in args.vfio {

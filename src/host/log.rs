@@ -4,6 +4,7 @@
 //! error does not take is kept up to a limit and then dropped, each source has a budget of lines, and what was dropped
 //! is counted and said.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
+use super::thread::is_confined;
 
 /// Lines that a source may say at once.
 const BURST: u32 = 10;
@@ -38,6 +40,11 @@ pub fn say(text: fmt::Arguments<'_>) {
     }
 }
 
+/// Opens standard error now: a confined thread cannot.
+pub fn open() {
+    standard_error();
+}
+
 /// Says what was dropped, and gives standard error a second to take what is left. For the end of the program.
 pub fn finish() {
     if let Some(log) = standard_error() {
@@ -49,11 +56,10 @@ pub fn finish() {
 pub fn take_panics() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
-        let trace = std::backtrace::Backtrace::capture();
-        let trace = match trace.status() {
-            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
-            _ => String::new(),
-        };
+        // Its symbols are read from the program's file, which a confined thread cannot open.
+        let trace = (!is_confined()).then(Backtrace::capture);
+        let trace = trace.filter(|trace| trace.status() == BacktraceStatus::Captured);
+        let trace = trace.map_or(String::new(), |trace| format!("\n{trace}"));
         say(format_args!("thread '{}' {info}{trace}", thread.name().unwrap_or("?")));
     }));
 }

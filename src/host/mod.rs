@@ -2,8 +2,8 @@
 //!
 //! What lives here: facts of the host ([`HostFacts`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
 //! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
-//! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]), and two helpers that every room
-//! uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
+//! output that wait for nobody ([`Stream`]), threads whose death is noticed ([`thread`]), the confinement of threads
+//! ([`sandbox`]), and three helpers ([`Locked`], [`named`], [`read_again`]). What may not: anything that knows KVM's ioctls, a guest, or another room.
 
 pub mod cleanup;
 mod cpu;
@@ -13,6 +13,8 @@ mod locked;
 pub mod log;
 mod names;
 mod proc_interrupts;
+mod reread;
+pub mod sandbox;
 mod stream;
 pub mod thread;
 
@@ -22,4 +24,5 @@ pub use io_uring::io_uring_available;
 pub use locked::Locked;
 pub use names::named;
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};
+pub use reread::read_again;
 pub use stream::Stream;

@@ -4,11 +4,13 @@
 //! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
+mod sandbox;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 pub use disk::{DiskConfig, IoThreadChoice};
+pub use sandbox::SandboxConfig;
 
 use crate::backend::{BackendKind, Disk, DiskError};
 use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
@@ -27,6 +29,8 @@ pub struct VmConfig {
     pub disks: Vec<DiskConfig>,
     /// I/O threads. Those that no disk uses are not started.
     pub threads: Vec<ThreadConfig>,
+    /// What its threads may ask of the kernel while the guest runs.
+    pub sandbox: SandboxConfig,
 }
 
 /// The description of an I/O thread.
@@ -97,7 +101,8 @@ impl Vm {
             .collect::<Result<Vec<_>, DiskError>>()?;
         let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
         let plan = thread_plan(&choices, config.threads.len())?;
-        let machine = Machine::new(config.machine)?;
+        let mut machine = Machine::new(config.machine)?;
+        machine.before_first_run(Box::new(move || sandbox::enter(&config.sandbox)));
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
         let main = EventLoop::new(&main)?;
         let threads = plan.threads.iter().zip(&config.threads).enumerate().map(|(n, (need, thread))| {

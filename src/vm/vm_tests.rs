@@ -51,8 +51,12 @@ fn vm() -> Option<Vm> {
         host_tsc: false,
         backing: Default::default(),
     };
-    let config =
-        VmConfig { machine, disks: vec![DiskConfig::new(options)], threads: vec![ThreadConfig::default()] };
+    let config = VmConfig {
+        machine,
+        disks: vec![DiskConfig::new(options)],
+        threads: vec![ThreadConfig::default()],
+        sandbox: SandboxConfig::off(),
+    };
     Some(Vm::new(config).unwrap())
 }
 

@@ -29,10 +29,11 @@ use super::report::SCHEMA;
 use super::{PathPair, Report, Row, RunFacts, Schedule};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::dataplane::{CompletePath, Moderation};
-use crate::host::HostFacts;
+use crate::host::sandbox::SandboxMode;
+use crate::host::{HostFacts, thread};
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
-use crate::vm::{DiskConfig, IoThreadChoice};
+use crate::vm::{DiskConfig, IoThreadChoice, SandboxConfig};
 use crate::vm::{ThreadConfig, Vm, VmConfig, VmError};
 use counts::Sources;
 use mark_listener::{Heard, MarkListener};
@@ -77,6 +78,8 @@ pub struct LinuxBench {
     pub queues: u16,
     /// Longest busy-poll of an I/O thread, in microseconds.
     pub poll_us: u64,
+    /// Whether the VM's threads are confined.
+    pub sandbox: SandboxMode,
     /// How progress is shown.
     pub progress: Progress,
 }
@@ -130,7 +133,14 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
     let started = Instant::now();
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let files = Files::make(bench)?;
-    let (reason, watched) = boot(bench, &files)?;
+    // On a thread of its own: the sandbox confines the thread that runs the machine, and this one has more to do.
+    let (reason, watched) = std::thread::scope(|scope| {
+        let vm = scope.spawn(|| {
+            thread::leave_group();
+            boot(bench, &files)
+        });
+        vm.join().map_err(|_| BenchError::Guest("a bug in the bench (see above)".into()))?
+    })?;
     let out = files.out.read().map_err(|cause| file_error("read", "the guest's results", cause))?;
     let results = archive::untar(&out).map(Results::new);
     let results = match results {
@@ -295,6 +305,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         },
         disks,
         threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
+        sandbox: SandboxConfig { mode: bench.sandbox, files: Vec::new() },
     }
 }
 

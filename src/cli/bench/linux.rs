@@ -160,6 +160,7 @@ impl LinuxArgs {
             disk_size: self.size,
             queues: self.queues,
             poll_us: common.poll_us.unwrap_or(0).into(),
+            sandbox: common.sandbox,
             progress: common.progress,
         })
     }

@@ -69,6 +69,7 @@ impl ProbeArgs {
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
+            sandbox: common.sandbox,
             filter: self.filter,
             peer: self.peer,
         })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Item;
 use crate::host::io_uring_available;
+use crate::host::sandbox::Abilities;
 use crate::vfio::{Host, Posting};
 
 pub(super) fn items() -> Vec<Item> {
@@ -18,6 +19,8 @@ pub(super) fn items() -> Vec<Item> {
         vfio(),
         iommufd(),
         locked_memory(),
+        seccomp(),
+        landlock(),
         posted_interrupts(&Host::real()),
     ]
 }
@@ -137,6 +140,22 @@ fn locked_memory() -> Item {
         limit.map_or("no limit for guest RAM that --vfio pins".into(), |n| format!("up to {} MiB", n >> 20));
     Item::new("locked memory", false, limit.is_none_or(|n| n >= NEEDED), found)
         .or("raise memlock in /etc/security/limits.conf above --memory, or run as root, for --vfio")
+}
+
+fn seccomp() -> Item {
+    let present = Abilities::of_this_host().seccomp;
+    Item::new("seccomp", false, present, "--sandbox=on: threads make only the system calls that they need")
+        .or("use a kernel with CONFIG_SECCOMP_FILTER")
+}
+
+fn landlock() -> Item {
+    let version = Abilities::of_this_host().landlock;
+    let found = match version {
+        0 => "none: --sandbox=on guards files by system call filters alone".into(),
+        version => format!("version {version}, --sandbox=on: threads open no files but those that they need"),
+    };
+    Item::new("Landlock", false, version > 0, found)
+        .or("Linux 5.13 has it (CONFIG_SECURITY_LANDLOCK, and landlock in the kernel's lsm= list)")
 }
 
 /// Whether interrupts of passed-through devices can reach a running vCPU without the host.
