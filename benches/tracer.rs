@@ -83,6 +83,7 @@ impl<S: Tracer> Queue<S> {
         let lines = DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd);
         let worker = Worker::new(QueueSetup {
             name: "bench".into(),
+            features: 0,
             layout: QueueLayout {
                 size: SIZE,
                 desc: DESC,

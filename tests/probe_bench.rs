@@ -40,6 +40,7 @@ fn config() -> ProbeConfig {
         filter: None,
         peer: None,
         sandbox: Default::default(),
+        pace: Default::default(),
     }
 }
 

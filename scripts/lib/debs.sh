@@ -25,6 +25,37 @@ _debs_download() {
     (cd "$directory" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "${packages[@]}" >/dev/null)
 }
 
+# debs_fetch_from SUITE DIR PACKAGE...: the same from another suite of the mirror that apt uses, whose lists stay apart from the system's.
+debs_fetch_from() {
+    local suite=$1 directory=$2 uri apt
+    shift 2
+    # shellcheck disable=SC2016 # the names are apt's
+    uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' "Codename: $(. /etc/os-release && echo "$VERSION_CODENAME")" | head -n 1)
+    if [[ -z $uri ]]; then
+        echo "debs: apt has no list of Debian's packages to take the mirror from: run scripts/setup --refresh" >&2
+        return 1
+    fi
+    mkdir -p "$directory"
+    apt=$(mktemp -d)
+    mkdir -p "$apt"/{lists,cache/archives}/partial
+    printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' "$uri" "$suite" >"$apt/other.sources"
+    cat >"$apt/conf" <<END
+Dir::Etc::sourcelist "$apt/other.sources";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$apt/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "$apt/cache";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+APT::Sandbox::User "$(id -un)";
+END
+    (
+        export APT_CONFIG=$apt/conf
+        cd "$directory" && apt-get update -qq >&2 && apt-get download -qq "$@" >/dev/null
+    ) || { echo "debs: cannot fetch these packages of Debian $suite: $* (this needs a mirror in reach)" >&2; rm -rf "$apt"; return 1; }
+    rm -rf "$apt"
+}
+
 # debs_unpack DIR TARGET: unpacks every .deb of DIR into TARGET.
 debs_unpack() {
     local deb

@@ -6,14 +6,14 @@ use super::file::{QueueFile, ended};
 use super::transfer::Transfer;
 use crate::host::Locked;
 
-/// Bytes moved at a time; a multiple of every block size.
+/// How many bytes are moved at a time; a multiple of every block size.
 pub(super) const BOUNCE: usize = 256 * 1024;
 
 impl QueueFile {
-    /// Moves a transfer that O_DIRECT would refuse, through an aligned buffer. A write of parts of a block reads the
-    /// block, patches it and writes it back; the buffer's lock is held over all three, so that two such writes to
-    /// different sectors of one block keep both. A write of whole blocks needs no lock against them: it conflicts
-    /// only if both write the same block, and the order of overlapping writes in flight is undefined anyway.
+    /// Moves a transfer that O_DIRECT would refuse through an aligned buffer. A write of a part of a block reads the
+    /// block, patches it and writes it back. The buffer's lock is held for all three steps, so two such writes to
+    /// different sectors of one block both take effect. A write of whole blocks needs no lock: it conflicts only if
+    /// both write the same block, and the order of overlapping writes in flight is undefined anyway.
     pub(super) fn bounced(&self, op: Op, mut transfer: Transfer) -> io::Result<()> {
         let block = self.disk.direct.map_or(1, |direct| direct.offset) as u64;
         let mut held = self.disk.bounce.locked();
@@ -21,7 +21,7 @@ impl QueueFile {
         while transfer.left() > 0 {
             let (from, until) = (transfer.offset(), transfer.offset() + transfer.left());
             let start = from / block * block;
-            // The disk is a whole number of blocks (`Disk::open`), so this stays inside it.
+            // The disk is a whole number of blocks (`Disk::open`), so this end is inside it.
             let end = until.next_multiple_of(block).min(start + BOUNCE as u64);
             let until = until.min(end);
             let whole = &mut buffer[..(end - start) as usize];
@@ -54,7 +54,7 @@ impl QueueFile {
         while done < bytes.len() {
             let rest = &mut bytes[done..];
             let buffer = libc::iovec { iov_base: rest.as_mut_ptr().cast(), iov_len: rest.len() };
-            // The rest must begin at a block: a partly moved block is moved again.
+            // The rest must begin at a block, so move a partly moved block again.
             match self.vectored(op, &[buffer], offset + done as u64)? as u64 / block * block {
                 0 => return Err(ended(op)),
                 moved => done += moved as usize,

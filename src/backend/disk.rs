@@ -15,25 +15,25 @@ use super::uring::UringBackend;
 use super::{Backend, BackendKind, DiskError, Geometry};
 use crate::host::{io_uring_available, log};
 
-/// What to open as a disk, and how.
+/// The disk to open, and how to open it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
-    /// Regular file or block device. Never created.
-    /// `io_uring`, `sync`: needed. `mem`: optional, its bytes are what the disk starts with; changes stay in memory.
-    /// `null`: used only for its size, and only if `size` is not given.
+    /// Regular file or block device. It is never created.
+    /// `io_uring`, `sync`: required. `mem`: optional, the initial contents of the disk; changes stay in memory.
+    /// `null`: used only for its size, if `size` is not given.
     pub path: Option<PathBuf>,
     /// Whether the guest may only read.
     pub readonly: bool,
-    /// What moves the bytes.
+    /// The kind of backend.
     pub kind: BackendKind,
-    /// Bytes, a multiple of 512. `io_uring`, `sync`: use only this many bytes of the file, which must have
-    /// them. `mem`: bytes beyond the file read as zeroes; needed without a file. `null`: needed without a file.
+    /// Size in bytes, a multiple of 512. `io_uring`, `sync`: use only this many bytes of the file, which must have
+    /// them. `mem`: bytes beyond the file read as zeroes; required without a file. `null`: required without a file.
     pub size: Option<u64>,
     /// Whether to bypass the page cache (O_DIRECT). `io_uring` and `sync` only.
     pub direct: bool,
 }
 
-/// An open disk: locked, measured, ready to give each queue its backend.
+/// An open and locked disk with a known size. It creates a backend for each queue.
 pub struct Disk {
     options: DiskOptions,
     capacity: u64,
@@ -49,8 +49,8 @@ enum Store {
 }
 
 impl Disk {
-    /// Opens a disk. A file is locked (shared if `readonly`, else exclusive) until the disk and all its backends are
-    /// gone; a block device opened for writing is claimed too (O_EXCL), so that a mounted one is refused.
+    /// Opens a disk. A file is locked (shared if `readonly`, otherwise exclusive) until the disk and all its backends
+    /// are dropped. A block device that is opened for writing is also claimed (O_EXCL), so a mounted one is refused.
     ///
     /// # Errors
     /// See [`DiskError`].
@@ -158,35 +158,35 @@ impl Disk {
         Disk { options: options.clone(), capacity, geometry: Geometry::MEMORY, discards, store }
     }
 
-    /// What it was opened with.
+    /// Returns the options with which it was opened.
     pub fn options(&self) -> &DiskOptions {
         &self.options
     }
 
-    /// Size in sectors of 512 bytes, whatever the logical block is (virtio 1.2, 5.2.4).
+    /// Returns the size in sectors of 512 bytes, regardless of the logical block size (virtio 1.2, 5.2.4).
     pub fn capacity_sectors(&self) -> u64 {
         self.capacity / 512
     }
 
-    /// Block sizes, for the guest.
+    /// Returns the block sizes for the guest.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// Whether the guest may only read.
+    /// Returns whether the guest may only read.
     pub fn readonly(&self) -> bool {
         self.options.readonly
     }
 
-    /// Whether a discard has an effect. WRITE_ZEROES works on every writable disk.
+    /// Returns whether a discard has an effect. WRITE_ZEROES works on every writable disk.
     pub fn supports_discard(&self) -> bool {
         self.discards
     }
 
-    /// A backend for one queue; all of a disk's backends share its bytes.
+    /// Creates a backend for one queue. All backends of a disk share its bytes.
     ///
     /// # Errors
-    /// No backend fails here today; one that opens something per queue could.
+    /// Today no backend fails here. One that opens something per queue could.
     pub fn queue_backend(&self) -> io::Result<Box<dyn Backend>> {
         let readonly = self.options.readonly;
         Ok(match &self.store {
@@ -204,14 +204,14 @@ impl Disk {
 struct Opened {
     file: File,
     metadata: Metadata,
-    /// Of a block device.
+    /// The geometry, if it is a block device.
     geometry: Option<Geometry>,
     size: u64,
 }
 
 impl Opened {
     fn open(path: &Path, readonly: bool, direct: bool) -> Result<Opened, DiskError> {
-        // Checked before opening: opening a pipe waits, opening a device may have effects.
+        // Check before opening: opening a pipe waits, and opening a device may have effects.
         let metadata = path.metadata().map_err(|e| open_error(path, readonly, direct, e))?;
         if let Some(what) = not_a_disk(&metadata) {
             return Err(DiskError::NotADisk { path: path.into(), what });
@@ -230,7 +230,7 @@ impl Opened {
             Ok(false) => return Err(DiskError::Locked { path: path.into() }),
             Err(cause) => return Err(DiskError::NoLock { path: path.into(), cause }),
         }
-        // Again, from the open file, now that the lock keeps it from changing.
+        // Read the size again from the open file, now that the lock prevents changes.
         let ask = |e| failed("read the size of", path, e);
         let metadata = file.metadata().map_err(ask)?;
         let (size, geometry) = match metadata.file_type().is_block_device() {
@@ -255,7 +255,7 @@ impl Opened {
     }
 }
 
-/// `size` with a last sector that zeroes fill, as images that are only read may have it.
+/// Returns `size` rounded up to whole sectors. An image that is only read may end inside a sector; zeroes fill it.
 fn filled(size: u64) -> u64 {
     size.checked_next_multiple_of(512).unwrap_or(size)
 }

@@ -63,7 +63,7 @@ fn writers_exclude_everybody_and_readers_share() {
     says(&sync(&path), &["disk.img is locked by another doorbell", "`readonly` in both"]);
     says(&readonly(&path), &["locked by another doorbell"]);
     says(&DiskOptions { kind: BackendKind::Mem, ..sync(&path) }, &["locked by another doorbell"]);
-    // The lock lasts as long as anybody can still write.
+    // The lock lasts as long as a backend can still write.
     let backend = writer.queue_backend().unwrap();
     drop(writer);
     says(&sync(&path), &["locked by another doorbell"]);
@@ -198,7 +198,7 @@ fn nobody_writes_to_a_readonly_disk() {
     assert_eq!(std::fs::read(&path).unwrap(), vec![0; SIZE as usize]);
 }
 
-/// Destroys what is on the device, so it has to be named: `DOORBELL_TEST_BLOCK_DEVICE=/dev/loop0 cargo test`.
+/// Overwrites the device, so the caller must name it: `DOORBELL_TEST_BLOCK_DEVICE=/dev/loop0 cargo test`.
 #[test]
 fn block_devices() {
     let Some(path) = std::env::var_os("DOORBELL_TEST_BLOCK_DEVICE").map(PathBuf::from) else {
@@ -252,7 +252,7 @@ fn the_last_sector_of_a_readonly_image_of_any_size_is_filled_with_zeroes() {
             assert!(data == &bytes[offset..] && zeroes.iter().all(|&byte| byte == 0), "{kind} {offset}");
         }
     }
-    // A file that became shorter is still an error.
+    // A file that became shorter after it was opened is still an error.
     let disk = Disk::open(&readonly(&path)).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(60_000).unwrap();
     let mut found = vec![0; 137 * 512];

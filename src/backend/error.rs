@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::BackendKind;
 
-/// Why a disk cannot be opened: what failed, on what, what to do.
+/// Why a disk cannot be opened. Each message names the cause, the file, and what to do.
 #[derive(Debug, Error)]
 pub enum DiskError {
     /// There is no such file. A disk is never created.
@@ -14,7 +14,7 @@ pub enum DiskError {
         /// The disk.
         path: PathBuf,
     },
-    /// A directory, a terminal, a pipe.
+    /// The path is a directory, a terminal, a pipe.
     #[error("{} is {what}: a disk is a regular file or a block device", path.display())]
     NotADisk {
         /// The disk.
@@ -22,19 +22,19 @@ pub enum DiskError {
         /// What it is.
         what: &'static str,
     },
-    /// EACCES or EPERM, to read only.
+    /// EACCES or EPERM on opening to read.
     #[error("permission to read {} is missing: run as a user who may read it, or change its mode", path.display())]
     Unreadable {
         /// The disk.
         path: PathBuf,
     },
-    /// EACCES, EPERM or EROFS, to write.
+    /// EACCES, EPERM or EROFS on opening to write.
     #[error("permission to write {} is missing: run as a user who may, or add `readonly`", path.display())]
     Unwritable {
         /// The disk.
         path: PathBuf,
     },
-    /// EBUSY: a block device that the host itself uses.
+    /// EBUSY: the host uses the block device.
     #[error(
         "{} is in use by this host (mounted, part of an array, or another VMM's): release it, or add `readonly`",
         path.display()
@@ -43,7 +43,7 @@ pub enum DiskError {
         /// The disk.
         path: PathBuf,
     },
-    /// Another open file description holds a lock that conflicts.
+    /// Another open file description holds a conflicting lock.
     #[error(
         "{} is locked by another doorbell (or QEMU, or an earlier --disk): stop that one, or open it `readonly` in both",
         path.display()
@@ -52,22 +52,22 @@ pub enum DiskError {
         /// The disk.
         path: PathBuf,
     },
-    /// The file system cannot lock.
+    /// The file system does not support locks.
     #[error("cannot lock {}: {cause}; put the disk on a file system that has locks", path.display())]
     NoLock {
         /// The disk.
         path: PathBuf,
-        /// What fcntl said.
+        /// The error of fcntl.
         cause: io::Error,
     },
     /// Another failure of opening, querying or reading.
     #[error("cannot {doing} {}: {cause}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
         /// The disk.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         cause: io::Error,
     },
     /// The file has no bytes.
@@ -84,7 +84,7 @@ pub enum DiskError {
     NotRaw {
         /// The disk.
         path: PathBuf,
-        /// As `qemu-img` names it.
+        /// The name of the format in `qemu-img`.
         format: &'static str,
     },
     /// A gzip file.
@@ -106,7 +106,7 @@ pub enum DiskError {
         /// Bytes of a block.
         block: u64,
     },
-    /// `size=` larger than what is there.
+    /// `size=` is larger than the file.
     #[error(
         "{} has {size} bytes and size= asks for {asked}: ask for less, or grow it with `truncate -s {asked} FILE`",
         path.display()
@@ -114,24 +114,24 @@ pub enum DiskError {
     Beyond {
         /// The disk.
         path: PathBuf,
-        /// Bytes there.
+        /// Size of the file in bytes.
         size: u64,
-        /// Bytes asked for.
+        /// The requested size in bytes.
         asked: u64,
     },
-    /// More bytes than a file offset can express.
+    /// The disk has more bytes than a file offset can express.
     #[error("a disk of {size} bytes is too big: 8 EiB is the limit")]
     TooBig {
         /// Bytes.
         size: u64,
     },
-    /// The file system does not do O_DIRECT, or not on this file.
+    /// The file system does not support O_DIRECT, or not for this file.
     #[error("the file system of {} has no O_DIRECT for it: leave out `direct`", path.display())]
     NoDirect {
         /// The disk.
         path: PathBuf,
     },
-    /// `direct` where no file is read.
+    /// `direct` with a backend that reads no file.
     #[error("backend={kind} reads no file, so `direct` means nothing to it: leave it out")]
     DirectWithoutFile {
         /// The backend.
@@ -149,12 +149,12 @@ pub enum DiskError {
         /// The backend.
         kind: BackendKind,
     },
-    /// No address space for a memory disk.
+    /// There is no address space for a memory disk.
     #[error("no memory for a disk of {size} bytes: {cause}; give a smaller size=")]
     NoMemory {
         /// Bytes.
         size: u64,
-        /// What mmap said.
+        /// The error of mmap.
         cause: io::Error,
     },
     /// The host does not support the backend.
@@ -162,7 +162,7 @@ pub enum DiskError {
     Unsupported {
         /// The backend.
         kind: BackendKind,
-        /// Why, and how to change that.
+        /// The reason, and how to change it.
         reason: String,
     },
 }

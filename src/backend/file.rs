@@ -10,12 +10,12 @@ use super::geometry::{Alignment, in_memory};
 use super::transfer::{self, Transfer};
 use super::{Op, Request};
 
-// <linux/fs.h>: takes a range as two u64, start and length.
+// <linux/fs.h>. The argument is a range: two u64, start and length.
 const BLKDISCARD: libc::c_ulong = 0x1277;
 
 const SECTOR: usize = 512;
 
-/// Frees the range's blocks; it reads as zeroes.
+/// Frees the blocks of the range, which then reads as zeroes.
 pub(super) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 /// Zeroes the range and keeps its blocks.
 pub(super) const ZERO_RANGE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
@@ -25,24 +25,24 @@ pub(super) struct DiskFile {
     pub(super) file: File,
     pub(super) size: u64,
     pub(super) readonly: bool,
-    /// Where the file ends, if that is inside the disk's last sector: zeroes follow.
+    /// The end of the file, if it is inside the disk's last sector. Zeroes fill the rest of the sector.
     pub(super) filled_from: Option<u64>,
-    /// Logical block of a block device; `None`: a regular file.
+    /// The logical block size of a block device in bytes; `None` for a regular file.
     pub(super) device_block: Option<u32>,
-    /// `Some`: opened with O_DIRECT.
+    /// The alignment that O_DIRECT requires; `None` without O_DIRECT.
     pub(super) direct: Option<Alignment>,
-    /// It lies in a file system of memory (tmpfs, ramfs): nothing that is done to it waits for a device.
+    /// Whether the file is in a memory file system (tmpfs, ramfs), where no operation waits for a device.
     pub(super) in_memory: bool,
-    /// The buffer for transfers that are not aligned for the disk. There is one: that bounds the memory a guest can make
-    /// us use, and its lock separates two read-modify-writes of one block.
+    /// The buffer for transfers that are not aligned for the disk. There is only one, which limits the memory that a
+    /// guest can make us use. Its lock serializes read-modify-writes.
     pub(super) bounce: Mutex<Option<AlignedBuffer>>,
-    /// fallocate failed once with "not supported"; it is not tried again.
+    /// Whether fallocate has failed with "not supported". If so, it is not tried again.
     pub(super) no_punch_hole: AtomicBool,
     pub(super) no_zero_range: AtomicBool,
 }
 
 impl DiskFile {
-    /// A disk of `size` bytes in `file`.
+    /// Returns a disk of `size` bytes in `file`.
     pub(super) fn new(file: File, size: u64, readonly: bool) -> DiskFile {
         DiskFile {
             in_memory: in_memory(&file),
@@ -60,51 +60,52 @@ impl DiskFile {
 }
 
 impl DiskFile {
-    /// The unit that O_DIRECT writes: less is read, patched and written back under the lock of `bounce`.
+    /// Returns the unit of O_DIRECT writes in bytes. A part of a unit is read, patched and written back under the lock
+    /// of `bounce`.
     pub(super) fn direct_block(&self) -> u64 {
         self.direct.map_or(1, |direct| direct.offset as u64)
     }
 
-    /// Whether the range consists of such units.
+    /// Returns whether the range consists of whole units.
     pub(super) fn is_whole(&self, offset: u64, len: u64) -> bool {
         offset.is_multiple_of(self.direct_block()) && len.is_multiple_of(self.direct_block())
     }
 
-    /// Whether `offset` lies in the zeroes that fill the last sector.
+    /// Returns whether `offset` is in the zeroes that fill the last sector.
     pub(super) fn is_filler(&self, op: Op, offset: u64) -> bool {
         op == Op::Read && self.filled_from.is_some_and(|end| offset >= end)
     }
 }
 
-/// The disk as one queue uses it, by system calls of the thread that owns the queue.
+/// A disk for one queue. The thread that owns the queue makes the system calls.
 pub(super) struct QueueFile {
     pub(super) disk: Arc<DiskFile>,
     calls: Cell<u64>,
 }
 
 impl QueueFile {
-    /// A queue of `disk`.
+    /// Returns the access of one queue to `disk`.
     pub(super) fn new(disk: Arc<DiskFile>) -> QueueFile {
         QueueFile { disk, calls: Cell::new(0) }
     }
 
-    /// System calls made so far.
+    /// Returns how many system calls were made so far.
     pub(super) fn calls(&self) -> u64 {
         self.calls.get()
     }
 
-    /// Counts a system call that is about to be made on the descriptor.
+    /// Counts a system call and returns the descriptor for it.
     pub(super) fn call(&self) -> RawFd {
         self.calls.set(self.calls.get() + 1);
         self.fd()
     }
 
-    /// The descriptor, open as long as `self.disk`.
+    /// Returns the descriptor, which stays open as long as `self.disk`.
     pub(super) fn fd(&self) -> RawFd {
         self.disk.file.as_raw_fd()
     }
 
-    /// Does all of `request` before it returns.
+    /// Executes all of `request` before it returns.
     pub(super) fn execute(&self, request: Request) -> io::Result<()> {
         transfer::check(&request, self.disk.size, self.disk.readonly)?;
         match request.op {
@@ -117,7 +118,7 @@ impl QueueFile {
         }
     }
 
-    /// Whether the rest of `transfer` can go to the file as it is.
+    /// Returns whether the rest of `transfer` can go to the file without the bounce buffer.
     pub(super) fn is_aligned(&self, transfer: &Transfer) -> bool {
         let Some(direct) = self.disk.direct else { return true };
         transfer.offset().is_multiple_of(direct.offset as u64)
@@ -126,7 +127,7 @@ impl QueueFile {
             })
     }
 
-    /// Moves the rest of a read or write (`op`), by as many calls as it takes.
+    /// Moves the rest of a read or write (`op`), with as many system calls as necessary.
     pub(super) fn transfer(&self, op: Op, mut transfer: Transfer) -> io::Result<()> {
         while transfer.left() > 0 {
             if !self.is_aligned(&transfer) {
@@ -145,7 +146,7 @@ impl QueueFile {
         Ok(())
     }
 
-    /// One preadv2 or pwritev2; repeated only if a signal came first.
+    /// Makes one preadv2 or pwritev2 call. Repeats it only after EINTR.
     pub(super) fn vectored(&self, op: Op, buffers: &[libc::iovec], offset: u64) -> io::Result<usize> {
         let (first, count, offset) = (buffers.as_ptr(), buffers.len() as libc::c_int, offset as libc::off_t);
         loop {
@@ -177,7 +178,7 @@ impl QueueFile {
 
     /// Frees the range's space.
     pub(super) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        // A discard is advice: parts of blocks at either end are kept.
+        // A discard is advice, so parts of blocks at either end are kept.
         let block = self.disk.device_block.map_or(1, u64::from).max(self.disk.direct_block());
         let (start, end) = (offset.next_multiple_of(block), (offset + len) / block * block);
         if start >= end {
@@ -194,19 +195,19 @@ impl QueueFile {
         }
     }
 
-    /// The fallocate mode that zeroes a range; `None`: there is none.
+    /// Returns the fallocate mode that zeroes a range; `None` if there is none.
     pub(super) fn zeroing_mode(&self, unmap: bool) -> Option<i32> {
         let punch = unmap && !self.disk.no_punch_hole.load(Ordering::Relaxed);
         let zero = !self.disk.no_zero_range.load(Ordering::Relaxed);
         if punch { Some(PUNCH_HOLE) } else { zero.then_some(ZERO_RANGE) }
     }
 
-    /// Zeroes the range; by fallocate if the file system can, else by writing zeroes.
+    /// Zeroes the range: with fallocate if the file system supports it, otherwise by writing zeroes.
     pub(super) fn write_zeroes(&self, offset: u64, len: u64, unmap: bool, durable: bool) -> io::Result<()> {
         let (block, until) = (self.disk.direct_block(), offset + len);
         let start = offset.next_multiple_of(block).min(until);
         let end = (until / block * block).max(start);
-        // Parts of blocks are read, patched and written under the lock that other writes to their blocks take.
+        // Parts of blocks are read, patched and written under the lock that other partial writes take.
         self.write_zero_bytes(offset, start - offset)?;
         self.write_zero_bytes(end, until - end)?;
         if end > start {
@@ -224,7 +225,7 @@ impl QueueFile {
                         if mode == PUNCH_HOLE { &self.disk.no_punch_hole } else { &self.disk.no_zero_range };
                     known.store(true, Ordering::Relaxed);
                 }
-                // On a block device, a range with a part of a block: that part must be written.
+                // On a block device, the range has a part of a block, which must be written.
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
                 done => return done,
             }
@@ -244,7 +245,7 @@ impl QueueFile {
             let now = (end - offset).min(PIECES * piece);
             let buffers = (0..now.div_ceil(piece))
                 .map(|i| libc::iovec {
-                    // Only read from: the operation is a write.
+                    // The kernel only reads it: the operation is a write.
                     iov_base: ZEROES.0.as_ptr().cast_mut().cast(),
                     iov_len: (now - i * piece).min(piece) as usize,
                 })
@@ -266,19 +267,19 @@ impl QueueFile {
         }
     }
 
-    /// Whether discards free space. Tried with a range behind the end, where there is nothing to free.
+    /// Returns whether discards free space. Tries it with a range beyond the end, where there is nothing to free.
     pub(super) fn can_punch_holes(&self) -> bool {
         let behind = self.disk.size.next_multiple_of(1 << 20);
         i64::try_from(behind + (1 << 20)).is_ok() && self.fallocate(PUNCH_HOLE, behind, 1 << 20).is_ok()
     }
 }
 
-/// For pwritev2 and for ring entries.
+/// Returns the flags for pwritev2 and for io_uring entries.
 pub(super) fn write_flags(durable: bool) -> i32 {
     if durable { libc::RWF_DSYNC } else { 0 }
 }
 
-/// A call moved nothing: the file became shorter since it was opened, or is full.
+/// Returns the error for a call that moved nothing: the file is shorter than when it was opened, or the disk is full.
 pub(super) fn ended(op: Op) -> io::Error {
     match op {
         Op::Write { .. } => io::ErrorKind::WriteZero.into(),
@@ -286,7 +287,7 @@ pub(super) fn ended(op: Op) -> io::Error {
     }
 }
 
-/// Whether `error` means that the file system or driver lacks the operation.
+/// Returns whether `error` means that the file system or driver does not support the operation.
 pub(super) fn cannot(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV | libc::ENOTTY))
 }

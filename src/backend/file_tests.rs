@@ -21,7 +21,7 @@ fn disk(shm: bool) -> DiskFile {
     DiskFile::new(file_of(SIZE as u64, shm), SIZE as u64, false)
 }
 
-/// As if the disk had blocks of 4096 bytes and O_DIRECT, whatever is below.
+/// Returns a disk that behaves as with blocks of 4096 bytes and O_DIRECT, on any file system.
 fn blocky(shm: bool) -> DiskFile {
     DiskFile { direct: Some(Alignment { memory: 512, offset: 4096 }), ..disk(shm) }
 }
@@ -161,7 +161,7 @@ fn counts_its_system_calls() {
     assert_eq!(backend.system_calls(), 4);
 }
 
-/// What a discard or unmapping frees is given back to the file system.
+/// A discard and a write-zeroes with unmap return space to the file system.
 #[test]
 fn discards_free_blocks() {
     use std::os::unix::fs::MetadataExt;
@@ -184,8 +184,8 @@ fn a_completion_for_nothing_is_an_error() {
     assert!(matches!(backend.complete(1, 0, &mut TestRing::none()), Outcome::Done(Err(_))));
 }
 
-/// Whoever holds the buffer is between the read and the write of a block: zeroes for another sector of it must wait, or
-/// they are written over with what was there before.
+/// A thread that holds the buffer is between the read and the write of a block. Zeroes for another sector of the block
+/// must wait, or the write would overwrite them with the old bytes.
 #[test]
 fn zeroes_for_a_part_of_a_block_wait_for_a_write_to_another() {
     let disk = Arc::new(blocky(false));

@@ -1,4 +1,4 @@
-//! Image formats that are not raw: a guest would find their bookkeeping where its disk should be.
+//! Detects image formats that are not raw. A guest would see their metadata as the contents of its disk.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::DiskError;
 use super::aligned::{AlignedBuffer, PAGE};
 
-/// Magic at the start, and the name that `qemu-img` has for the format.
+/// The magic bytes at the start, and the name of the format in `qemu-img`.
 const FORMATS: [(&[u8], &str); 5] = [
     (b"QFI\xfb", "qcow2"),
     (b"KDMV", "vmdk"),
@@ -19,11 +19,11 @@ const GZIP: &[u8] = &[0x1f, 0x8b, 8];
 
 /// Refuses a regular file that holds a disk in another format.
 pub(super) fn raw(file: &File, path: &Path) -> Result<(), DiskError> {
-    // Aligned, because the file may be open for O_DIRECT.
+    // The buffer is aligned, because the file may be open with O_DIRECT.
     let mut page = AlignedBuffer::new(PAGE);
     let start = page.bytes_mut();
     if file.read_at(start, 0).is_err() {
-        // Whoever reads the disk will say so.
+        // The disk's first read reports this error.
         return Ok(());
     }
     let path = || path.to_path_buf();

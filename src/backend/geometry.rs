@@ -6,31 +6,31 @@ use std::os::unix::fs::MetadataExt;
 
 use super::aligned::{AlignedBuffer, PAGE};
 
-// <linux/fs.h>; libc has only some of them.
+// <linux/fs.h>. libc has only some of these.
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 const BLKALIGNOFF: libc::c_ulong = 0x127a;
 
-/// The block sizes that a guest sees, in bytes. virtio's configuration space has them as exponents and counts of
+/// The block sizes that a guest sees, in bytes. virtio's configuration space expresses them as exponents and counts of
 /// logical blocks (virtio 1.2, 5.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Smallest addressable unit: 512, or as the block device reports.
+    /// The smallest addressable unit: 512, or the value that the block device reports.
     pub logical_block: u32,
-    /// Smallest unit written without a read; a power of two, at least `logical_block`.
+    /// The smallest unit that is written without a read; a power of two, at least `logical_block`.
     pub physical_block: u32,
-    /// Where the first physical block starts.
+    /// The offset of the first physical block.
     pub alignment_offset: u32,
-    /// Suggested smallest transfer.
+    /// The recommended smallest transfer.
     pub minimum_io: u32,
-    /// Suggested transfer, or 0.
+    /// The recommended transfer, or 0.
     pub optimal_io: u32,
-    /// Unit of a discard that frees something.
+    /// The smallest discard that frees space.
     pub discard_granularity: u32,
 }
 
 impl Geometry {
-    /// A disk without a file: sectors of 512 bytes, in pages.
-    pub(super) const MEMORY: Geometry = Geometry {
+    /// The geometry of a disk without a file: sectors of 512 bytes in pages.
+    pub const MEMORY: Geometry = Geometry {
         logical_block: 512,
         physical_block: 4096,
         alignment_offset: 0,
@@ -39,14 +39,15 @@ impl Geometry {
         discard_granularity: 4096,
     };
 
-    /// Of a regular file: sectors, on the file system's blocks (at most a page: a larger st_blksize is advice).
+    /// Returns the geometry of a regular file: sectors on the file system's blocks (at most a page, because a larger
+    /// st_blksize is only advice).
     pub(super) fn of_file(metadata: &Metadata) -> Geometry {
         let block = metadata.blksize().clamp(512, 4096) as u32;
         let block = if block.is_power_of_two() { block } else { 4096 };
         Geometry { physical_block: block, minimum_io: block, discard_granularity: block, ..Geometry::MEMORY }
     }
 
-    /// Of a block device, as its driver reports.
+    /// Returns the geometry of a block device, as its driver reports it.
     pub(super) fn of_block_device(file: &File, metadata: &Metadata) -> io::Result<Geometry> {
         let ask = |request| block_ioctl::<u32>(file, request);
         let logical_block = ask(libc::BLKSSZGET as libc::c_ulong)?.max(512);
@@ -66,17 +67,17 @@ impl Geometry {
     }
 }
 
-/// Bytes of a block device.
+/// Returns the size of a block device in bytes.
 pub(super) fn block_device_size(file: &File) -> io::Result<u64> {
     block_ioctl::<u64>(file, BLKGETSIZE64)
 }
 
-/// Whether the block device's driver supports discards.
+/// Returns whether the driver of the block device supports discards.
 pub(super) fn block_device_discards(metadata: &Metadata) -> bool {
     queue_limit(metadata, "discard_max_bytes").is_some_and(|n| n > 0)
 }
 
-/// One number from the device's request queue. A partition has the queue of its disk, one directory up.
+/// Reads a number of the device's request queue from sysfs. A partition uses the queue of its disk, one directory up.
 fn queue_limit(metadata: &Metadata, name: &str) -> Option<u64> {
     let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
     ["queue", "../queue"].iter().find_map(|queue| {
@@ -86,7 +87,7 @@ fn queue_limit(metadata: &Metadata, name: &str) -> Option<u64> {
 
 fn block_ioctl<T: Default>(file: &File, request: libc::c_ulong) -> io::Result<T> {
     let mut value = T::default();
-    // SAFETY: the requests above store one integer of `T`'s size at the address given, which is `value`'s.
+    // SAFETY: the requests above store one integer of the size of `T` in `value`.
     match unsafe { libc::ioctl(file.as_raw_fd(), request as _, &mut value) } {
         0 => Ok(value),
         _ => Err(io::Error::last_os_error()),
@@ -96,15 +97,15 @@ fn block_ioctl<T: Default>(file: &File, request: libc::c_ulong) -> io::Result<T>
 /// The alignment that O_DIRECT requires. Both are powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
-    /// Of buffer addresses.
+    /// Alignment of buffer addresses, in bytes.
     pub memory: usize,
-    /// Of offsets, and of the length of every buffer.
+    /// Alignment of offsets, and of the length of every buffer, in bytes.
     pub offset: usize,
 }
 
 impl Alignment {
-    /// Asks the kernel (statx, `STATX_DIOALIGN`, Linux 6.1), else the block device, else tries reads of growing size.
-    /// `None`: no direct I/O on this file.
+    /// Finds the alignment: from the kernel (statx, `STATX_DIOALIGN`, Linux 6.1), or from the block device, or by reads
+    /// of growing size. Returns `None` if the file does not support direct I/O.
     pub(super) fn discover(file: &File, block_device: Option<&Geometry>) -> Option<Alignment> {
         if let Some(known) = statx_alignment(file) {
             return known;
@@ -123,10 +124,11 @@ impl Alignment {
     }
 }
 
-/// `None`: the kernel or the file system does not report it. `Some(None)`: no direct I/O.
+/// Returns `None` if the kernel or the file system does not report the alignment, and `Some(None)` if the file does not
+/// support direct I/O.
 fn statx_alignment(file: &File) -> Option<Option<Alignment>> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: an empty path with AT_EMPTY_PATH asks about the descriptor; the kernel fills `answer`.
+    // SAFETY: an empty path with AT_EMPTY_PATH refers to the descriptor. The kernel fills `answer`.
     let done = unsafe {
         libc::statx(
             file.as_raw_fd(),
@@ -142,17 +144,17 @@ fn statx_alignment(file: &File) -> Option<Option<Alignment>> {
         return None;
     }
     let (memory, offset) = (answer.stx_dio_mem_align as usize, answer.stx_dio_offset_align as usize);
-    // A larger alignment than a page would not fit our bounce pages; no Linux driver has one.
+    // An alignment above a page would not fit the bounce buffer. No Linux driver has one.
     let usable = |n: usize| n.is_power_of_two() && n <= PAGE;
     Some((usable(memory) && usable(offset)).then_some(Alignment { memory, offset: offset.max(512) }))
 }
 
-/// Whether `file` is a regular file in a file system of memory. Device nodes lie in one, too (devtmpfs).
+/// Returns whether `file` is a regular file in a memory file system. Device nodes are in one too (devtmpfs).
 pub(super) fn in_memory(file: &File) -> bool {
     if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return false;
     }
-    // SAFETY: a zeroed statfs is a valid place for the result; the descriptor is open.
+    // SAFETY: a zeroed statfs is valid for the result, and the descriptor is open.
     let kind = unsafe {
         let mut about: libc::statfs = std::mem::zeroed();
         if libc::fstatfs(file.as_raw_fd(), &mut about) == 0 { about.f_type } else { 0 }
@@ -160,5 +162,5 @@ pub(super) fn in_memory(file: &File) -> bool {
     [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind)
 }
 
-/// linux/magic.h; missing in libc.
+/// From linux/magic.h; libc does not have it.
 const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;

@@ -2,17 +2,17 @@ use strum::{Display, EnumCount, EnumString, VariantArray, VariantNames};
 
 use crate::host::named;
 
-/// What moves the bytes of a disk.
+/// The kind of backend that moves the bytes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumCount, EnumString, VariantArray, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum BackendKind {
-    /// The file, through the I/O thread's io_uring: many requests in flight, submitted with the thread's next wait.
+    /// A file through the I/O thread's io_uring: many requests in flight, submitted with the thread's next wait.
     IoUring,
-    /// The file, by `preadv2` and `pwritev2` in the thread that owns the queue: one request at a time.
+    /// A file by `preadv2` and `pwritev2` on the thread that owns the queue: one request at a time.
     Sync,
-    /// Nothing: every request succeeds at once. A read leaves the guest's buffers unchanged.
+    /// No storage: every request succeeds at once. A read leaves the guest's buffers unchanged.
     Null,
-    /// Anonymous memory of the VMM, lost when it ends.
+    /// Anonymous memory of the VMM. Its contents are lost when the VMM ends.
     Mem,
 }
 
@@ -21,7 +21,7 @@ impl BackendKind {
     pub const NAMES: [(&'static str, BackendKind); BackendKind::COUNT] =
         named(<BackendKind as VariantNames>::VARIANTS, <BackendKind as VariantArray>::VARIANTS);
 
-    /// Whether requests go to a file or block device. Such a backend needs a path, and may be `direct`.
+    /// Returns whether requests go to a file or block device. Such a backend needs a path, and may use `direct`.
     pub fn uses_file(self) -> bool {
         matches!(self, BackendKind::IoUring | BackendKind::Sync)
     }

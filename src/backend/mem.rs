@@ -12,28 +12,27 @@ const PAGE: u64 = 4096;
 
 /// A disk in anonymous memory, shared by its queues. Pages are allocated when they are first written.
 ///
-/// Nothing ever holds a Rust reference into it: all access is by copies through raw pointers, here and nowhere else.
-/// Queues on several threads may copy at once; where their ranges overlap, the bytes of either may
-/// remain, as on any disk.
+/// No Rust reference into it exists: every access is a copy through raw pointers in this file. Queues on several
+/// threads may copy at the same time. Where their ranges overlap, the bytes of either may remain, as on any disk.
 pub(super) struct MemRegion {
     base: NonNull<u8>,
     size: u64,
 }
 
-// SAFETY: the region is owned, and accessed only as the type's comment says.
+// SAFETY: the region is owned, and accessed only as the comment of the type describes.
 unsafe impl Send for MemRegion {}
 // SAFETY: as above.
 unsafe impl Sync for MemRegion {}
 
 impl MemRegion {
-    /// `size` bytes (more than 0) of zeroes.
+    /// Maps `size` bytes (more than 0) of zeroes.
     pub(super) fn new(size: u64) -> io::Result<MemRegion> {
         let len = usize::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
         );
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: a new mapping at an address that the kernel chooses overlaps no existing one.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
         match NonNull::new(base.cast::<u8>()) {
             Some(address) if base != libc::MAP_FAILED => Ok(MemRegion { base: address, size }),
@@ -41,7 +40,8 @@ impl MemRegion {
         }
     }
 
-    /// Copies `file` into the region, as far as both go. Zeroes are skipped: they are there already.
+    /// Copies `file` into the region, up to the end of the shorter one. Skips zeroes, because the region has them
+    /// already.
     pub(super) fn load(&mut self, file: &File) -> io::Result<()> {
         let mut bytes = vec![0; 1 << 20];
         let mut offset = 0;
@@ -63,7 +63,7 @@ impl MemRegion {
         Ok(())
     }
 
-    /// The address of a byte of the disk; `offset` is at most `size`.
+    /// Returns the address of the byte at `offset`, which is at most `size`.
     fn at(&self, offset: u64) -> *mut u8 {
         self.base.as_ptr().wrapping_add(offset as usize)
     }
@@ -84,15 +84,15 @@ impl MemRegion {
         let mut transfer = Transfer::new(request);
         transfer.consume(transfer.left(), |guest, len| {
             let (from, to) = if write { (guest, disk) } else { (disk, guest) };
-            // SAFETY: `guest` is valid for `len` bytes (see `Request::buffers`) and lies in guest memory, so not in
-            // this mapping; `check` saw that the sum of all lengths stays inside the region.
+            // SAFETY: `guest` is valid for `len` bytes (see `Request::buffers`) and is in guest memory, so not in
+            // this mapping. `check` ensured that the sum of all lengths stays inside the region.
             unsafe { ptr::copy_nonoverlapping(from, to, len) };
             disk = disk.wrapping_add(len);
         });
         Ok(())
     }
 
-    /// Zeroes a checked range; `unmap`: whole pages are returned to the host.
+    /// Zeroes a checked range. With `unmap`, returns whole pages to the host.
     fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let end = offset + len;
         let (first, last) = (offset.next_multiple_of(PAGE), end / PAGE * PAGE);
@@ -114,14 +114,14 @@ impl MemRegion {
     }
 }
 
-/// Where the next data at or behind `offset` is; `None`: there is none. A hole of terabytes is passed at once.
+/// Returns the offset of the next data at or after `offset`, or `None`. So a hole of any size is skipped with one call.
 fn next_data(file: &File, offset: u64) -> Option<u64> {
     let from = libc::off64_t::try_from(offset).ok()?;
-    // SAFETY: no pointers. The position is not used: reads name theirs.
+    // SAFETY: no pointers. Nothing uses the file position: reads give their offset.
     match unsafe { libc::lseek64(file.as_raw_fd(), from, libc::SEEK_DATA) } {
         at @ 0.. => Some(at as u64),
         _ if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => None,
-        // A block device, or a file system that does not know its holes.
+        // A block device, or a file system that cannot report holes.
         _ => Some(offset),
     }
 }
@@ -133,7 +133,7 @@ impl Drop for MemRegion {
     }
 }
 
-/// A queue of a disk in memory: requests are done by copying, before `start` returns.
+/// The backend of one queue of a disk in memory. It executes requests by copying, before `start` returns.
 pub(super) struct MemBackend {
     pub(super) region: Arc<MemRegion>,
     pub(super) readonly: bool,

@@ -1,10 +1,10 @@
-//! What moves bytes for a request.
+//! Opens disks and moves the bytes of requests.
 //!
 //! What lives here: opening and locking disks ([`Disk`]), and the backends: `io_uring`, `sync`, `mem`, `null`.
-//! What may not: rings, descriptors, virtio constants, interrupts. A backend sees an exact, checked [`Request`].
+//! What may not: rings, descriptors, virtio constants, interrupts. A backend gets a checked [`Request`].
 //!
-//! - `disk`, with `error`, `lock`, `geometry`: from options to an open, locked, measured disk
-//! - `file`, with `bounce`, `aligned`: its operations by system calls, aligned for O_DIRECT or not
+//! - `disk`, with `error`, `lock`, `geometry`: turns options into an open, locked disk of known size
+//! - `file`, with `bounce`, `aligned`: the operations on a file by system calls, aligned for O_DIRECT or not
 //! - `transfer`: the progress of a read or write through its buffers
 //! - `uring`, `sync`, `mem`, `null`: one backend each
 
@@ -32,21 +32,22 @@ pub use kind::BackendKind;
 
 use std::io;
 
-/// What to do with the bytes.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Disk to guest memory.
+    /// Moves bytes from the disk to guest memory.
     Read,
-    /// Guest memory to disk; `durable`: on stable storage before it completes (a write-through disk).
+    /// Moves bytes from guest memory to the disk. With `durable`, they are on stable storage when the request
+    /// completes (a write-through disk).
     Write {
         /// Whether the write must be durable when it completes.
         durable: bool,
     },
-    /// Everything completed so far to stable storage (fdatasync).
+    /// Moves everything that has completed to stable storage (fdatasync).
     Flush,
-    /// The range's contents are no longer wanted.
+    /// The guest no longer needs the contents of the range.
     Discard,
-    /// The range reads as zeroes afterwards; `unmap`: its space may be freed; `durable`: as for `Write`.
+    /// Makes the range read as zeroes. With `unmap`, its space may be freed. `durable`: as for `Write`.
     WriteZeroes {
         /// Whether the range may be deallocated.
         unmap: bool,
@@ -55,17 +56,18 @@ pub enum Op {
     },
 }
 
-/// One checked request: in range, writable if it must be, buffers inside guest memory.
+/// One checked request: its range is on the disk, the disk is writable if necessary, and its buffers are in guest
+/// memory.
 #[derive(Debug)]
 pub struct Request {
-    /// What to do.
+    /// The operation.
     pub op: Op,
-    /// First byte on the disk; a multiple of 512.
+    /// Offset of the first byte on the disk, a multiple of 512.
     pub offset: u64,
-    /// Bytes; for `Read` and `Write` the sum of `buffers`, a multiple of 512; 0 for `Flush`.
+    /// Length in bytes. For `Read` and `Write` it is the sum of `buffers`, a multiple of 512; for `Flush` it is 0.
     pub len: u64,
-    /// Host addresses of guest buffers, `Read` and `Write` only. Valid until the request completes: the dataplane
-    /// holds the guest memory and completes every request before it releases the memory.
+    /// Host addresses of guest buffers, for `Read` and `Write` only. They are valid until the request completes: the
+    /// dataplane holds the guest memory, and completes every request before it releases the memory.
     pub buffers: Vec<libc::iovec>,
 }
 
@@ -73,19 +75,19 @@ pub struct Request {
 // the request (see `buffers`).
 unsafe impl Send for Request {}
 
-/// Whether a request is done.
+/// The result of starting or continuing a request.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Done, successfully or not.
+    /// The request is done, with success or an error.
     Done(io::Result<()>),
-    /// Not yet: completions with its token go to [`Backend::complete`] until it is done.
+    /// The request is not done. Completions with its token go to [`Backend::complete`] until it is.
     Pending,
 }
 
-/// Where an asynchronous backend queues its work: the I/O thread's io_uring. Entries are submitted with the next
-/// wait, in one system call for the whole batch.
+/// The queue for the work of an asynchronous backend: the I/O thread's io_uring. The next wait submits all entries of
+/// the batch with one system call.
 pub trait Submitter {
-    /// Queues `entry` under `token`; its completion comes back through [`Backend::complete`].
+    /// Queues `entry` with `token`. Its completion goes to [`Backend::complete`].
     ///
     /// # Errors
     /// The thread has no io_uring, or the kernel accepted no more entries.
@@ -95,22 +97,22 @@ pub trait Submitter {
     unsafe fn push(&mut self, token: u64, entry: io_uring::squeue::Entry) -> io::Result<()>;
 }
 
-/// The bytes of one queue of one disk. Owned by the thread that owns the queue. Every started request becomes `Done`
-/// exactly once, whatever happens.
+/// Moves the bytes of one queue of a disk. The thread that owns the queue owns it. Every started request becomes `Done`
+/// exactly once, also after errors.
 pub trait Backend: Send {
     /// Starts `request`. `token` is unique among the requests in flight on this backend.
     fn start(&mut self, token: u64, request: Request, submitter: &mut dyn Submitter) -> Outcome;
 
-    /// A completion queue entry arrived for `token` with `result` (bytes, or a negative errno).
+    /// Continues the request `token` after a completion with `result` (bytes, or a negative errno).
     fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome;
 
-    /// System calls made by this backend itself so far (not those of the thread's wait-and-submit).
+    /// Returns how many system calls this backend has made, without those of the thread's wait.
     fn system_calls(&self) -> u64 {
         0
     }
 }
 
-/// A completion came for a token that is not in flight.
+/// Returns the outcome for a completion whose token is not in flight.
 fn nothing_in_flight() -> Outcome {
     Outcome::Done(Err(io::Error::other("a completion for no request in flight")))
 }

@@ -1,7 +1,7 @@
 use super::{Backend, Outcome, Request, Submitter, transfer};
 
-/// A backend that does nothing, so that only the cost of the dataplane itself is left. A read leaves the guest's
-/// buffers unchanged; a write is dropped.
+/// A backend that does nothing, so that only the cost of the dataplane remains. A read leaves the guest's buffers
+/// unchanged; a write is dropped.
 pub(super) struct NullBackend {
     pub(super) size: u64,
     pub(super) readonly: bool,

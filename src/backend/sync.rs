@@ -1,7 +1,7 @@
 use super::file::QueueFile;
 use super::{Backend, Outcome, Request, Submitter};
 
-/// A backend that does each request in `start`, on the thread that owns the queue.
+/// A backend that executes each request in `start`, on the thread that owns the queue.
 pub(super) struct SyncBackend(pub(super) QueueFile);
 
 impl Backend for SyncBackend {

@@ -1,5 +1,5 @@
-//! Shared by the tests of this room: an io_uring to run backends on, buffers, random numbers, and the model that every
-//! storing backend is compared with.
+//! Helpers for the tests of this room: an io_uring to run backends on, buffers, random numbers, and the model with
+//! which every backend that stores bytes is compared.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +14,12 @@ use crate::host::io_uring_available;
 pub(super) struct TestRing(Option<IoUring>);
 
 impl TestRing {
-    /// For backends that need no io_uring.
+    /// Returns one without an io_uring, for backends that need none.
     pub(super) fn none() -> TestRing {
         TestRing(None)
     }
 
-    /// `None`, with a line that says why, if the host has no io_uring.
+    /// Returns one with an io_uring. If the host has none, prints why and returns `None`.
     pub(super) fn new() -> Option<TestRing> {
         match io_uring_available() {
             Ok(()) => Some(TestRing(Some(IoUring::new(64).expect("available just now")))),
@@ -58,12 +58,12 @@ impl TestRing {
 impl Submitter for TestRing {
     unsafe fn push(&mut self, token: u64, entry: squeue::Entry) -> io::Result<()> {
         let ring = self.0.as_mut().ok_or(io::ErrorKind::Unsupported)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: as the caller promises.
         unsafe { ring.submission().push(&entry.user_data(token)) }.map_err(io::Error::other)
     }
 }
 
-/// A file of `size` zeroes, with no name. In `/dev/shm` (tmpfs: no FALLOC_FL_ZERO_RANGE) or the temporary directory.
+/// Creates an unnamed file of `size` zeroes in `/dev/shm` (tmpfs: no FALLOC_FL_ZERO_RANGE) or the temporary directory.
 pub(super) fn file_of(size: u64, shm: bool) -> File {
     let shm = shm && Path::new("/dev/shm").is_dir();
     let file = if shm { tempfile::tempfile_in("/dev/shm") } else { tempfile::tempfile() };
@@ -72,7 +72,7 @@ pub(super) fn file_of(size: u64, shm: bool) -> File {
     file
 }
 
-/// A request with buffers that are the given slices.
+/// Returns a request whose buffers are the given slices.
 pub(super) fn request(op: Op, offset: u64, buffers: &mut [&mut [u8]]) -> Request {
     let buffers: Vec<_> = buffers
         .iter_mut()
@@ -82,16 +82,16 @@ pub(super) fn request(op: Op, offset: u64, buffers: &mut [&mut [u8]]) -> Request
     Request { op, offset, len, buffers }
 }
 
-/// A request without buffers.
+/// Returns a request without buffers.
 pub(super) fn range(op: Op, offset: u64, len: u64) -> Request {
     Request { op, offset, len, buffers: Vec::new() }
 }
 
-/// xorshift64*: the same numbers in every run.
+/// xorshift64*, which gives the same numbers in every run.
 pub(super) struct Random(pub u64);
 
 impl Random {
-    /// Less than `limit`.
+    /// Returns a number below `limit`.
     pub(super) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -100,7 +100,7 @@ impl Random {
     }
 }
 
-/// Cuts `bytes` into up to five buffers. `align`: at multiples of it, else anywhere.
+/// Cuts `bytes` into up to five buffers, at multiples of `align`.
 fn cut<'a>(mut bytes: &'a mut [u8], align: usize, random: &mut Random) -> Vec<&'a mut [u8]> {
     let mut pieces = Vec::new();
     for _ in 0..random.below(5) {
@@ -113,12 +113,12 @@ fn cut<'a>(mut bytes: &'a mut [u8], align: usize, random: &mut Random) -> Vec<&'
     pieces
 }
 
-/// Random requests against a `Vec` that gets the same: every read has to find what the model has. `size`: bytes.
-/// A discarded byte is zero or what it was.
+/// Runs random requests on a backend of `size` bytes and on a `Vec`. Every read must return what the `Vec` has. A
+/// discarded byte is zero or unchanged.
 pub(super) fn against_model(backend: &mut dyn Backend, ring: &mut TestRing, size: usize, seed: u64) {
     let mut model = vec![0; size];
     let mut random = Random(seed);
-    // Room to start a buffer at an address that is aligned to a page, or just not.
+    // The memory has room to start a buffer at a page-aligned address, or next to one.
     let mut memory = super::aligned::AlignedBuffer::new(256 * 1024 + 4096);
     let memory = memory.bytes_mut();
     for step in 0..400 {
@@ -156,7 +156,7 @@ pub(super) fn against_model(backend: &mut dyn Backend, ring: &mut TestRing, size
             }
             _ if unmap => {
                 match ring.run(backend, range(Op::Discard, at, length)) {
-                    // Not every file system that tests run on has holes.
+                    // Some file systems on which tests run have no holes.
                     Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
                     result => result.expect("discard"),
                 }

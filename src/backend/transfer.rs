@@ -2,11 +2,11 @@ use std::io;
 
 use super::{Op, Request};
 
-/// Most buffers that one system call or ring entry takes (`IOV_MAX`, UIO_MAXIOV in the kernel).
+/// The most buffers of one system call or io_uring entry (`IOV_MAX`, UIO_MAXIOV in the kernel).
 const MOST_BUFFERS: usize = 1024;
 
-/// Whether `request` may be done on a disk of `size` bytes. The dataplane has checked it already; this keeps a
-/// wrong one from growing a file or leaving a memory region.
+/// Checks that `request` is valid on a disk of `size` bytes. The dataplane has checked it already. This second check
+/// ensures that no bug there can grow a file or leave a memory region.
 pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<()> {
     let errno = |code| Err(io::Error::from_raw_os_error(code));
     if readonly && !matches!(request.op, Op::Read | Op::Flush) {
@@ -28,42 +28,42 @@ pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<
     Ok(())
 }
 
-/// The part of a read or write that is not done.
+/// The part of a read or write that remains to be done.
 pub(super) struct Transfer {
     buffers: Vec<libc::iovec>,
-    /// The first buffer that is not done; its address and length are those of its rest.
+    /// The index of the first buffer that is not done. Its address and length are those of its rest.
     first: usize,
     offset: u64,
     left: u64,
 }
 
-// SAFETY: as for `Request`: the buffers are guest memory, which every thread may access.
+// SAFETY: as for `Request`, the buffers are guest memory, which every thread may access.
 unsafe impl Send for Transfer {}
 
 impl Transfer {
-    /// All of a checked request's bytes.
+    /// Returns the transfer of all bytes of a checked request.
     pub(super) fn new(request: Request) -> Transfer {
         let mut buffers = request.buffers;
         buffers.retain(|b| b.iov_len > 0);
         Transfer { buffers, first: 0, offset: request.offset, left: request.len }
     }
 
-    /// Where on the disk the rest begins.
+    /// Returns the offset of the rest on the disk.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes left.
+    /// Returns how many bytes are left.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// Every buffer that has bytes left.
+    /// Returns the buffers that have bytes left.
     pub(super) fn rest(&self) -> &[libc::iovec] {
         &self.buffers[self.first..]
     }
 
-    /// As many of them as one call takes. They stay in place until [`Transfer::advance`], also when `self` moves.
+    /// Returns as many of them as one call takes. They stay in place until [`Transfer::advance`], even if `self` moves.
     pub(super) fn next(&self) -> &[libc::iovec] {
         let rest = self.rest();
         &rest[..rest.len().min(MOST_BUFFERS)]
@@ -100,8 +100,8 @@ impl Transfer {
     pub(super) fn scatter(&mut self, mut bytes: &[u8]) {
         self.consume(bytes.len() as u64, |to, len| {
             let (now, later) = bytes.split_at(len);
-            // SAFETY: `to` is valid for `len` bytes (see `Request::buffers`). No reference to guest memory exists
-            // anywhere: a guest that races with its own read sees torn bytes and nothing else breaks.
+            // SAFETY: `to` is valid for `len` bytes (see `Request::buffers`). No reference to guest memory exists, so a
+            // guest that writes during its read only sees torn bytes.
             unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), to, len) };
             bytes = later;
         });

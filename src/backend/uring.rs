@@ -9,21 +9,21 @@ use super::file::{DiskFile, PUNCH_HOLE, QueueFile, ended, write_flags};
 use super::transfer::{self, Transfer};
 use super::{Backend, Op, Outcome, Request, Submitter};
 
-/// Most bytes of one entry with a single buffer (MAX_RW_COUNT in the kernel); a longer one continues.
+/// The most bytes of one entry with a single buffer (MAX_RW_COUNT in the kernel). A longer transfer continues after it.
 const MOST_BYTES: usize = 0x7fff_f000;
-/// After so many EAGAIN or EINTR a request is done by system calls instead.
+/// After this many EAGAIN or EINTR results, system calls execute the request.
 const MOST_RETRIES: u8 = 16;
 
-/// A queue whose requests go through the I/O thread's ring. Done by system calls of that thread instead, because the
-/// ring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, and zeroes where
-/// the file system has no fallocate for them; and what the ring does not take for want of memory.
+/// The backend of a queue whose requests go through the I/O thread's io_uring. System calls of that thread execute what
+/// io_uring cannot: discards of block devices (an ioctl), requests that are not aligned for O_DIRECT, zeroes on a file
+/// system without fallocate for them, and requests that io_uring refuses for lack of memory.
 pub(super) struct UringBackend {
     file: QueueFile,
-    /// By token, which is a slot number of the queue: small, and used again.
+    /// The requests by token. A token is a slot number of the queue, which is small and is reused.
     in_flight: Vec<Option<InFlight>>,
 }
 
-/// A request in the ring. What its entry points to is on the heap, and stays there however this is moved.
+/// A request in the io_uring. Its entry points to data on the heap, which stays in place when this value moves.
 struct InFlight {
     work: Work,
     retries: u8,
@@ -41,12 +41,12 @@ impl UringBackend {
         UringBackend { file: QueueFile::new(disk), in_flight: Vec::new() }
     }
 
-    /// What `request` is to the ring; `Err`: it is over already.
+    /// Returns the work of `request` for the io_uring, or `Err` with the result if it was executed already.
     fn plan(&self, request: Request) -> Result<Work, io::Result<()>> {
         let file = &self.file;
         if file.disk.in_memory {
-            // The ring would hand it to a worker thread of the kernel, since these file systems cannot say whether they
-            // would wait (no FMODE_NOWAIT): two thread switches for a copy that never waits.
+            // io_uring would pass it to a worker thread of the kernel, because these file systems cannot tell whether
+            // they would wait (no FMODE_NOWAIT). That costs two thread switches for a copy that never waits.
             return Err(file.execute(request));
         }
         transfer::check(&request, file.disk.size, file.disk.readonly).map_err(Err)?;
@@ -82,20 +82,21 @@ impl UringBackend {
             self.in_flight.resize_with(slot + 1, || None);
         }
         self.in_flight[slot] = Some(flight);
-        // SAFETY: the entry points to guest memory, valid until the request completes (see `Request::buffers`), and
-        // to the vector in `flight`, which is neither changed nor freed before its completion takes it out of
-        // `in_flight` (`drop` leaks what is still there). The descriptor is open as long as the disk.
+        // SAFETY: the entry points to guest memory, which is valid until the request completes (see
+        // `Request::buffers`), and to the vector in `flight`. The vector is neither changed nor freed before the
+        // completion removes it from `in_flight` (`drop` leaks what is still there). The descriptor is open as long as
+        // the disk.
         match unsafe { submitter.push(token, entry) } {
             Ok(()) => Outcome::Pending,
             Err(error) => match self.in_flight[slot].take() {
-                // The kernel is short of something just now: that is no error of the disk.
+                // The kernel lacks a resource at the moment, which is not an error of the disk.
                 Some(flight) if is_transient(&error) => self.finish(flight.work),
                 _ => Outcome::Done(Err(error)),
             },
         }
     }
 
-    /// Does what is left of `work` by system calls.
+    /// Executes the rest of `work` by system calls.
     fn finish(&self, work: Work) -> Outcome {
         Outcome::Done(match work {
             Work::Transfer { op, rest } => self.file.transfer(op, rest),
@@ -130,7 +131,7 @@ impl Backend for UringBackend {
                     self.push(token, flight, submitter)
                 }
             }
-            // write_zeroes has another way, and remembers which ways are closed.
+            // write_zeroes tries the other ways, and remembers which ones the file system does not support.
             (Work::Zero { .. }, e) if e == -libc::EOPNOTSUPP || e == -libc::EINVAL => {
                 self.finish(flight.work)
             }
@@ -161,8 +162,8 @@ impl Backend for UringBackend {
 
 impl Drop for UringBackend {
     fn drop(&mut self) {
-        // The ring may still read these vectors and use this descriptor: lost memory is the smaller harm. The
-        // dataplane drains before it drops, so that there are none.
+        // The io_uring may still read these vectors and use this descriptor, so leak them. The dataplane drains before
+        // it drops, so normally there are none.
         if self.in_flight.iter().any(Option::is_some) {
             mem::forget(mem::take(&mut self.in_flight));
             mem::forget(self.file.disk.clone());

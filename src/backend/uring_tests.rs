@@ -9,7 +9,7 @@ use super::*;
 const SIZE: usize = 3 * 256 * 1024 + 8192;
 
 fn disk(shm: bool) -> DiskFile {
-    // What is tested is the way through the ring, which files in memory do not take.
+    // These tests are about the way through the io_uring, which files in memory do not take.
     DiskFile { in_memory: false, ..DiskFile::new(file_of(SIZE as u64, shm), SIZE as u64, false) }
 }
 
@@ -52,7 +52,7 @@ fn many_in_flight_each_complete_once() {
     }
 }
 
-/// 1500 buffers: the kernel takes 1024, so the request goes on after a short transfer.
+/// 1500 buffers: the kernel takes 1024, so the request continues after a short transfer.
 #[test]
 fn a_short_transfer_goes_on() {
     let Some(mut ring) = TestRing::new() else { return };
@@ -107,7 +107,7 @@ fn a_file_cut_short_behind_our_back_fails_only_what_is_gone() {
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
 
-/// A ring that only counts, until it breaks.
+/// A fake io_uring that counts entries, until it has no room.
 struct FakeRing {
     pushed: usize,
     room: usize,
@@ -234,7 +234,7 @@ fn what_changes_a_part_of_a_block_does_not_go_through_the_ring() {
     ring.wait(&mut backend, 1);
 }
 
-/// Takes nothing, as a ring whose kernel is short of memory, or has completions that nobody took yet.
+/// Refuses all entries with an errno, as an io_uring does when memory is short or completions were not reaped.
 struct Full(i32);
 
 impl Submitter for Full {

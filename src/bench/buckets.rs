@@ -1,4 +1,4 @@
-//! A distribution: small enough for a report, fine enough for a plot.
+//! Distributions of latencies: small enough for a report, fine enough for a plot.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ impl Buckets {
     /// Adds `count` values of `ns`; 0 counts as 1.
     pub fn add(&mut self, ns: u64, count: u64) {
         let n = (ns.max(1) as f64).log10() * f64::from(Self::PER_DECADE);
-        // Bounds are rounded; a value on a bound belongs to the bucket that begins there.
+        // Bounds are rounded; a value on a bound belongs to the bucket above it.
         let n = n as u32;
         let n = if Self::bound(n + 1) <= ns { n + 1 } else { n };
         *self.0.entry(n).or_default() += count;
@@ -32,12 +32,12 @@ impl Buckets {
         list
     }
 
-    /// Where bucket `n` begins, in ns.
+    /// The lower bound of bucket `n`, in ns.
     pub fn bound(n: u32) -> u64 {
         10f64.powf(f64::from(n) / f64::from(Self::PER_DECADE)).round() as u64
     }
 
-    /// Number of the bucket that begins at `ns`.
+    /// The number of the bucket whose lower bound is `ns`.
     pub fn number(ns: u64) -> u32 {
         ((ns.max(1) as f64).log10() * f64::from(Self::PER_DECADE)).round() as u32
     }

@@ -1,15 +1,15 @@
-//! Figures of a row that must fit each other, whatever was measured.
+//! Checks that the figures of a row are consistent, whatever was measured.
 
 use super::Row;
 
-/// How far two counts, or requests in flight, may differ.
+/// Largest difference between two counts, or between numbers of requests in flight.
 const TOLERANCE: f64 = 0.05;
-/// Rows with fewer requests per round are not checked: a block's beginning and end weigh too much.
+/// Fewest requests per round of a row that is checked; with fewer, the beginning and the end of a block weigh too much.
 const REQUESTS_PER_DEPTH: u64 = 30;
-/// In these jobs a request also waits in the application before it is submitted, while its time runs.
+/// Jobs in which a request's time begins before its submission, while it still waits in the application.
 const ONE_BY_ONE: &str = "one-by-one";
 
-/// What does not fit; nothing, as a rule.
+/// The checks that failed, as sentences; usually none.
 pub fn failed_checks(row: &Row) -> Vec<String> {
     [in_flight(row), interrupts(row)].into_iter().flatten().collect()
 }
@@ -27,8 +27,9 @@ fn in_flight(row: &Row) -> Option<String> {
     wrong.then(|| format!("IOPS x mean latency is {in_flight:.2} requests in flight, not {depth}"))
 }
 
-/// The guest takes the interrupts that the host sends. Several may be taken as one, but not if each request waits for its
-/// own. Levels may interrupt again, and some interrupts of a passed-through device the host does not see.
+/// The guest takes the interrupts that the host sends. The guest may take several as one, but not if each request waits
+/// for its own interrupt. Not checked: levels, which may interrupt again, and passed-through devices, whose interrupts
+/// may bypass the host.
 fn interrupts(row: &Row) -> Option<String> {
     let message = matches!(row.complete.as_deref(), Some("irqfd" | "signal-msi"));
     let (sent, taken) = (row.interrupts?, row.guest_interrupts?);

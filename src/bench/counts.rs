@@ -2,7 +2,7 @@
 
 use crate::virtio::VirtioBlk;
 
-/// What a disk has done so far, all queues together.
+/// The counters of a disk since its creation, summed over its queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskCounts {
     /// Requests completed.
@@ -13,26 +13,26 @@ pub struct DiskCounts {
     pub signal_msi: u64,
     /// Interrupts sent by INTx.
     pub intx: u64,
-    /// Batches for which the driver wanted none.
+    /// Batches for which the driver wanted no interrupt.
     pub suppressed: u64,
-    /// Interrupts that were held, to merge more completions into them.
+    /// Interrupts that were held back, to merge more completions into them.
     pub held: u64,
-    /// Completions that needed no interrupt of their own, because one was held.
+    /// Completions that were merged into a held interrupt.
     pub merged: u64,
-    /// Held interrupts that were sent because nothing more came in time.
+    /// Held interrupts that were sent because their time was over.
     pub expired: u64,
-    /// Of these, holds that brought no further completion.
+    /// Of these, interrupts into which no further completion was merged.
     pub failed: u64,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
     /// Of these, kicks that an ioeventfd should have caught.
     pub kicks_missed: u64,
-    /// System calls for interrupts and by the backend. The waits are counted by the thread.
+    /// System calls for interrupts and by the backend. The thread counts its waits itself.
     pub syscalls: u64,
 }
 
 impl DiskCounts {
-    /// The counts of `disk` now.
+    /// Reads the counters of `disk`.
     pub fn of(disk: &VirtioBlk) -> DiskCounts {
         let mut sum = DiskCounts::default();
         for queue in disk.counters() {
@@ -68,7 +68,7 @@ impl DiskCounts {
         *self = self.zip(more, |sum, more| sum + more);
     }
 
-    /// What came since `earlier`.
+    /// The counts since `earlier`.
     pub fn since(&self, earlier: &DiskCounts) -> DiskCounts {
         self.zip(earlier, |now, earlier| now - earlier)
     }

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::report::{Report, Row, SCHEMA};
 pub use table::render_diff;
 
-/// The format of a comparison as JSON.
+/// Name and version of the JSON format of a comparison.
 pub const DIFF_SCHEMA: &str = "doorbell-bench-diff/1";
 
-/// What differs between report A and report B.
+/// The differences between report A and report B.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Diff {
     /// [`DIFF_SCHEMA`].
@@ -39,14 +39,14 @@ pub struct Fact {
     pub b: Value,
 }
 
-/// What identifies a row across reports.
+/// The identity of a row, which is the same in all reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// As [`Row::guest`], and so on.
     pub guest: String,
     /// The reference VMM; `None`: doorbell.
     pub peer: Option<String>,
-    /// What was done.
+    /// The job.
     pub job: String,
     /// Notify path.
     pub notify: Option<String>,
@@ -62,7 +62,7 @@ pub struct Identity {
     pub depth: Option<u64>,
     /// Longest busy-poll.
     pub poll_us: Option<u64>,
-    /// How interrupts are held.
+    /// How interrupts are held back.
     pub moderate: Option<String>,
 }
 
@@ -85,10 +85,10 @@ impl Identity {
     }
 }
 
-/// One row of both; every ratio is B to A.
+/// A row that both reports have; every ratio is B to A.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RowDiff {
-    /// Which.
+    /// The row.
     #[serde(flatten)]
     pub row: Identity,
     /// IOPS of A.
@@ -125,7 +125,7 @@ impl Diff {
         let (mut rows, mut only_a) = (Vec::new(), Vec::new());
         for a in a_rows {
             let identity = Identity::of(&a);
-            // Each row of B is taken once, so a row that a report has twice is compared in order.
+            // Each row of B is used once, so rows that occur twice are compared in their order.
             match left.iter().position(|b| Identity::of(b) == identity) {
                 Some(at) => rows.push(RowDiff::of(identity, &a, &left.remove(at))),
                 None => only_a.push(identity),
@@ -157,7 +157,7 @@ impl RowDiff {
         }
     }
 
-    /// Whether the rounds of the one lie above all rounds of the other; `None`: not known.
+    /// Whether all rounds of one report lie above all rounds of the other; `None`: not known.
     pub fn distinguishable(&self) -> Option<bool> {
         let (low, high) = (self.iops_ratio_low?, self.iops_ratio_high?);
         Some(low > 1.0 || high < 1.0)
@@ -175,7 +175,7 @@ fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
-/// Facts that differ in every run.
+/// Facts that differ in every run, and are not compared.
 const NOT_COMPARED: [&str; 6] = [
     "started_unix",
     "took_s",
@@ -214,23 +214,23 @@ pub enum ReadError {
         cause: std::io::Error,
     },
     /// It is not JSON.
-    #[error("{} is not JSON ({cause}); it takes what `doorbell bench --json FILE` wrote", path.display())]
+    #[error("{} is not JSON ({cause}); use a file that `doorbell bench --json FILE` wrote", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and what.
         cause: serde_json::Error,
     },
-    /// It is some other JSON, or of another version.
-    #[error("{} is no result that this version reads: its schema is {found}, not \"{SCHEMA}\"", path.display())]
+    /// It has another schema, or none.
+    #[error("{} cannot be compared: its schema is {found}, and this version reads \"{SCHEMA}\"", path.display())]
     Schema {
         /// The file.
         path: PathBuf,
         /// The schema that it names.
         found: String,
     },
-    /// It names the right schema and does not follow it.
-    #[error("{} says that it is \"{SCHEMA}\" but is not ({cause}); see docs/bench.schema.json", path.display())]
+    /// It names the schema but does not follow it.
+    #[error("{} does not follow its schema \"{SCHEMA}\" ({cause}); see docs/bench.schema.json", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -239,7 +239,7 @@ pub enum ReadError {
     },
 }
 
-/// Reads what `--json` wrote.
+/// Reads a report that `--json` wrote.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -255,7 +255,7 @@ pub fn read_report(path: &Path) -> Result<Report, ReadError> {
     };
     let schema = value.get("schema").cloned().unwrap_or(Value::Null);
     if schema != SCHEMA {
-        // A long or deep value would not help the reader.
+        // A long or nested value would not help the user.
         let found = match schema {
             Value::Null => "missing".into(),
             Value::String(text) if text.len() < 100 => format!("{text:?}"),

@@ -136,8 +136,11 @@ fn what_was_written_is_read_and_anything_else_is_refused_with_its_name() {
         ("[]", "schema is missing"),
         ("{\"schema\": 1}", "something else"),
         ("{\"schema\": \"doorbell-bench/99\"}", "\"doorbell-bench/99\""),
-        ("{\"schema\": \"doorbell-bench/2\"}", "says that it is"),
-        ("{\"schema\": \"doorbell-bench/2\", \"host\": {}, \"run\": {}, \"rows\": 3}", "says that it is"),
+        ("{\"schema\": \"doorbell-bench/2\"}", "does not follow its schema"),
+        (
+            "{\"schema\": \"doorbell-bench/2\", \"host\": {}, \"run\": {}, \"rows\": 3}",
+            "does not follow its schema",
+        ),
     ];
     for (text, wanted) in cases {
         let error = read(text).unwrap_err();

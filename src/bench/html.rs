@@ -1,7 +1,7 @@
-//! A report as one page that needs nothing else: no script, no font, no file, no network.
+//! A report as one self-contained HTML page: no script, no font, no other file, no network.
 //!
-//! What is drawn is plain HTML and SVG with classes, so that one style sheet gives it the reader's light or dark colours
-//! and a phone's width; a plotting library would fix both when the page is made.
+//! Charts are plain HTML and SVG with classes, so one style sheet adapts them to light or dark colours and to the width
+//! of a phone. A plotting library would fix both when the page is made.
 
 mod bars;
 mod date;
@@ -101,7 +101,7 @@ fn job_title(row: &Row) -> String {
     }
 }
 
-/// The class that colours a row: by complete path; floors are grey; the reference VMM has its own colour.
+/// The CSS class for the colour of a row: one per complete path, grey for floors, one for the reference VMM.
 fn colour(row: &Row) -> &'static str {
     match (row.job.as_str(), row.peer.as_deref(), row.complete.as_deref()) {
         (FLOOR, ..) => "floor",
@@ -114,7 +114,7 @@ fn colour(row: &Row) -> &'static str {
     }
 }
 
-/// What may be concluded, before any figure.
+/// The verdicts, which come before all figures.
 fn conclusions(rows: &[Row]) -> String {
     let job = |job: &Verdicts| {
         let line =
@@ -126,7 +126,7 @@ fn conclusions(rows: &[Row]) -> String {
     if jobs.is_empty() { jobs } else { format!("<h2>Verdicts</h2>\n{jobs}") }
 }
 
-/// Numbers that compare nothing: of each job's first row, which the others are compared with, and of the machine.
+/// Tiles with single figures: of each job's first row, to which the others are compared, and of the VM's start.
 fn tiles(report: &Report, jobs: &[Vec<&Row>]) -> String {
     let mut tiles: Vec<(String, String)> = Vec::new();
     for first in jobs.iter().map(|job| job[0]).filter(|row| row.job != FLOOR) {
@@ -137,7 +137,7 @@ fn tiles(report: &Report, jobs: &[Vec<&Row>]) -> String {
         });
     }
     let run = &report.run;
-    let started = "from the making of a machine to its guest's first instruction".to_string();
+    let started = "from the construction of a VM to its guest's first instruction".to_string();
     tiles.extend(run.first_instruction_ns.map(|ns| (time(ns as f64), started)));
     let memory = "resident beyond guest RAM, one disk".to_string();
     tiles.extend(run.resident_bytes.map(|bytes| (format!("{:.1} MiB", bytes as f64 / 1_048_576.0), memory)));
@@ -164,7 +164,7 @@ fn figures(rows: &[&Row], columns: &[Column]) -> String {
     out + "</tbody>\n</table></div>\n"
 }
 
-/// `text` as text in HTML, in an attribute too.
+/// Escapes `text` for HTML, also in attributes.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::bench::testing::report;
 use crate::host::InterruptLine;
 
-/// The report of a probe: floors, two paths, a backend of its own, a peer, and something that is not here.
+/// A report of the probe: floors, two paths, a single backend, a reference VMM, and a row that could not be measured.
 fn probe() -> Report {
     let mut report = report();
     let row = |job: &str, complete: &str| Row {
@@ -45,15 +45,15 @@ fn probe() -> Report {
 /// Elements that are closed where they are opened.
 const VOID: [&str; 3] = ["meta", "br", "line"];
 
-/// Reads `page` as far as it matters: every `<` begins a tag, every tag is closed in its order, every attribute quoted.
-/// Returns the attributes (element, name, value).
+/// Checks that in `page` every `<` begins a tag, tags are closed in order, and attributes are quoted. Returns the
+/// attributes (element, name, value).
 fn parse(page: &str) -> Vec<(String, String, String)> {
     let page = page.strip_prefix("<!DOCTYPE html>\n").expect("a document type");
     let (mut open, mut attributes) = (Vec::new(), Vec::new());
     let mut rest = page;
     while let Some(at) = rest.find('<') {
         assert!(open.last() == Some(&"style") || !rest[..at].contains('>'), "a stray >: {}", &rest[..at]);
-        let end = at + rest[at..].find('>').expect("a tag has an end");
+        let end = at + rest[at..].find('>').expect("the tag has no end");
         let tag = &rest[at + 1..end];
         rest = &rest[end + 1..];
         if let Some(name) = tag.strip_prefix('/') {
@@ -106,7 +106,7 @@ fn the_page_needs_nothing_else_and_parses() {
 fn every_row_is_in_it_and_so_is_what_is_not_here() {
     let page = render_html(&probe());
     assert_eq!(page.matches("<div class=\"bar\">").count(), 2 + 4 + 1, "floors and depth 1, depth 32");
-    // Floors by answer and by wait; fast-mmio; what is alone (sync, QEMU); depth 32.
+    // Plots: floors by answer and by wait; fast-mmio; single rows (sync, QEMU); depth 32.
     assert_eq!(page.matches("<svg ").count(), 5);
     assert!(page.contains("no &lt;io_uring&gt; &amp; co") && !page.contains("<io_uring>"));
     assert!(page.contains("Posted-interrupt notification event") && page.contains("18 ms"));

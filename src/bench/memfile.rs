@@ -6,35 +6,35 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file without a name. Others open it by [`MemFile::path`].
+/// A file without a name. [`MemFile::path`] opens it again.
 #[derive(Debug)]
 pub struct MemFile(File);
 
 impl MemFile {
-    /// In memory, with these bytes.
+    /// Makes a file in memory with these bytes.
     ///
     /// # Errors
-    /// No memory, no descriptor.
+    /// Memory or descriptors ran out.
     pub fn of(bytes: &[u8]) -> io::Result<MemFile> {
         let mut file = in_memory()?;
         file.write_all(bytes)?;
         Ok(MemFile(file))
     }
 
-    /// In memory, `len` bytes that read as zeroes and take no space until they are written.
+    /// Makes a sparse file in memory: `len` bytes that read as zeroes and take no space until they are written.
     ///
     /// # Errors
-    /// No descriptor.
+    /// Descriptors ran out.
     pub fn sparse(len: u64) -> io::Result<MemFile> {
         let file = in_memory()?;
         file.set_len(len)?;
         Ok(MemFile(file))
     }
 
-    /// In `directory`, or in memory; `len` bytes, all written, so that reads find data and not holes.
+    /// Makes a file of `len` bytes in `directory`, or in memory. All bytes are written, so that reads find data and not holes.
     ///
     /// # Errors
-    /// The directory's file system is full, or has no files without names (O_TMPFILE).
+    /// The directory's file system is full, or does not support O_TMPFILE.
     pub fn full(directory: Option<&Path>, len: u64) -> io::Result<MemFile> {
         let mut file = match directory {
             Some(directory) => {
@@ -43,7 +43,7 @@ impl MemFile {
             None => in_memory()?,
         };
         let mut pattern = vec![0; 1 << 20];
-        // Bytes that no file system can store as a hole: xorshift.
+        // Pseudorandom bytes (xorshift), which no file system can store as a hole.
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         for word in pattern.chunks_exact_mut(8) {
             state ^= state << 13;
@@ -78,7 +78,7 @@ impl MemFile {
         self.0
     }
 
-    /// All of it.
+    /// Reads the whole file.
     ///
     /// # Errors
     /// As for any read.

@@ -1,7 +1,7 @@
 //! Schedules, guests, results, tables.
 //!
-//! What lives here: the benches, the built-in guest, and the memory layout it shares with the host. What may not: how a
-//! device or a machine works inside.
+//! What lives here: the benches, the built-in guest, and the memory layout that it shares with the host. What may not:
+//! the implementation of a device or a machine.
 //!
 //! One bench, two guests: `schedule` fixes what is compared and in which order, `probe` or `linux` measures it, `report`
 //! holds the results (docs/results.md), `table` and `html` show them, `diff` compares two.
@@ -14,7 +14,9 @@ mod html;
 mod json;
 pub mod linux;
 mod memfile;
+pub mod pace;
 mod paired;
+mod peer_process;
 pub mod probe;
 pub mod probe_abi;
 pub mod progress;

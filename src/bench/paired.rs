@@ -1,23 +1,23 @@
-//! What paired measurements say about a ratio: the Hodges-Lehmann estimate and the interval of the signed-rank test.
+//! The ratio of paired measurements: the Hodges-Lehmann estimate, and the interval of the signed-rank test.
 //!
-//! Each round measures both rows, and the ratio of the two is one value. The test asks nothing of the rounds' distribution
-//! but that, without a difference, a ratio is as likely as its inverse. One stalled round moves neither the estimate nor
-//! the interval far.
+//! Each round measures both rows, and the ratio of the two is one value. The test assumes only one thing about the
+//! distribution of the rounds: without a difference, a ratio is as likely as its inverse. One stalled round moves neither
+//! the estimate nor the interval far.
 
-/// Up to this many pairs the distribution is exact; beyond, the normal one stands for it and rejects hardly less.
+/// Up to this many pairs the distribution is exact. For more pairs the normal distribution replaces it, with nearly the same result.
 const EXACT: usize = 100;
 
-/// What the pairs say.
+/// Paired measurements.
 #[derive(Clone, Debug)]
 pub struct Paired {
-    /// Sorted means of every two logarithms of ratios, each with itself too (Walsh averages).
+    /// The Walsh averages, sorted: the means of every two logarithms of ratios, each also with itself.
     averages: Vec<f64>,
     /// Number of pairs.
     pairs: usize,
 }
 
 impl Paired {
-    /// Of ratios, one per pair. What is not a positive number is left out; `None`: nothing is left.
+    /// From ratios, one per pair. Values that are not positive numbers are dropped; `None`: no value is left.
     pub fn of(ratios: impl IntoIterator<Item = f64>) -> Option<Paired> {
         let logs: Vec<f64> = ratios.into_iter().map(f64::ln).filter(|log| log.is_finite()).collect();
         let pairs = logs.len();
@@ -38,8 +38,8 @@ impl Paired {
         ((self.averages[low] + self.averages[high]) / 2.0).exp()
     }
 
-    /// The ratios that a two-sided signed-rank test at level `alpha` does not reject; `None`: the pairs are too few for
-    /// it to reject any.
+    /// The ratios that a two-sided signed-rank test at level `alpha` does not reject; `None`: there are too few pairs to
+    /// reject any.
     pub fn interval(&self, alpha: f64) -> Option<(f64, f64)> {
         let cut = critical(self.pairs, alpha)?;
         Some((self.averages[cut].exp(), self.averages[self.averages.len() - 1 - cut].exp()))
@@ -67,7 +67,7 @@ fn critical(pairs: usize, alpha: f64) -> Option<usize> {
     rejected.count().checked_sub(1)
 }
 
-/// The probability of each sum of ranks (0, 1, 2, ...) if every sign is as likely as the other.
+/// The probability of each sum of ranks (0, 1, 2, ...) if both signs are equally likely.
 fn null(pairs: usize) -> Vec<f64> {
     let mut sums = vec![0.0; pairs * (pairs + 1) / 2 + 1];
     sums[0] = 1.0;
@@ -80,8 +80,8 @@ fn null(pairs: usize) -> Vec<f64> {
     sums
 }
 
-/// How many standard deviations from the mean a normal value is exceeded with probability `tail` (Abramowitz and Stegun
-/// 26.2.23, within 0.00045).
+/// The number of standard deviations above the mean that a normal value exceeds with probability `tail` (Abramowitz and
+/// Stegun 26.2.23, error below 0.00045).
 fn quantile(tail: f64) -> f64 {
     let t = (-2.0 * tail.ln()).sqrt();
     t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))

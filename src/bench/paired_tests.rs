@@ -51,12 +51,12 @@ fn the_estimate_is_the_median_of_the_averages() {
     let two = paired(&[1.0, 4.0, 0.0]).unwrap();
     assert_eq!((two.pairs(), two.interval(0.05)), (2, None));
     assert!((two.ratio() - 2.0).abs() < 1e-12);
-    // With 6 pairs the interval reaches from the lowest to the highest; a stall moves only its own end.
+    // With 6 pairs the interval reaches from the lowest to the highest ratio; a stall moves only one end.
     let six = paired(&[1.01, 0.99, 1.02, 0.98, 1.0, 40.0]).unwrap();
     let (low, high) = six.interval(0.05).unwrap();
     assert!((low - 0.98).abs() < 1e-12 && (high - 40.0).abs() < 1e-9, "{low} {high}");
     assert!((0.98..1.05).contains(&six.ratio()), "{}", six.ratio());
-    // With 8 it is the fourth from either end: the stall is outside.
+    // With 8 pairs the interval ends at the fourth average from either end: the stall is outside.
     let eight = paired(&[1.01, 0.99, 1.02, 0.98, 1.0, 40.0, 1.01, 0.99]).unwrap();
     assert!(eight.interval(0.05).unwrap().1 < 7.0);
     // The other way round, everything is inverted.
@@ -64,7 +64,7 @@ fn the_estimate_is_the_median_of_the_averages() {
     assert!((inverse.ratio() * six.ratio() - 1.0).abs() < 1e-12);
 }
 
-/// Numbers that look random and are the same every time (splitmix64).
+/// Pseudorandom numbers, the same in every run (splitmix64).
 struct Dice(u64);
 
 impl Dice {

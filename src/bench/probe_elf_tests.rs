@@ -1,4 +1,4 @@
-//! What a loader relies on in the embedded image, read from the ELF itself.
+//! Properties of the embedded ELF image on which a loader relies.
 
 use super::PROBE_ELF;
 use super::probe_abi::*;
@@ -24,7 +24,7 @@ fn segments() -> Vec<(u64, usize, u64, u64, u64)> {
         .collect()
 }
 
-/// The bytes that the image puts at a guest-physical address.
+/// The bytes of the image at a guest-physical address.
 fn loaded(address: u64) -> usize {
     let (_, offset, base, ..) = *segments()
         .iter()

@@ -22,7 +22,7 @@ pub const IDT: u64 = IMAGE_BASE + 0x8000;
 pub const STUBS: u64 = IMAGE_BASE + 0x9000;
 /// Ring-0 stacks, one page per CPU, growing down from the end of the page.
 pub const RING0_STACKS: u64 = IMAGE_BASE + 0xd000;
-/// Where a CPU that is started straight at ring 3 begins; RDI holds the CPU's index (its APIC ID). It sets its
+/// The entry point of a CPU that the host starts at ring 3; RDI holds the CPU's index (its APIC ID). It sets its
 /// own stack.
 pub const RING3_ENTRY: u64 = IMAGE_BASE + 0x1_1000;
 /// Virtual address of the local APIC page: an alias low enough for one-instruction EOI stores.
@@ -32,9 +32,9 @@ pub const LAPIC_ALIAS: u64 = 0x7fe0_0000;
 pub const CONTROL: u64 = 0x0030_0000;
 /// [`super::Control`]'s floor word: the guest writes a block's running number here before its store.
 pub const FLOOR_WORD: u64 = CONTROL + 0x200;
-/// A host that answers by memory writes the number it saw here.
+/// A host that answers through memory writes here the number that it saw.
 pub const FLOOR_ANSWER: u64 = CONTROL + 0x240;
-/// [`super::Trap`]: what stopped the guest, written by ring 0.
+/// [`super::Trap`]: the exception that stopped the guest, written by ring 0.
 pub const TRAP: u64 = CONTROL + 0x280;
 /// Per CPU: a [`super::GuestJob`] at +0, an [`super::Outcome`] at +[`OUTCOME_OFFSET`]; every [`CPU_STRIDE`] bytes.
 pub const CPU_AREA: u64 = 0x0030_1000;

@@ -28,7 +28,7 @@ pub mod mode {
 
 /// [`super::Control::idle`]: how a CPU waits for its next job.
 pub mod idle {
-    /// PAUSE and look again.
+    /// Spin with PAUSE.
     pub const SPIN: u32 = 0;
     /// HLT until any interrupt: after writing `seq` the host sends [`super::vector::WAKE`] to that CPU.
     pub const HALT: u32 = 1;
@@ -41,9 +41,9 @@ pub mod idle {
 pub mod state {
     /// Not started.
     pub const OFF: u32 = 0;
-    /// CPU 0 runs, the bus is being searched.
+    /// CPU 0 runs and scans the PCI bus.
     pub const BOOTING: u32 = 1;
-    /// Jobs are taken.
+    /// The guest accepts jobs.
     pub const READY: u32 = 2;
     /// Stopped: see [`super::super::Trap`], or a wrong version.
     pub const FAILED: u32 = 3;
@@ -70,7 +70,7 @@ pub mod kind {
     pub const HOSTILE: u32 = 6;
     /// One access chosen by `op` ([`super::poke`]); outcome `value` is what was read.
     pub const POKE: u32 = 7;
-    /// Empty rounds: what reading the TSC costs.
+    /// Empty rounds, which measure the cost of reading the TSC.
     pub const EMPTY: u32 = 8;
     /// CPU ends (halts with interrupts off).
     pub const END: u32 = 9;
@@ -90,7 +90,7 @@ pub mod op {
     pub const DISCARD: u32 = 11;
     /// VIRTIO_BLK_T_WRITE_ZEROES of `size` bytes.
     pub const WRITE_ZEROES: u32 = 13;
-    /// Each slot writes a pattern of its own to sectors of its own, reads it back and compares.
+    /// Each slot writes its own pattern to its own sectors, reads it back and compares.
     pub const VERIFY: u32 = 0x100;
 }
 
@@ -100,7 +100,7 @@ pub mod wait {
     pub const SPIN: u32 = 0;
     /// HLT until the interrupt.
     pub const HALT: u32 = 1;
-    /// Interrupts suppressed, look at the used ring (floor: at [`super::super::FLOOR_ANSWER`]).
+    /// Interrupts suppressed; poll the used ring (floor: [`super::super::FLOOR_ANSWER`]).
     pub const POLL: u32 = 2;
 }
 
@@ -128,7 +128,7 @@ pub mod flag {
     pub const FILL: u32 = 16;
     /// IO: compare what was read with that pattern.
     pub const CHECK: u32 = 32;
-    /// IO: a kick for every publication, whatever the device asked for.
+    /// IO: a kick for every publication, even if the device wants none.
     pub const ALWAYS_KICK: u32 = 64;
     /// IO: every chain through an indirect table.
     pub const INDIRECT: u32 = 128;
@@ -138,9 +138,9 @@ pub mod flag {
     pub const PORT: u32 = 512;
     /// FLOOR: only write [`super::super::FLOOR_WORD`], store nothing to `address`.
     pub const NO_STORE: u32 = 1024;
-    /// IO, depth 1: take the completion as soon as the ring shows it, even if its interrupt has not come.
+    /// IO, depth 1: take the completion as soon as the ring shows it, even before its interrupt.
     pub const EAGER: u32 = 2048;
-    /// SETUP: leave VIRTIO_BLK_F_MQ alone and use one queue.
+    /// SETUP: do not accept VIRTIO_BLK_F_MQ; use one queue.
     pub const NO_MQ: u32 = 4096;
     /// IO: submit as Linux does under an application with many requests in flight: one request and one kick decision at
     /// a time, `gap` ticks of the application's own before each, and completions taken on interrupts only.
@@ -202,7 +202,7 @@ pub mod status {
     /// The deadline passed with work outstanding (`detail`: requests not completed). Reset the device before
     /// its next block: those requests may still write.
     pub const TIMEOUT: u32 = 1;
-    /// The job does not make sense (unknown kind, depth 0, data does not fit the pool, ...).
+    /// The job is invalid (unknown kind, depth 0, data that does not fit the pool, ...).
     pub const BAD_PLAN: u32 = 2;
     /// No such device.
     pub const NO_DEVICE: u32 = 3;

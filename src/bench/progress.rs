@@ -28,12 +28,12 @@ impl Progress {
         named(<Progress as VariantNames>::VARIANTS, <Progress as VariantArray>::VARIANTS);
 }
 
-/// What is shown while it runs, on standard error.
+/// The display on standard error while the bench runs.
 #[derive(Debug)]
 pub enum Shown {
     /// On a terminal.
     Bar(ProgressBar),
-    /// A line per step, of so many.
+    /// A line per step; the number of steps.
     Lines(usize),
     /// Nothing at all.
     Nothing,
@@ -88,14 +88,14 @@ impl Shown {
         }
     }
 
-    /// Shows the time that passes.
+    /// Updates the elapsed time.
     pub fn tick(&self) {
         if let Shown::Bar(bar) = self {
             bar.tick();
         }
     }
 
-    /// Removes it from the terminal.
+    /// Removes the display from the terminal.
     pub fn finish(&self) {
         if let Shown::Bar(bar) = self {
             bar.finish_and_clear();

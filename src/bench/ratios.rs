@@ -26,7 +26,7 @@ pub fn fill_ratios(rows: &mut [Row]) {
     }
 }
 
-/// To a millionth: more digits say nothing.
+/// Rounded to a millionth; more digits would have no meaning.
 fn rounded(ratio: f64) -> f64 {
     (ratio * 1e6).round() / 1e6
 }

@@ -63,7 +63,7 @@ fn another_guest_or_a_row_that_is_not_here_is_no_first_row() {
     assert!(rows[1].ratio.is_none() && near(rows[2].ratio, 4.0));
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudorandom numbers, the same in every run.
 fn noise(seed: &mut u64) -> f64 {
     *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     0.8 + 0.4 * (*seed >> 11) as f64 / (1u64 << 53) as f64

@@ -1,30 +1,30 @@
 //! The results of a bench: the same types for every guest, serialized as JSON.
 //!
-//! The JSON is described in docs/results.md and by docs/bench.schema.json; a field's unit is its name's last part. What
-//! could not be measured is `None`, `null` in the JSON, and never 0.
+//! docs/results.md and docs/bench.schema.json describe the JSON. A field's name ends in its unit. A value that could not
+//! be measured is `None` (`null` in the JSON), never 0.
 
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostFacts;
 use crate::host::{InterruptLine, ProcInterrupts};
 
-/// The format that this version writes and reads.
+/// Name and version of the format that this version writes and reads.
 pub const SCHEMA: &str = "doorbell-bench/2";
 
-/// A whole run.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// Where it was measured.
+    /// Facts of the host.
     pub host: HostFacts,
-    /// How it was measured.
+    /// Facts of the run.
     pub run: RunFacts,
-    /// One per guest x path x job; the rows of a job are neighbours.
+    /// One per guest x path x job; the rows of a job are adjacent.
     pub rows: Vec<Row>,
 }
 
-/// How a run was made.
+/// How a run was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunFacts {
@@ -32,30 +32,34 @@ pub struct RunFacts {
     pub started_unix: u64,
     /// Seconds it took, start of the guest included.
     pub took_s: f64,
-    /// Times that every row was measured.
+    /// Rounds: how often every row was measured.
     pub rounds: u64,
-    /// Seconds of each measurement, if time ends it.
+    /// Seconds of each measurement, if it is limited by time.
     pub runtime_s: Option<f64>,
     /// vCPUs of the guest.
     pub vcpus: u64,
-    /// Guest RAM.
+    /// Guest RAM, in bytes.
     pub memory_bytes: u64,
-    /// Size of each disk.
+    /// Size of each disk, in bytes.
     pub disk_bytes: Option<u64>,
     /// What the disks are: "memory file", a directory, or the backend if it needs no file.
     pub disk: Option<String>,
-    /// Version of the reference VMM, if there was one.
+    /// Version of the reference VMM; `None`: none was measured.
     pub peer: Option<String>,
-    /// Guest's kernel release, of a Linux guest.
+    /// Kernel release of a Linux guest.
     pub guest_kernel: Option<String>,
     /// Version of fio in the guest.
     pub fio: Option<String>,
+    /// The job file that was run, as it was given; each of its sections is a job.
+    pub fio_file: Option<String>,
+    /// Why the run ended before its last round; `None`: it did not.
+    pub incomplete: Option<String>,
     /// From the construction of a VM with one disk to the first instruction of its guest, in nanoseconds.
     pub first_instruction_ns: Option<u64>,
-    /// Memory of this process that was resident beyond guest RAM while that guest ran.
+    /// Resident memory of this process beyond guest RAM while that guest ran, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Interrupts of the host over the run, all CPUs: the lines of /proc/interrupts that concern a VMM (posted
-    /// interrupts, IPIs, timers, VFIO). They count what everything on the host did, not only the bench.
+    /// Interrupts of the host during the run, over all CPUs: the lines of /proc/interrupts that concern a VMM (posted
+    /// interrupts, IPIs, timers, VFIO). Other programs on the host caused some of them.
     pub host_interrupts: Option<Vec<InterruptLine>>,
     /// All lines of /proc/interrupts together, over the run.
     pub host_interrupts_total: Option<u64>,
@@ -79,7 +83,7 @@ impl RunFacts {
 pub struct Row {
     /// "linux" or "probe".
     pub guest: String,
-    /// What was done: "rand-read-1", "floor", ...
+    /// The job: "rand-read-1", "floor", ...
     pub job: String,
     /// The reference VMM: "qemu". `None`: doorbell.
     pub peer: Option<String>,
@@ -100,10 +104,10 @@ pub struct Row {
     pub wait: Option<String>,
     /// Longest busy-poll of the I/O thread before it sleeps, in microseconds; 0: none.
     pub poll_us: Option<u64>,
-    /// How interrupts are held: "off", "auto", or "N:US". `None`: not a disk of ours.
+    /// How interrupts are held back: "off", "auto", or "N:US". `None`: not a disk of ours.
     pub moderate: Option<String>,
 
-    /// Why the row could not be measured on this host; it then has no figures. `None`: it was measured.
+    /// Why the row could not be measured on this host; then it has no figures. `None`: it was measured.
     pub not_here: Option<String>,
 
     /// Requests per second, over all rounds.
@@ -130,7 +134,7 @@ pub struct Row {
     /// Median from the interrupt to the guest: from before it until the guest saw its handler's mark.
     pub interrupt_p50_ns: Option<u64>,
 
-    /// Requests that the device completed while the row was measured. The counts below are of the same time. Those of a
+    /// Requests that the device completed while the row was measured. The counts below cover the same time. Those of a
     /// passed-through device are fio's.
     pub requests: Option<u64>,
     /// Interrupts that the host sent. For a passed-through device: those that it handled, which excludes posted ones.
@@ -143,13 +147,13 @@ pub struct Row {
     pub guest_interrupts: Option<u64>,
     /// Batches of completions for which the driver wanted no interrupt.
     pub interrupts_suppressed: Option<u64>,
-    /// Interrupts that were held, to merge more completions into them.
+    /// Interrupts that were held back, to merge more completions into them.
     pub holds: Option<u64>,
-    /// Completions that needed no interrupt of their own, because one was held.
+    /// Completions that were merged into a held interrupt.
     pub holds_merged: Option<u64>,
-    /// Held interrupts that were sent because nothing more came in time.
+    /// Held interrupts that were sent because their time was over.
     pub holds_expired: Option<u64>,
-    /// Of these, holds that brought no further completion.
+    /// Of these, interrupts into which no further completion was merged.
     pub holds_failed: Option<u64>,
     /// Kicks that an ioeventfd caught in the kernel.
     pub kicks_ioeventfd: Option<u64>,
@@ -174,7 +178,7 @@ pub struct Row {
     /// What the ratio is of. "p50": the first row's median to this one's, at depth 1. "iops": this row's IOPS to the first
     /// one's.
     pub ratio_of: Option<String>,
-    /// What may be concluded, in words, corrected for the number of comparisons in the report.
+    /// The conclusion in words, corrected for the number of comparisons in the report.
     pub verdict: Option<String>,
     /// Median of the floor of its kind: the bare ping-pong without virtio.
     pub floor_p50_ns: Option<u64>,

@@ -15,7 +15,7 @@ pub fn row_name(row: &Row) -> String {
     parts.extend(row.device.clone());
     match row.poll_us {
         Some(us @ 1..) => parts.push(format!("polls {us} \u{b5}s")),
-        // Our disks all wait in the same way unless they poll. Floors and a reference VMM's disks do not.
+        // All our disks wait in the same way unless they poll. Floors and a reference VMM's disks wait in several ways.
         _ if row.job == FLOOR || row.peer.is_some() => parts.extend(row.wait.clone()),
         _ => {}
     }

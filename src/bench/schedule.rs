@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::dataplane::CompletePath;
 use crate::virtio::NotifyPath;
 
-/// A notify path and a complete path; each pair has a disk of its own.
+/// A notify path and a complete path; each pair has its own disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathPair {
     /// Guest to host.
@@ -21,18 +21,18 @@ impl fmt::Display for PathPair {
     }
 }
 
-/// A path as the command line names it; what is left out has its default.
+/// A path as the command line names it; a missing part has its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathPairName {
     /// Guest to host.
     pub notify: Option<NotifyPath>,
     /// Host to guest.
     pub complete: Option<CompletePath>,
-    /// Whether interrupts are held where that pays; else every completion that the driver wants to hear of interrupts.
+    /// Whether interrupts are held back where that pays; otherwise every completion interrupts, unless the driver wants none.
     pub moderated: bool,
 }
 
-/// What follows a path whose interrupts are moderated.
+/// The suffix of a path whose interrupts are moderated.
 const MODERATED: &str = "moderated";
 
 impl FromStr for PathPairName {
@@ -66,11 +66,11 @@ impl FromStr for PathPairName {
 /// Jobs x paths x rounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule<J, P = PathPair> {
-    /// What is done on each path.
+    /// The jobs on each path.
     pub jobs: Vec<J>,
-    /// What is compared. Ratios are to the first.
+    /// The compared paths. Ratios are to the first.
     pub paths: Vec<P>,
-    /// How often everything is done.
+    /// How often every job runs on every path.
     pub rounds: usize,
 }
 

@@ -22,7 +22,7 @@ const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
     Column { heading, text, optional: true }
 }
 
-/// How a value that was not measured is shown.
+/// The cell of a value that was not measured.
 pub(super) const NONE: &str = "-";
 
 pub(super) const TIMES: &[Column] = &[
@@ -55,7 +55,7 @@ pub(super) const COUNTS: &[Column] = &[
 /// A part of a row's name.
 type Name = (&'static str, fn(&Row) -> Option<String>);
 
-/// A value that differs between the rows is a column of the table; one that all rows share stands once, above it.
+/// A value that differs between rows is a column of the table; one that all rows share is printed once, above the table.
 const NAMES: &[Name] = &[
     ("guest", |r| Some(r.guest.clone())),
     ("peer", |r| r.peer.clone()),
@@ -72,7 +72,7 @@ const NAMES: &[Name] = &[
 /// Columns that do not apply to passed-through devices. A missing value there does not make the column appear.
 const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
 
-/// The report as lines of text: what is common to all rows, times, counts, verdicts, the host, and what looks wrong.
+/// The report as lines of text: what all rows share, times, counts, verdicts, the host, and warnings.
 pub fn render(report: &Report) -> String {
     let rows = &report.rows;
     let differs = |(heading, name): &Name| {
@@ -91,6 +91,7 @@ pub fn render(report: &Report) -> String {
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
+    lines.extend(report.run.incomplete.iter().map(|why| format!("incomplete: {why}")));
     lines.extend(warnings(rows));
     lines.join("\n")
 }
@@ -103,7 +104,7 @@ fn times_or_counts(rows: &[&Row], names: &[Name], columns: &[Column]) -> String 
     let headings: Vec<String> =
         names_first.chain(columns.iter().map(|column| format!("{}>", column.heading))).collect();
     let cells = rows.iter().enumerate().map(|(n, row)| {
-        // A job's name stands at its first row.
+        // Only the first row of a job shows its name.
         let repeated = n > 0 && rows[n - 1].job == row.job;
         let job = if repeated { String::new() } else { row.job.clone() };
         let names = names.iter().map(|(_, name)| name(row).unwrap_or(NONE.into()));
@@ -118,7 +119,7 @@ fn heading(report: &Report, common: &[Name]) -> String {
     if let Some(first) = report.rows.first() {
         let said = |(heading, name): &Name| {
             let value = name(first).filter(|value| !value.is_empty())?;
-            // A queue is the rule, and so is no polling.
+            // One queue and no polling are the default.
             let rule = matches!((*heading, value.as_str()), ("queues", "1") | ("poll us", "0"));
             (!rule).then(|| format!("{heading} {value}"))
         };
@@ -133,7 +134,7 @@ fn heading(report: &Report, common: &[Name]) -> String {
     parts.join(", ")
 }
 
-/// What looks wrong, and what cannot be measured on this host.
+/// Warnings, and rows that cannot be measured on this host.
 pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in rows {
@@ -183,7 +184,7 @@ fn two(value: Option<f64>) -> String {
     value.map_or(NONE.into(), |value| format!("{value:.2}"))
 }
 
-/// Whole, with a comma every three digits.
+/// A whole number, with a comma every three digits.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();

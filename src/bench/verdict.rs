@@ -1,7 +1,8 @@
-//! What may be concluded from a comparison, in words.
+//! The conclusion from a comparison, in words.
 //!
-//! A report compares many rows at once, and of 20 intervals of 95 % one misses the truth on average. So each verdict has
-//! an interval of 1 - 5 % / comparisons (Bonferroni): with 95 %, none of the report's verdicts is wrong.
+//! A report compares many rows at once, and on average one of 20 intervals of 95 % misses the true value. So each verdict
+//! has an interval of 1 - 5 % / comparisons (Bonferroni). Then all verdicts of a report are right with a probability of
+//! at least 95 %.
 
 use std::fmt;
 
@@ -9,24 +10,24 @@ use super::Row;
 use super::paired::{Paired, fewest_pairs};
 use super::row_name::row_name;
 
-/// How often chance alone may make a report say something wrong.
+/// The probability that chance alone makes any verdict of a report wrong.
 pub const ALPHA: f64 = 0.05;
 
 /// A conclusion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// Whatever the rounds were, they could show nothing.
+    /// Too few rounds to show any difference.
     TooFewRounds {
-        /// Rounds that both rows have.
+        /// Rounds in which both rows were measured.
         rounds: usize,
-        /// The fewest that can show something.
+        /// The fewest rounds that can show a difference.
         needed: usize,
         /// Comparisons in the report.
         comparisons: usize,
     },
     /// The interval includes 1.
     NoDifference(Interval),
-    /// It does not.
+    /// The interval excludes 1.
     Difference(Interval),
 }
 
@@ -39,7 +40,7 @@ pub struct Interval {
 }
 
 impl Verdict {
-    /// Of one of `comparisons`.
+    /// The verdict of one of `comparisons`.
     pub fn of(paired: &Paired, comparisons: usize) -> Verdict {
         let alpha = ALPHA / comparisons.max(1) as f64;
         let Some((low, high)) = paired.interval(alpha) else {
@@ -82,7 +83,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The difference that an interval rules out in both directions, rounded up.
+/// The smallest difference that the interval excludes in both directions, rounded up.
 fn shown(low: f64, high: f64) -> String {
     let factor = high.max(1.0 / low);
     let percent = 100.0 * (factor - 1.0);
@@ -94,7 +95,7 @@ fn shown(low: f64, high: f64) -> String {
     }
 }
 
-/// A factor of at least 1, with the digits that tell it from 1.
+/// A factor of at least 1, with enough digits to differ from 1.
 fn times(factor: f64) -> String {
     match factor {
         f if f < 1.1 => format!("{f:.3}"),
@@ -107,7 +108,7 @@ fn times(factor: f64) -> String {
 /// The verdicts of one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdicts {
-    /// What is compared with what.
+    /// What is compared, and with what.
     pub heading: String,
     /// A row's name and its verdict.
     pub rows: Vec<(String, String)>,

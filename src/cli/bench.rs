@@ -1,4 +1,4 @@
-//! `doorbell bench`: the same measurement on every path, in turn, in one guest.
+//! `doorbell bench`: measures every path in turn, in one guest.
 
 mod diff;
 mod linux;
@@ -6,6 +6,7 @@ mod output;
 mod probe;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -13,7 +14,8 @@ use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::signals::Signals;
 use super::{Failure, parse_sandbox, print};
-use crate::bench::linux::LinuxBench;
+use crate::bench::linux::{LinuxBench, PeerSpec};
+use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
@@ -40,18 +42,18 @@ pub struct BenchArgs {
     /// Write the results as JSON to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write the results as one HTML page, which needs nothing else, to FILE; - is standard output
+    /// Write the results as one self-contained HTML page to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Check the flags, say what would be measured, and end
+    /// Check the flags, print what would be measured, and end
     #[arg(long)]
     dry_run: bool,
-    /// Count the kernel functions that ran meanwhile, on the whole host, and print them at the end (root)
+    /// Count the kernel functions that run meanwhile, on the whole host, and print the counts at the end (root)
     #[arg(long)]
     evidence: bool,
     #[command(flatten)]
     common: Common,
-    // Options: whether any flag of a group is there tells a flag of the other guest from a default.
+    // Option, because a flag of the other guest is an error and a default is not: `Some` if any flag of the group is given.
     #[command(flatten)]
     probe: Option<probe::ProbeArgs>,
     #[command(flatten)]
@@ -78,20 +80,65 @@ enum Bench {
 /// Flags of both guests.
 #[derive(Debug, Args)]
 struct Common {
-    /// How often everything is measured, 1 to 1000; below 6 there is no interval, and more comparisons need more [default: 12 with the probe, 10 with Linux]
+    /// Rounds: how often everything is measured, 1 to 1000. Below 6 no interval is printed; more comparisons need more rounds [default: 12 with the probe, 10 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// Longest busy-poll of the polling I/O threads before they sleep, in microseconds, 0 to 1000000; the probe then
-    /// measures with and without, and with 0 only without [default: 50 with the probe, 0 with Linux]
+    /// Go on until every ratio's own 95 % interval ends within this of the ratio, as in 2%; at least 6 rounds, and at most
+    /// --rounds [default with it: 1000]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    until: Option<f64>,
+    /// Start no further measurement after this time, as in 90, 90s or 10m; the results are then marked incomplete
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    max_time: Option<Duration>,
+    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures with and
+    /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
     /// What the VM's threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the
-    /// bench with exit code 7), log (anything, and the kernel logs what they do not need) or off
+    /// bench with exit code 7), log (anything, and the kernel logs what they do not need) or off. Off with --guest linux
+    /// and --peer
     #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
     sandbox: SandboxMode,
-    /// auto (a bar on a terminal), lines (one per measurement, on standard error), off
+    /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
+    /// machine, without a VM), and KIND=FILE to name the program; may be given several times
+    #[arg(long, value_name = "KIND[=FILE]")]
+    peer: Vec<PeerSpec>,
+    /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
+}
+
+impl Common {
+    /// The most rounds there may be.
+    fn rounds(&self, default: usize) -> usize {
+        self.rounds.map_or(if self.until.is_some() { 1000 } else { default }, usize::from)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { until: self.until, max_time: self.max_time, ..Pace::default() }
+    }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    let percent = percent.filter(|percent| (0.1..=100.0).contains(percent));
+    percent
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| "it takes a percentage from 0.1 to 100, as in 2%".into())
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) if text.ends_with('m') => (number, 60.0),
+        Some(number) if text.ends_with('h') => (number, 3600.0),
+        Some(number) => (number, 1.0),
+        None => (text, 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().map(|number| number * factor);
+    let seconds = seconds.filter(|seconds| (1.0..=1e6).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "it takes a time from 1 s on, as in 90, 90s or 10m".into())
 }
 
 /// Measures, prints the table, writes the files; returns the exit code.
@@ -104,7 +151,7 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         Guest::Linux if args.probe.is_some() => return Err(stray(&probe::ProbeArgs::command(), "probe")),
         _ => {}
     }
-    // Those of the guest that is measured, if none was given: their defaults.
+    // No flag of this guest was given: the defaults.
     let name = [std::ffi::OsString::from("bench")];
     let bench = match args.guest {
         Guest::Probe => {
@@ -123,9 +170,18 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         };
         return print(&text).map(|()| 0);
     }
-    // They end it at once, and no file is left half written.
-    let _signals = Signals::take()?;
-    // Before minutes of measuring, not after.
+    // The first one ends the run between two measurements, and what was measured is written. A second one ends it at once.
+    let signals = Signals::take()?;
+    let stop = match &bench {
+        Bench::Probe(bench) => bench.pace.stop.clone(),
+        Bench::Linux(bench) => bench.pace.stop.clone(),
+    };
+    let asked = stop.clone();
+    signals.on_end(move |signal| {
+        asked.ask(signal);
+        true
+    });
+    // Report an output that cannot be written before measuring for minutes.
     let mut files = FilesInUse::default();
     if let Bench::Linux(bench) = &bench {
         files.input("--kernel", &bench.kernel);
@@ -134,18 +190,20 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     let output = Output::prepare(args.json, args.html, &mut files)?;
     let evidence = args.evidence.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     let report = match &bench {
-        Bench::Probe(bench) => probe::measure(bench, args.common.progress)?,
-        Bench::Linux(bench) => crate::bench::linux::run(bench)?,
+        Bench::Probe(bench) => probe::measure(bench, args.common.progress),
+        Bench::Linux(bench) => crate::bench::linux::run(bench).map_err(Failure::from),
     };
+    let signalled = stop.asked().map(|signal| 128 + signal as u8);
+    let report = report.map_err(|failure| Failure { code: signalled.unwrap_or(failure.code), ..failure })?;
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
     output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
         log::say(format_args!("{counts}"));
     }
-    Ok(0)
+    Ok(signalled.unwrap_or(0))
 }
 
-/// A flag of the guest that is not measured.
+/// The error for a flag of the guest that is not measured.
 fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
     let flags: Vec<_> =
         of_guest.get_arguments().filter_map(|arg| arg.get_long().map(|name| format!("--{name}"))).collect();
@@ -154,7 +212,7 @@ fn stray(of_guest: &clap::Command, guest: &str) -> Failure {
         flags.contains(&word).then_some(word)
     });
     let given = given.unwrap_or_else(|| "a flag".into());
-    Failure::usage(format!("{given} is for --guest {guest}: add that, or leave {given} out"))
+    Failure::usage(format!("{given} needs --guest {guest}: add that, or leave {given} out"))
 }
 
 fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
@@ -164,5 +222,5 @@ fn named<T: Copy>(value: &str, names: &[(&str, T)]) -> Result<T, String> {
     let all = names.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     let meant =
         nearest(value, all.iter().copied()).map_or(String::new(), |name| format!(" (did you mean {name}?)"));
-    Err(format!("it takes one of {}{meant}", all.join(", ")))
+    Err(format!("use one of {}{meant}", all.join(", ")))
 }

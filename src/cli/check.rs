@@ -17,18 +17,18 @@ pub struct CheckArgs {
     json: bool,
 }
 
-/// One thing.
+/// One line of the check.
 #[derive(Clone, Debug, Serialize)]
 struct Item {
-    /// Its name, stable for programs.
+    /// Its name; programs may rely on it.
     name: &'static str,
-    /// Without it `run` does not work.
+    /// Whether `run` needs it.
     needed: bool,
-    /// It is there and can be used.
+    /// Whether it is present and usable.
     present: bool,
     /// What was found.
     found: String,
-    /// How to get it, if it is absent and can be had.
+    /// What to do if it is absent; `None`: nothing can be done.
     fix: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl Item {
         Item { name, needed, present, found: found.into(), fix: None }
     }
 
-    /// What to do about it if it is absent.
+    /// Adds what to do if it is absent.
     fn or(mut self, fix: &str) -> Item {
         if !self.present {
             self.fix = Some(fix.into());

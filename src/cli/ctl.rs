@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Failure, print};
 use crate::observe::control::{Client, InForce, Request};
 
-/// Switch how a live disk's kicks and completions travel.
+/// Switch the notify path, complete path or moderation of a live disk.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi, moderate=auto|off|N:US. Requests in flight complete by the old path or the new one.
@@ -17,15 +17,15 @@ pub struct CtlArgs {
     socket: PathBuf,
     /// The disk: disk0, disk1, ...
     disk: String,
-    /// What to change: notify=PATH, complete=PATH, moderate=HOW; none shows what is in force
+    /// What to change: notify=PATH, complete=PATH, moderate=HOW; without any, the present ones are printed
     #[arg(value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Print the paths in force as JSON
+    /// Print the present paths as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Switches, and prints what is in force.
+/// Switches, and prints the present paths.
 pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
     let (mut notify, mut complete, mut moderate) = (None, None, None);
     for change in &args.changes {
@@ -38,7 +38,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
             }
             _ => {
                 return Err(Failure::usage(format!(
-                    "{change}: it takes notify=PATH, complete=PATH and moderate=HOW"
+                    "{change}: use notify=PATH, complete=PATH or moderate=HOW"
                 )));
             }
         };

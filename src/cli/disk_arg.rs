@@ -18,8 +18,9 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "path",
+    "vhost-user",
     "readonly",
     "backend",
     "size",
@@ -35,13 +36,13 @@ const KEYS: [&str; 14] = [
     "serial",
 ];
 
-/// What QEMU calls some of them.
+/// QEMU's names of some keys, and ours.
 const QEMU_KEYS: [(&str, &str); 2] = [("file", "path"), ("num-queues", "queues")];
 
-/// Why a `--disk` is not understood.
+/// Why a `--disk` is invalid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DiskArgError {
-    /// No such key.
+    /// An unknown key.
     #[error("--disk has no key {key:?}{}; its keys are {}", meant(.nearest), KEYS.join(", "))]
     UnknownKey {
         /// What was found.
@@ -63,8 +64,8 @@ pub enum DiskArgError {
         /// What it may be.
         allowed: String,
     },
-    /// A value that is none of the allowed ones.
-    #[error("--disk: {key}={value} is not possible{}; {key} is {allowed}", meant(.nearest))]
+    /// A value that is not allowed.
+    #[error("--disk: {key}={value} is not allowed{}; {key} is {allowed}", meant(.nearest))]
     BadValue {
         /// The key.
         key: &'static str,
@@ -75,20 +76,26 @@ pub enum DiskArgError {
         /// What was probably meant.
         nearest: Option<String>,
     },
-    /// A backend that reads a file has none.
+    /// No file is given for a backend that reads one.
     #[error("--disk: backend={kind} needs a file: give path=FILE")]
     NoPath {
         /// The backend.
         kind: BackendKind,
     },
-    /// A backend without a file has no size.
+    /// No size is given for a backend without a file.
     #[error("--disk: backend={kind} without a path needs a size: give size=, for example size=1G")]
     NoSize {
         /// The backend.
         kind: BackendKind,
     },
-    /// `direct` where no file is read.
-    #[error("--disk: direct means nothing to backend={kind}, which reads no file: leave it out")]
+    /// Keys that mean nothing to a disk that another process runs.
+    #[error("--disk: {key} has no effect with vhost-user, whose backend decides that: leave it out")]
+    NotWithVhostUser {
+        /// The key.
+        key: &'static str,
+    },
+    /// `direct` is given for a backend that reads no file.
+    #[error("--disk: direct has no effect on backend={kind}, which reads no file: leave it out")]
     DirectWithoutFile {
         /// The backend.
         kind: BackendKind,
@@ -105,7 +112,7 @@ impl FromStr for DiskConfig {
     fn from_str(text: &str) -> Result<DiskConfig, DiskArgError> {
         let pairs = Pairs::new(text)?;
         let options = DiskOptions {
-            path: pairs.path()?,
+            path: pairs.file("path", "a file or a block device")?,
             readonly: pairs.flag("readonly", false)?,
             kind: pairs.named("backend", &BackendKind::NAMES)?.unwrap_or(BackendKind::IoUring),
             size: pairs.parsed("size", "bytes, or a number with K, M, G or T", |v| {
@@ -114,7 +121,16 @@ impl FromStr for DiskConfig {
             direct: pairs.flag("direct", false)?,
         };
         let kind = options.kind;
+        let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
+        if vhost_user.is_some() {
+            let decided = ["path", "readonly", "backend", "size", "direct", "iothread", "moderate", "serial"];
+            let given = |key: &&'static str| pairs.get(key).is_some();
+            if let Some(key) = decided.into_iter().chain(["notification-data"]).find(given) {
+                return Err(DiskArgError::NotWithVhostUser { key });
+            }
+        }
         match (&options.path, options.size) {
+            _ if vhost_user.is_some() => {}
             (None, _) if kind.uses_file() => return Err(DiskArgError::NoPath { kind }),
             (None, None) => return Err(DiskArgError::NoSize { kind }),
             _ if options.direct && !kind.uses_file() => return Err(DiskArgError::DirectWithoutFile { kind }),
@@ -148,13 +164,14 @@ impl FromStr for DiskConfig {
                 let fits = (1..=20).contains(&v.len()) && v.bytes().all(|b| (0x20..0x7f).contains(&b));
                 fits.then(|| v.to_string())
             })?,
+            vhost_user,
             ..default
         })
     }
 }
 
 fn number(text: &str) -> Option<u16> {
-    // `parse` would take a sign.
+    // `parse` alone would accept a sign.
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
@@ -166,7 +183,7 @@ fn iothread(text: &str) -> Option<IoThreadChoice> {
     }
 }
 
-/// The pairs of one `--disk`: keys known and each there once; values as they came, or none.
+/// The pairs of one `--disk`. Each key is known and occurs once; a value is as the user wrote it, or missing.
 struct Pairs(Vec<(&'static str, Option<String>)>);
 
 impl Pairs {
@@ -178,7 +195,7 @@ impl Pairs {
                 None => (item.as_str(), None),
             };
             let Some(&key) = KEYS.iter().find(|&&key| key == word) else {
-                // A file's name where a key should be.
+                // A file name instead of a key.
                 let looks_like_a_path = value.is_none() && word.contains(['/', '.']);
                 let in_qemu = QEMU_KEYS.iter().find(|(theirs, _)| *theirs == word).map(|&(_, ours)| ours);
                 let nearest = match looks_like_a_path {
@@ -235,12 +252,12 @@ impl Pairs {
         }
     }
 
-    fn path(&self) -> Result<Option<PathBuf>, DiskArgError> {
-        self.parsed("path", "a file or a block device", |v| (!v.is_empty()).then(|| PathBuf::from(v)))
+    fn file(&self, key: &'static str, what: &str) -> Result<Option<PathBuf>, DiskArgError> {
+        self.parsed(key, what, |v| (!v.is_empty()).then(|| PathBuf::from(v)))
     }
 }
 
-/// Parts between single commas; a double one stands for a comma.
+/// The parts between single commas; a double comma stands for a comma.
 fn split(text: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let mut part = String::new();

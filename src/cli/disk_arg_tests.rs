@@ -10,7 +10,7 @@ fn says(text: &str, sentence: &str) {
     assert_eq!(error, sentence);
 }
 
-const LIST: &str = "its keys are path, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
+const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
                     complete, event-idx, notification-data, moderate, serial";
 
 #[test]
@@ -34,6 +34,7 @@ fn a_path_is_enough() {
             event_idx: true,
             notification_data: false,
             moderation: crate::dataplane::Moderation::Auto,
+            vhost_user: None,
             serial: None,
         }
     );
@@ -90,7 +91,7 @@ fn sizes() {
     assert_eq!(size("1T"), 1 << 40);
     let allowed = "size is bytes, or a number with K, M, G or T";
     for bad in ["", "G", "-1", "1.5G", "1X", "0", "0M", "99999999999999T", "18446744073709551616", "１G"] {
-        says(&format!("path=f,size={bad}"), &format!("--disk: size={bad} is not possible; {allowed}"));
+        says(&format!("path=f,size={bad}"), &format!("--disk: size={bad} is not allowed; {allowed}"));
     }
 }
 
@@ -111,20 +112,20 @@ fn unknown_keys_name_the_known_ones() {
 fn unknown_values_name_the_known_ones() {
     says(
         "path=f,backend=iouring",
-        "--disk: backend=iouring is not possible (did you mean io_uring?); backend is one of io_uring, sync, null, mem",
+        "--disk: backend=iouring is not allowed (did you mean io_uring?); backend is one of io_uring, sync, null, mem",
     );
     says(
         "path=f,notify=fast_mmio",
-        "--disk: notify=fast_mmio is not possible (did you mean fast-mmio?); notify is one of fast-mmio, mmio, pio, exit",
+        "--disk: notify=fast_mmio is not allowed (did you mean fast-mmio?); notify is one of fast-mmio, mmio, pio, exit",
     );
     says(
         "path=f,complete=msi",
-        "--disk: complete=msi is not possible; complete is one of auto, irqfd, signal-msi, irq-line, resample",
+        "--disk: complete=msi is not allowed; complete is one of auto, irqfd, signal-msi, irq-line, resample",
     );
-    says("path=f,event-idx=yes", "--disk: event-idx=yes is not possible; event-idx is one of on, off");
+    says("path=f,event-idx=yes", "--disk: event-idx=yes is not allowed; event-idx is one of on, off");
     says(
         "path=f,iothread=-1",
-        "--disk: iothread=-1 is not possible; iothread is the number of an I/O thread (from 0), auto or none",
+        "--disk: iothread=-1 is not allowed; iothread is the number of an I/O thread (from 0), auto or none",
     );
 }
 
@@ -133,19 +134,19 @@ fn numbers_out_of_range_name_the_range() {
     for bad in ["0", "17", "+1", "many", "65537"] {
         says(
             &format!("path=f,queues={bad}"),
-            &format!("--disk: queues={bad} is not possible; queues is a number from 1 to 16"),
+            &format!("--disk: queues={bad} is not allowed; queues is a number from 1 to 16"),
         );
     }
     for bad in ["1", "3", "2048", "1000"] {
         says(
             &format!("path=f,queue-size={bad}"),
-            &format!("--disk: queue-size={bad} is not possible; queue-size is a power of two from 2 to 1024"),
+            &format!("--disk: queue-size={bad} is not allowed; queue-size is a power of two from 2 to 1024"),
         );
     }
     for bad in ["", "abcdefghijklmnopqrstu", "ä", "a\tb"] {
         says(
             &format!("path=f,serial={bad}"),
-            &format!("--disk: serial={bad} is not possible; serial is 1 to 20 printable ASCII characters"),
+            &format!("--disk: serial={bad} is not allowed; serial is 1 to 20 printable ASCII characters"),
         );
     }
 }
@@ -156,10 +157,10 @@ fn what_is_missing_or_too_much_is_said() {
     says("backend=mem", "--disk: backend=mem without a path needs a size: give size=, for example size=1G");
     says(
         "backend=null,size=1G,direct",
-        "--disk: direct means nothing to backend=null, which reads no file: leave it out",
+        "--disk: direct has no effect on backend=null, which reads no file: leave it out",
     );
     says("path=f,path=g", "--disk has path twice: leave one out");
     says("path", "--disk: path needs a value: a file or a block device");
-    says("path=", "--disk: path= is not possible; path is a file or a block device");
+    says("path=", "--disk: path= is not allowed; path is a file or a block device");
     says("path=f,backend", "--disk: backend needs a value: one of io_uring, sync, null, mem");
 }

@@ -1,4 +1,4 @@
-//! `doorbell inspect`: the tables that KVM and the devices of a live VM hold.
+//! `doorbell inspect`: shows the tables in KVM and in the devices of a live VM.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use clap::Args;
 
 use super::inspect_text::text;
-use super::out_file::Patient;
+use super::out_file::BlockingWriter;
 use super::{Failure, printed};
 use crate::host::log;
 use crate::observe::VmView;
 use crate::observe::control::{Client, ControlError, Request};
 
-/// Look at a live VM: GSI routes, doorbells, vectors, queues, threads, passed-through devices.
+/// Show the state of a live VM: GSI routes, doorbells, vectors, queues, threads, passed-through devices.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// The VM's control socket (run --control)
     socket: PathBuf,
-    /// What to look at
+    /// What to show
     #[arg(default_value = "all", value_parser = ["routes", "doorbells", "vectors", "queues", "threads", "vfio", "all"])]
     section: String,
-    /// Print JSON (schema: docs/inspect.schema.json); with --watch one line each time
+    /// Print JSON (schema: docs/inspect.schema.json); with --watch, one line per second
     #[arg(long)]
     json: bool,
-    /// Look again every second until the VM ends
+    /// Show it again every second until the VM ends
     #[arg(long)]
     watch: bool,
 }
@@ -40,12 +40,12 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
         (false, _) => text(view),
     };
     let stdout = std::io::stdout();
-    let mut out = Patient(stdout.as_fd());
+    let mut out = BlockingWriter(stdout.as_fd());
     let first = print(&look()?);
     if !args.watch {
         return printed(out.write_all(first.as_bytes())).map(|()| 0);
     }
-    // Home and clear to the end: nothing flickers.
+    // Cursor home, then clear to the end of the screen: this does not flicker.
     let begin = if stdout.is_terminal() && !args.json { "\x1b[H\x1b[J" } else { "" };
     let mut text = first;
     loop {
@@ -60,7 +60,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
                 log::say(format_args!("doorbell: the VM behind {} has ended", path.display()));
                 return Ok(0);
             }
-            // The client has seen to it that the VM cannot be reached any more; anything else is a failure.
+            // Not `Gone`: the VM may still be there, so this is a failure.
             Err(error) => return Err(error.into()),
         };
     }

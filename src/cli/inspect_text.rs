@@ -1,23 +1,29 @@
-//! A VM's tables for eyes.
+//! The tables of a VM as text.
 
+use crate::host::Posted;
 use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
 use crate::observe::text::table;
-use crate::observe::{ThreadView, VfioView, VmView};
+use crate::observe::{PostedView, ThreadView, VfioView, VmView};
 
-/// How something that is not there is shown.
+/// The cell of a missing value.
 const NONE: &str = "-";
 
-/// Every section that was asked for, one below the other. Beside others, the pins of the interrupt controllers are one
-/// line each: they never change.
+/// Whose interrupts are posted, and whether they are.
+type Which = (&'static str, fn(&PostedView) -> &Posted);
+const TO_VCPU: Which = ("posted by KVM to a running vCPU", |posted| &posted.to_vcpu);
+const BY_DEVICE: Which = ("posted by the device to a running vCPU", |posted| &posted.by_device);
+
+/// All requested sections, one below the other. If there is more than one, the routes to each interrupt controller's
+/// pins share one row, because they never change.
 pub(super) fn text(view: &VmView) -> String {
     let fold = view.doorbells.is_some();
     let sections = [
         view.routes.as_ref().map(|all| routes(all, fold)),
         view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all))),
-        view.vectors.as_ref().map(|all| titled("vectors", vectors(all))),
+        view.vectors.as_ref().map(|all| titled("vectors", posted(vectors(all), TO_VCPU, view))),
         view.queues.as_ref().map(|all| titled("queues", queues(all))),
         view.threads.as_ref().map(|all| titled("threads", threads(all))),
-        view.vfio.as_ref().map(|all| titled("vfio", vfio(all))),
+        view.vfio.as_ref().map(|all| titled("vfio", vfio(all, view))),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
@@ -34,7 +40,7 @@ fn yes(value: bool) -> String {
     if value { "yes" } else { "no" }.into()
 }
 
-/// A row for the routes to the pins of each interrupt controller.
+/// One row per interrupt controller for the routes to its pins.
 fn folded(entries: &[RouteView]) -> Vec<Vec<String>> {
     let mut kinds: Vec<&str> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.msi.is_none()) {
@@ -215,9 +221,15 @@ fn threads(all: &[ThreadView]) -> String {
     table(&headings, rows)
 }
 
-fn vfio(all: &[VfioView]) -> String {
+/// `table`, and below it whether its interrupts are posted.
+fn posted(table: String, which: Which, view: &VmView) -> String {
+    let line = view.posted_interrupts.as_ref().map(|posted| format!("\n{}: {}", which.0, which.1(posted)));
+    table + &line.unwrap_or_default()
+}
+
+fn vfio(all: &[VfioView], view: &VmView) -> String {
     if all.is_empty() {
-        return "no device is passed through".into();
+        return "no passed-through devices".into();
     }
     let rows = all.iter().flat_map(|device| {
         device.vectors.iter().map(|vector| {
@@ -234,7 +246,7 @@ fn vfio(all: &[VfioView]) -> String {
     });
     let table =
         table(&["of", "irq", "armed by", "masked", "GSI>", "host handled>", "through the VMM>"], rows);
-    format!("{table}\nposted interrupts: {}", all[0].posted_interrupts)
+    posted(table, BY_DEVICE, view)
 }
 
 #[cfg(test)]
@@ -249,6 +261,9 @@ mod tests {
         for title in ["routes", "doorbells", "vectors", "queues", "threads", "vfio"] {
             assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");
         }
-        assert!(text.contains("no device is passed through"));
+        assert!(text.contains("no passed-through devices"));
+        // A fact of the host: one line, whichever it is.
+        assert!(text.contains("posted by KVM to a running vCPU: "), "{text}");
+        assert!(!text.contains("posted by the device"), "{text}");
     }
 }

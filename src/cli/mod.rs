@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 //!
-//! What lives here: flags, what they default to, sentences for people, exit codes. What may not: anything that another
-//! program could want to call without a command line.
+//! What lives here: flags and their defaults, messages, exit codes. What may not: anything that another program could
+//! call without a command line.
 //!
 //! # Exit codes
 //!
@@ -25,6 +25,7 @@ mod ctl;
 pub mod disk_arg;
 mod inspect;
 mod inspect_text;
+mod lesson;
 mod observed;
 mod out_file;
 mod out_place;
@@ -77,15 +78,16 @@ enum Verb {
     Check(check::CheckArgs),
     Ctl(ctl::CtlArgs),
     Inspect(inspect::InspectArgs),
+    Lesson(lesson::LessonArgs),
     Run(run::RunArgs),
     Trace(trace::TraceArgs),
     Vfio(vfio::VfioArgs),
 }
 
-/// What went wrong, as one sentence, and the exit code that says so.
+/// An error: one sentence, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// See the table in this room's documentation.
+    /// The exit code; see the table at the top of this file.
     pub code: u8,
     /// One sentence: what failed, on what, what to do.
     pub message: String,
@@ -122,6 +124,7 @@ impl From<VmError> for Failure {
             VmError::Vfio(error) => return error.into(),
             VmError::Disk(ref error) => disk_code(error),
             VmError::Virtio(VirtioError::Config(_)) | VmError::NoThread { .. } => 2,
+            VmError::Vhost(_) => 4,
             VmError::Virtio(_) | VmError::Dataplane(_) => 3,
         };
         Failure { code, message: error.to_string() }
@@ -190,6 +193,7 @@ fn parse_and_call() -> Result<u8, Failure> {
             Verb::Check(args) => check::check(&args),
             Verb::Ctl(args) => ctl::run(args),
             Verb::Inspect(args) => inspect::run(args),
+            Verb::Lesson(args) => lesson::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
@@ -207,14 +211,14 @@ fn parse_and_call() -> Result<u8, Failure> {
 
 /// Prints `text` on standard output.
 fn print(text: &str) -> Result<(), Failure> {
-    printed(out_file::Patient(std::io::stdout().as_fd()).write_all(text.as_bytes()))
+    printed(out_file::BlockingWriter(std::io::stdout().as_fd()).write_all(text.as_bytes()))
 }
 
-/// What became of a print: a reader that went away (`| head`) is no failure.
+/// The result of a print; a reader that closed the pipe (`| head`) is not a failure.
 fn printed(written: std::io::Result<()>) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure { code: 1, message: format!("the output cannot be written: {error}") })
+            Err(Failure { code: 1, message: format!("standard output cannot be written: {error}") })
         }
         _ => Ok(()),
     }
@@ -225,13 +229,13 @@ fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
     text.parse().map_err(|_| format!("it takes {}", SandboxMode::VARIANTS.join(", ")))
 }
 
-/// What clap says about a wrong command line, without its usage lines.
+/// clap's message about a wrong command line, without its usage lines.
 fn one_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let kept: Vec<_> =
         lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
     let sentence = kept.join(" ").trim_start_matches("error: ").to_string();
-    // What Rust says about numbers.
+    // Replaces the error texts of Rust's number parsers.
     let number = "it takes a whole number";
     ["invalid digit found in string", "cannot parse integer from empty string"]
         .into_iter()

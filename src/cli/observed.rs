@@ -1,4 +1,4 @@
-//! What `run` can show of itself: the control socket, a trace, the kernel functions that ran.
+//! Observation of a `run`: the control socket, a trace, counts of kernel functions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, Summary, Tracer, Tracing, timeline};
 use crate::vm::Vm;
 
-/// Flags of `run` for those who want to watch.
+/// Flags of `run` for observation.
 #[derive(Debug, Args)]
 pub(super) struct ObserveArgs {
     /// Let `doorbell inspect`, `ctl` and `trace` reach this VM through the Unix socket PATH
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Write a timeline of the run's first requests to FILE (Chrome trace event format) and print a table of stages
+    /// Write a timeline of the run's first requests to FILE (Chrome trace event format), and print a table of stages
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Count the kernel functions that ran, on the whole host, and print them when the run ends (root)
+    /// Count the kernel functions that run, on the whole host, and print the counts when the run ends (root)
     #[arg(long)]
     evidence: bool,
 }
 
-/// What is on while the guest runs. Holds the disks: ends before the machine is taken apart.
+/// The observers of a running guest. They hold the disks, so they must end before the machine is dropped.
 pub(super) struct Observed {
     control: Option<ControlServer>,
     trace: Option<(OutFile, Tracing)>,
@@ -38,7 +38,7 @@ pub(super) struct Observed {
 }
 
 impl ObserveArgs {
-    /// Makes sure of the place for the timeline.
+    /// Opens the file for the timeline.
     pub(super) fn open_trace(&self, files: &mut FilesInUse) -> Result<Option<OutFile>, Failure> {
         let open = |path| files.output("--trace", path).and_then(|()| OutFile::open("--trace", path));
         self.trace.as_deref().map(open).transpose()
@@ -57,7 +57,7 @@ impl ObserveArgs {
         socket.chain(counts).collect()
     }
 
-    /// Switches on what was asked for; the timeline goes to `out`.
+    /// Starts the requested observers; the timeline goes to `out`.
     pub(super) fn start(self, assembly: &mut Vm, out: Option<OutFile>) -> Result<Observed, Failure> {
         let tracer = Tracer::new(assembly.disks().to_vec());
         let control = self.control.map(|path| {
@@ -82,7 +82,7 @@ impl ObserveArgs {
 }
 
 impl Observed {
-    /// Switches it off, writes and prints. On standard error: standard output is the guest's.
+    /// Ends the observers, writes the timeline, and prints to standard error: standard output belongs to the guest.
     pub(super) fn finish(self) -> Result<(), Failure> {
         drop(self.control);
         let counts = self.evidence.map(KernelEvidence::stop).transpose()?;

@@ -1,8 +1,9 @@
-//! Every file that a verb writes.
+//! Files that a verb writes.
 //!
-//! One rule for all of them. `-` is standard output. A plain file is written beside its place and takes it as a whole: an
-//! old result stays until there is a new one, and nothing half written is left, whatever ends the process. Pipes and
-//! devices are streams; nothing below /dev and /proc is ever replaced. What cannot be written is told before the work.
+//! All follow the same rules. `-` is standard output. A plain file is written under another name, or without one, and
+//! then replaces the target as a whole: an old result stays until the new one is complete, and no half-written file is
+//! left, whatever ends the process. Pipes and devices are written as streams; nothing below /dev and /proc is ever
+//! replaced. An output that cannot be written is reported before the work begins.
 
 use std::ffi::CString;
 use std::fs::{self, File, Metadata};
@@ -18,7 +19,7 @@ use super::out_place::{Place, resolve};
 use super::{Failure, printed};
 use crate::host::cleanup::Leftover;
 
-/// The place of a result, made sure of before the work begins.
+/// An output that was checked before the work began.
 #[derive(Debug)]
 pub(super) struct OutFile {
     flag: &'static str,
@@ -29,24 +30,24 @@ pub(super) struct OutFile {
 #[derive(Debug)]
 enum To {
     Stdout,
-    /// A pipe, a device, or a descriptor that we were given.
+    /// A pipe, a device, or a descriptor that the process inherited.
     Stream(File),
-    /// A plain file whose directory takes no other. Cut only when there is something to put in its place.
+    /// A plain file in a directory where no other can be made. Truncated only when its new content is ready.
     InPlace(File),
     Beside(Beside),
 }
 
-/// A file that will become `target`.
+/// A file that will replace `target`.
 #[derive(Debug)]
 struct Beside {
     file: File,
     target: PathBuf,
-    /// Its name until then, where the file system has no files without names.
+    /// Its name until then, if the file system has no O_TMPFILE.
     name: Option<(PathBuf, Leftover)>,
 }
 
 impl OutFile {
-    /// Makes sure that `path`, which `flag` named, can be written.
+    /// Checks that `path`, which `flag` named, can be written, and opens it.
     pub(super) fn open(flag: &'static str, path: &Path) -> Result<OutFile, Failure> {
         let to = if path == Path::new("-") { Ok(To::Stdout) } else { open(path) };
         let to = to.map_err(|error| failure(flag, path, &error))?;
@@ -66,36 +67,36 @@ impl OutFile {
         }
     }
 
-    /// Whether it goes to standard output: other text then goes to standard error.
+    /// Whether this is standard output; other text then goes to standard error.
     pub(super) fn is_stdout(&self) -> bool {
         matches!(self.to, To::Stdout)
     }
 
-    /// Puts `value` into it, on one line.
+    /// Writes `value` as JSON on one line.
     pub(super) fn write_json(self, value: &impl Serialize) -> Result<(), Failure> {
         self.write(|out| serde_json::to_writer(&mut *out, value).map(|()| out.write_all(b"\n"))?)
     }
 
-    /// Puts `value` into it, for eyes too.
+    /// Writes `value` as indented JSON.
     pub(super) fn write_pretty_json(self, value: &impl Serialize) -> Result<(), Failure> {
         self.write(|out| serde_json::to_writer_pretty(&mut *out, value).map(|()| out.write_all(b"\n"))?)
     }
 
-    /// Puts `text` into it.
+    /// Writes `text`.
     pub(super) fn write_text(self, text: &str) -> Result<(), Failure> {
         self.write(|out| out.write_all(text.as_bytes()))
     }
 
     fn write(self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
         let filled = |fd: BorrowedFd<'_>| {
-            let mut out = BufWriter::new(Patient(fd));
+            let mut out = BufWriter::new(BlockingWriter(fd));
             fill(&mut out)?;
             out.flush()
         };
         let written = match self.to {
             To::Stdout => return printed(filled(io::stdout().as_fd())),
             To::Stream(file) => match filled(file.as_fd()) {
-                // As on standard output: a reader that went away is no failure.
+                // A reader that closed the pipe is not a failure, as with standard output.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 other => other,
             },
@@ -106,14 +107,14 @@ impl OutFile {
     }
 }
 
-/// A descriptor that may be in non-blocking mode, because it is shared with a program that likes it so: waits for room.
-pub(super) struct Patient<'a>(pub(super) BorrowedFd<'a>);
+/// Waits for room if the descriptor is non-blocking: another program that shares it may have set that mode.
+pub(super) struct BlockingWriter<'a>(pub(super) BorrowedFd<'a>);
 
-impl Write for Patient<'_> {
+impl Write for BlockingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let fd = self.0.as_raw_fd();
         loop {
-            // SAFETY: the buffer is as long as said.
+            // SAFETY: the pointer and the length are those of `bytes`.
             let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
             let error = match usize::try_from(n) {
                 Ok(n) => return Ok(n),
@@ -139,12 +140,12 @@ fn open(path: &Path) -> io::Result<To> {
         Place::Descriptor(number) => return descriptor(number).map(To::Stream),
         Place::Path(path) => path,
     };
-    // Their files belong to the system, apart from the one place for everybody's.
+    // The files there belong to the system, except in /dev/shm.
     let is_special =
         ["/dev", "/proc", "/sys"].iter().any(|top| path.starts_with(top)) && !path.starts_with("/dev/shm");
     match fs::metadata(&path) {
         Ok(there) if there.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        Ok(there) if there.file_type().is_block_device() => Err(io::Error::other("it is a disk")),
+        Ok(there) if there.file_type().is_block_device() => Err(io::Error::other("it is a block device")),
         Ok(there) if !there.is_file() => stream(&path).map(To::Stream),
         Ok(there) => {
             let now = File::options().write(true).open(&path)?;
@@ -200,7 +201,7 @@ impl Beside {
         };
         if let Some(old) = old {
             file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
-            // For root only; others own what they replace, or make it theirs.
+            // Only root can change the owner; other users own the files that they replace.
             let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
         }
         Ok(Beside { file, target, name })

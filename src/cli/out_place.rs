@@ -1,4 +1,4 @@
-//! Where the name of an output leads, and whose file that is already.
+//! Resolves the name of an output, and refuses a file that the run uses already.
 
 use std::fs;
 use std::io;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::Failure;
 
-/// Where a name leads, symbolic links followed.
+/// What a name stands for, after symbolic links.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// A descriptor of this process: /dev/stdout, /dev/fd/3.
     Descriptor(i32),
-    /// A file that is there, or can be made there.
+    /// A file that exists, or that can be made.
     Path(PathBuf),
 }
 
-/// Follows links one by one: the last one of /dev/stdout leads to no name, and a dangling one to the file to be made.
+/// Follows links one by one: the last link of /dev/stdout has no file name as target, and a dangling link names the file to make.
 pub(super) fn resolve(path: &Path) -> io::Result<Place> {
     let own = PathBuf::from(format!("/proc/{}/fd", std::process::id()));
     let mut path = path.to_path_buf();
@@ -38,7 +38,7 @@ pub(super) fn resolve(path: &Path) -> io::Result<Place> {
     Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// The files of one run, so that none is two things at once.
+/// The files of one run, so that none is used for two things.
 #[derive(Default)]
 pub(super) struct FilesInUse(Vec<(Identity, String)>);
 
@@ -46,15 +46,15 @@ pub(super) struct FilesInUse(Vec<(Identity, String)>);
 enum Identity {
     /// Device and inode.
     File(u64, u64),
-    /// A disk, whatever its name.
+    /// A block device, by its number: it may have several names.
     Disk(u64),
-    /// To be made.
+    /// A file that does not exist yet, by its name.
     New(PathBuf),
     Stdout,
 }
 
 impl Identity {
-    /// `None` for what may be used twice (/dev/null, a terminal), and for what cannot be found out.
+    /// `None` for what may be used twice (/dev/null, a terminal), and if stat(2) fails.
     fn of(path: &Path) -> Option<Identity> {
         if path == Path::new("-") {
             return Some(Identity::Stdout);
@@ -74,12 +74,12 @@ impl Identity {
 }
 
 impl FilesInUse {
-    /// `path` is read (or, as a disk, used) by what `flag` named.
+    /// Records that the run reads `path`, or uses it as a disk; `flag` named it.
     pub(super) fn input(&mut self, flag: &str, path: &Path) {
         self.0.extend(Identity::of(path).map(|identity| (identity, flag.to_string())));
     }
 
-    /// `flag` wants to write `path`.
+    /// Records that the run will write `path`; `flag` named it.
     ///
     /// # Errors
     /// The run uses that file already: writing would destroy it.
@@ -88,7 +88,7 @@ impl FilesInUse {
         if let Some((_, other)) = self.0.iter().find(|(used, _)| *used == identity) {
             let path = path.display();
             return Err(Failure::usage(format!(
-                "{flag} and {other} name the same file, {path}: take another"
+                "{flag} and {other} name the same file, {path}: use two files"
             )));
         }
         self.0.push((identity, flag.to_string()));

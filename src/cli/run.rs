@@ -18,7 +18,7 @@ use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
 
-/// The kernel command line if none is given.
+/// The default kernel command line.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 
 /// Exit code of a run that the guest ended by a reset.
@@ -39,7 +39,7 @@ pub struct RunArgs {
     /// Initial ramdisk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line, in place of the default
+    /// Kernel command line, instead of the default
     #[arg(long, value_name = "STRING", default_value = CMDLINE)]
     cmdline: String,
     /// vCPUs, 1 to 16
@@ -48,10 +48,10 @@ pub struct RunArgs {
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
-    /// Back guest RAM with huge pages of this size (hugetlbfs): 2M or 1G. They must have been set aside
+    /// Back guest RAM with huge pages of this size, 2M or 1G, which must be reserved (nr_hugepages)
     #[arg(long, value_name = "SIZE", value_parser = parse_huge_page)]
     hugepages: Option<HugePage>,
-    /// Make every page of guest RAM before the guest runs
+    /// Allocate every page of guest RAM before the guest runs
     #[arg(long)]
     prefault: bool,
     /// Serial console: stdio, file=F (output only) or off
@@ -61,12 +61,12 @@ pub struct RunArgs {
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
     ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
-    ///   notification-data=on|off,
+    ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
     #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
     disks: Vec<DiskConfig>,
-    /// A device of the host that is with vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts go
-    /// through the kernel alone (irq=kernel, the default) or through the VMM (irq=user)
+    /// A device of the host that is bound to vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts
+    /// stay in the kernel (irq=kernel, the default) or go through the VMM (irq=user)
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
     /// I/O threads, 1 to 16; the queues of disks with iothread=auto are spread over them
@@ -75,7 +75,7 @@ pub struct RunArgs {
     /// Longest busy-poll of an I/O thread before it sleeps, in microseconds
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: u32,
-    /// Write what each disk did (requests, kicks and interrupts by path) to FILE as JSON when the run ends
+    /// Write each disk's counts (requests, kicks and interrupts by path) to FILE as JSON when the run ends
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
     /// What the threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the run
@@ -87,13 +87,13 @@ pub struct RunArgs {
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text).ok_or("it takes a number with M or G: 512M, 2G")?;
+    let bytes = parse_size(text).ok_or("use a number with M or G: 512M, 2G")?;
     let plain = text.bytes().all(|c| c.is_ascii_digit());
     if plain && bytes < RAM_MIN {
-        return Err(format!("it takes a unit: did you mean {text}M? {text} alone is a number of bytes"));
+        return Err(format!("the unit is missing: did you mean {text}M? {text} alone is a number of bytes"));
     }
     if !(RAM_MIN..=RAM_MAX).contains(&bytes) || !bytes.is_multiple_of(MIB) {
-        return Err("it takes 128 MiB to 8 GiB in whole MiB".into());
+        return Err("use 128M to 8G, in whole MiB".into());
     }
     Ok(bytes)
 }
@@ -102,7 +102,7 @@ fn parse_huge_page(text: &str) -> Result<HugePage, String> {
     match parse_size(text) {
         Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
         Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
-        _ => Err("it takes 2M or 1G".into()),
+        _ => Err("use 2M or 1G".into()),
     }
 }
 
@@ -111,7 +111,7 @@ fn parse_console(text: &str) -> Result<Console, String> {
         None if text == "stdio" => Ok(Console::Stdio),
         None if text == "off" => Ok(Console::Off),
         Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
-        _ => Err("it takes stdio, file=FILE or off".into()),
+        _ => Err("use stdio, file=FILE or off".into()),
     }
 }
 
@@ -154,7 +154,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
             console: args.console,
             vcpu_pins: Vec::new(),
             host_tsc: false,
-            backing: RamBacking { huge: args.hugepages, prefault: args.prefault },
+            backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
         },
         disks: args.disks,
         threads: vec![
@@ -175,7 +175,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     }
     let exit = assembly.machine().exit_latch();
     signals.on_continue(assembly.machine().console_waker());
-    // While a kernel is read there is nobody to hear a request.
+    // No listener yet: while a kernel is read, a signal ends the process at once.
     signals.on_end(move |signal| {
         exit.request(ExitReason::Signal(signal));
         exit.is_running()

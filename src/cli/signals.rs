@@ -1,8 +1,8 @@
-//! The signals that end, stop and continue a process, taken by a thread of their own from the first moment on.
+//! The signals that end, stop and continue a process. One thread takes them, from the program's start on.
 //!
-//! Until somebody wants to hear of them, and again when one comes twice, they end the process at once: the terminal is
-//! restored and no half-written file is left. A signal that the process was told to ignore (`nohup`, `trap ''`) stays
-//! ignored.
+//! While no listener is set, and when a signal comes a second time, they end the process at once: the terminal is
+//! restored and no half-written file is left. A signal that was ignored when the process started (`nohup`, `trap ''`)
+//! stays ignored.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -17,13 +17,13 @@ use crate::machine::terminal;
 
 /// Signals that ask a process to end.
 const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-/// A session that closes sends two at once; one that comes later is meant as a second one.
+/// A session that closes sends two signals at once. Only a signal that comes later counts as a second one.
 const SECOND: Duration = Duration::from_millis(500);
 
-/// Whether whoever was told will end the process. If not, it ends at once.
+/// Called with the signal. Returns whether the listener will end the process; if not, it ends at once.
 type Listener = Box<dyn Fn(i32) -> bool + Send>;
 
-/// The thread that takes the signals, and who is told.
+/// The thread that takes the signals, and its listeners.
 pub(super) struct Signals(Arc<Mutex<Listeners>>);
 
 #[derive(Default)]
@@ -34,9 +34,9 @@ struct Listeners {
 }
 
 impl Signals {
-    /// Takes them from now on. Before any other thread is started: all of them inherit the mask.
+    /// Takes the signals from now on. Call it before any other thread is started, because threads inherit the mask.
     pub(super) fn take() -> Result<Signals, Failure> {
-        let fail = |e: io::Error| Failure::host(format!("signals cannot be taken: {e}"));
+        let fail = |e: io::Error| Failure::host(format!("signalfd failed: {e}"));
         let taken: Vec<_> =
             ENDING.into_iter().chain([libc::SIGTSTP]).filter(|&signal| !is_ignored(signal)).collect();
         let fd = block(&[&taken[..], &[libc::SIGCONT]].concat(), &[libc::SIGTTIN]).map_err(fail)?;
@@ -49,9 +49,9 @@ impl Signals {
         let body = move || loop {
             let mut info = [0; size_of::<libc::signalfd_siginfo>()];
             match io::Read::read(&mut &fd, &mut info) {
-                // The signal's number is the first field.
+                // The first field, ssi_signo, is the signal's number.
                 Ok(4..) => heard(&ours, i32::from_ne_bytes([info[0], info[1], info[2], info[3]])),
-                Ok(_) => return Err("signalfd has an end".into()),
+                Ok(_) => return Err("signalfd reached its end".into()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.to_string()),
             }
@@ -65,7 +65,7 @@ impl Signals {
         lock(&self.0).ending = Some(Box::new(listener));
     }
 
-    /// Calls `listener` from now on when the process goes on after a stop.
+    /// Calls `listener` from now on when the process continues after a stop.
     pub(super) fn on_continue(&self, listener: impl Fn() + Send + 'static) {
         lock(&self.0).continued = Some(Box::new(listener));
     }
@@ -104,10 +104,10 @@ fn end_now(code: i32) {
     unsafe { libc::_exit(code) };
 }
 
-/// Stops the process as SIGTSTP does by itself, with the terminal as the shell expects it. Returns when it goes on.
+/// Stops the process as SIGTSTP does by default, with the terminal as the shell expects it. Returns when it continues.
 fn stop() {
     terminal::restore();
-    // SAFETY: the set is initialized before it is used. The signal is pending and comes when this thread unblocks it.
+    // SAFETY: the set is initialized before it is used. The pending signal is delivered when this thread unblocks it.
     unsafe {
         let mut set: libc::sigset_t = zeroed();
         libc::sigemptyset(&mut set);
@@ -126,7 +126,7 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// Blocks `taken` and `others`; returns a descriptor to read `taken` from.
+/// Blocks `taken` and `others`; returns a signalfd from which `taken` can be read.
 fn block(taken: &[i32], others: &[i32]) -> io::Result<std::fs::File> {
     // SAFETY: the sets are initialized before they are used; the descriptor is checked and owned here.
     unsafe {
@@ -138,7 +138,7 @@ fn block(taken: &[i32], others: &[i32]) -> io::Result<std::fs::File> {
             return Err(io::Error::last_os_error());
         }
         let fd = OwnedFd::from_raw_fd(fd);
-        // A read of the terminal from the background then fails, and does not stop all threads.
+        // A background process that reads the terminal then gets an error; it is not stopped with all its threads.
         others.iter().for_each(|&signal| _ = libc::sigaddset(&mut set, signal));
         match libc::pthread_sigmask(libc::SIG_BLOCK, &set, null_mut()) {
             0 => Ok(fd.into()),
@@ -147,7 +147,7 @@ fn block(taken: &[i32], others: &[i32]) -> io::Result<std::fs::File> {
     }
 }
 
-/// A write beyond the limit of file sizes (`ulimit -f`) is then an error like any other (EFBIG).
+/// Ignores SIGXFSZ: a write beyond the limit of file sizes (`ulimit -f`) then fails with EFBIG.
 pub(super) fn ignore_file_size_signal() {
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };

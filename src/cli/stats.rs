@@ -13,7 +13,7 @@ use crate::vm::Vm;
 /// Name and version of the format.
 const SCHEMA: &str = "doorbell-stats/1";
 
-/// Where the counts go.
+/// The file for the counts.
 pub(super) struct StatsFile(OutFile);
 
 impl StatsFile {
@@ -51,7 +51,7 @@ struct DiskStats {
     complete: String,
     /// Feature bits that the driver took.
     features: u64,
-    /// What the host refused and the device did without.
+    /// The last error of a host call; the device worked without what it asked for.
     last_error: Option<String>,
     queues: Vec<QueueStats>,
     config_interrupts: Option<Sent>,
@@ -91,7 +91,7 @@ impl DiskStats {
                     interrupts: interrupt.counts().sent(),
                 })
                 .collect(),
-            // The configuration's is the last.
+            // The last vector is the configuration's.
             config_interrupts: interrupts.last().map(|i| i.counts().sent()),
         }
     }

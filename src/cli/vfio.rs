@@ -1,15 +1,16 @@
-//! `doorbell vfio`: devices of the host that can be given to a guest.
+//! `doorbell vfio`: devices of the host that can be passed through to a guest.
 
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 
 use super::{Failure, print};
 use crate::host::log;
-use crate::vfio::{self, Bdf, Host, HostDevice, IrqIndex, Posting, VectorReport, VfioError, VfioPci};
+use crate::observe::VfioView;
+use crate::observe::text::table;
+use crate::vfio::{self, Bdf, Host, HostDevice, VfioError, VfioPci};
 
-/// See, claim and try devices for passthrough.
+/// List, bind and test devices for passthrough.
 #[derive(Debug, Args)]
 pub struct VfioArgs {
     #[command(subcommand)]
@@ -18,23 +19,23 @@ pub struct VfioArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// All PCI devices with driver, IOMMU group, who else is in the group, and MSI-X vectors
+    /// List all PCI devices: driver, IOMMU group, other devices in the group, MSI-X vectors
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Give a device to vfio-pci; refused while this host uses its disk or network interface
+    /// Bind a device to vfio-pci; refused while this host uses its disk or network interface
     Bind {
         /// PCI address, as 0000:01:00.0
         bdf: Bdf,
     },
-    /// Give a device back to the driver that it had
+    /// Bind a device to its previous driver again
     Unbind {
         /// PCI address, as 0000:01:00.0
         bdf: Bdf,
     },
-    /// Every region and interrupt of a device that is with vfio-pci, decoded
+    /// Decode the regions, interrupts and capabilities of a device that is bound to vfio-pci
     Inspect {
         /// PCI address, as 0000:01:00.0
         bdf: Bdf,
@@ -42,7 +43,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Try one interrupt vector without any VM: an eventfd is bound, triggered by the kernel, and read
+    /// Test one interrupt vector without a VM: bind an eventfd, let the kernel trigger it, read it
     IrqTest {
         /// PCI address, as 0000:01:00.0
         bdf: Bdf,
@@ -70,7 +71,7 @@ pub(super) fn run(args: VfioArgs) -> Result<u8, Failure> {
         Verb::List { json } => list(&host, json)?,
         Verb::Bind { bdf } => bind(&host, bdf)?,
         Verb::Unbind { bdf } => match vfio::unbind(&host, bdf)? {
-            Some(driver) => format!("{bdf} is with {driver} again\n"),
+            Some(driver) => format!("{bdf} is bound to {driver} again\n"),
             None => format!("{bdf} has no driver now, as before\n"),
         },
         Verb::Inspect { bdf, json: false } => vfio::inspect(&host, bdf)?.to_string(),
@@ -97,13 +98,10 @@ fn list(host: &Host, json: bool) -> Result<String, Failure> {
         let all: Vec<_> = devices.iter().map(as_json).collect();
         return Ok(format!("{}\n", serde_json::Value::from(all)));
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["device", "id", "class", "driver", "group", "MSI-X", "in the same group"]);
-    for device in &devices {
+    let rows = devices.iter().map(|device| {
         let group = device.group.as_ref();
-        let others = group.map_or(Vec::new(), |g| g.others.iter().map(other).collect());
-        table.add_row([
+        let others: Vec<_> = group.map_or(Vec::new(), |g| g.others.iter().map(other).collect());
+        vec![
             device.bdf.to_string(),
             id(device),
             vfio::class_name(device.class).into(),
@@ -111,9 +109,10 @@ fn list(host: &Host, json: bool) -> Result<String, Failure> {
             group.map_or("-".into(), |g| g.id.clone()),
             device.msix.map_or("-".into(), |n| n.to_string()),
             others.join(", "),
-        ]);
-    }
-    let mut text = format!("{}\n", table.trim_fmt());
+        ]
+    });
+    let headings = ["device", "id", "class", "driver", "group>", "MSI-X>", "in the same group"];
+    let mut text = format!("{}\n", table(&headings, rows));
     if devices.iter().all(|d| d.group.is_none()) {
         text += "\nNo device is in an IOMMU group, so none can be given to a guest: switch the IOMMU on in the firmware \
                  (VT-d, AMD-Vi) and in the kernel (intel_iommu=on).\n";
@@ -149,75 +148,57 @@ fn as_json(device: &HostDevice) -> serde_json::Value {
 fn bind(host: &Host, bdf: Bdf) -> Result<String, Failure> {
     let bound = vfio::bind(host, bdf)?;
     let mut text = match (bound.changed, bound.before) {
-        (false, _) => format!("{bdf} is with vfio-pci already\n"),
+        (false, _) => format!("{bdf} is bound to vfio-pci already\n"),
         (true, Some(driver)) => {
-            format!("{bdf} is with vfio-pci now; `doorbell vfio unbind {bdf}` gives it back to {driver}\n")
+            format!(
+                "{bdf} is bound to vfio-pci now; `doorbell vfio unbind {bdf}` binds it to {driver} again\n"
+            )
         }
-        (true, None) => format!("{bdf} is with vfio-pci now; it had no driver\n"),
+        (true, None) => format!("{bdf} is bound to vfio-pci now; it had no driver\n"),
     };
     let others = host.group(bdf).map_or(Vec::new(), |g| g.others);
     let blocking: Vec<_> =
         others.iter().filter(|(_, d)| vfio::blocks_binding(d.as_deref())).map(other).collect();
     if !blocking.is_empty() {
         text += &format!(
-            "its IOMMU group can be used only when these are given to vfio-pci too: {}\n",
+            "its IOMMU group can be used only when these are bound to vfio-pci, too: {}\n",
             blocking.join(", ")
         );
     }
     Ok(text)
 }
 
-/// What the interrupts of a run's passed-through devices came to, on standard error.
+/// Prints the interrupt counts of a run's passed-through devices on standard error.
 pub(super) fn summary(devices: &[Arc<VfioPci>]) {
-    for device in devices {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(["vector", "armed by", "GSI", "host interrupts", "through the VMM"]);
-        for report in device.report() {
-            table.add_row([
-                report.name(),
-                armed_by(&report).into(),
-                report.gsi.map_or("-".into(), |gsi| gsi.to_string()),
-                report.host.to_string(),
-                report.through_vmm.to_string(),
-            ]);
-        }
+    let views: Vec<_> = devices.iter().map(|device| VfioView::of(device)).collect();
+    for view in &views {
+        let rows = view.vectors.iter().map(|vector| {
+            vec![
+                vector.name.clone(),
+                vector.armed_by.clone(),
+                vector.gsi.map_or("-".into(), |gsi| gsi.to_string()),
+                vector.host.to_string(),
+                vector.through_vmm.to_string(),
+            ]
+        });
         log::say(format_args!(
             "\n{} with irq={}; interrupts as the host counted them:\n{}",
-            device.bdf(),
-            device.path(),
-            table.trim_fmt()
+            view.device,
+            view.irq,
+            table(&["vector", "armed by", "GSI>", "host interrupts>", "through the VMM>"], rows)
         ));
     }
-    if !devices.is_empty() {
+    if let Some(view) = views.first() {
         log::say(format_args!(
-            "The guest's own counts are in its /proc/interrupts: equal to the host's where the host handles each one, ahead of \
-             them where interrupts are posted.\nPosted interrupts: {}",
-            Posting::read(&Host::real())
+            "The guest's own counts are in its /proc/interrupts. They equal the host's where the host handles each \
+             interrupt, and exceed them where interrupts are posted.\nPosted interrupts of devices: {}",
+            view.posted_interrupts
         ));
     }
 }
 
-/// How a vector reaches the guest while it is not masked.
-fn armed_by(report: &VectorReport) -> &'static str {
-    match (report.direct, report.index) {
-        (true, IrqIndex::Intx) => "level irqfd with resamplefd",
-        (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
-        (true, _) => "irqfd",
-        (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
-    }
-}
-
-/// The same for `--stats`.
+/// The entry of `--stats` for `device`.
 pub(super) fn stats(device: &VfioPci) -> serde_json::Value {
-    let vectors = device.report().into_iter().map(|report| {
-        serde_json::json!({
-            "name": report.name(), "armed": report.armed, "armed_by": armed_by(&report),
-            "masked": report.masked, "gsi": report.gsi,
-            "host": report.host, "through_vmm": report.through_vmm,
-        })
-    });
-    serde_json::json!({
-        "device": device.bdf().to_string(), "irq": device.path().to_string(), "vectors": vectors.collect::<Vec<_>>(),
-    })
+    let view = VfioView::of(device);
+    serde_json::json!({"device": view.device, "irq": view.irq, "vectors": view.vectors})
 }

@@ -15,10 +15,10 @@ use super::worker::Worker;
 use crate::host::log;
 use crate::host::monotonic_ns;
 
-/// What a source's callback wants of its loop.
+/// What the loop does after a source's callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Go on watching.
+    /// Keep watching this source.
     Continue,
     /// Stop watching this source.
     Remove,
@@ -31,19 +31,19 @@ struct Source {
     callback: Box<dyn FnMut() -> Flow>,
 }
 
-/// Tags of watched descriptors: a seat's id, or one of these bits with the number of a source.
+/// The tag of a watched descriptor is a seat's id, or one of these bits together with the number of a source.
 const SOURCE: u32 = 1 << 29;
 const WAKE: u32 = 1 << 30;
 
-/// One thread's loop: queues, and for the main loop other file descriptors too.
+/// The event loop of one thread. It runs queues; the main loop also watches other file descriptors.
 ///
-/// A turn: sleep (or poll, or neither if there is work), start everything that is available on the queues that woke
-/// it, take the completions, then end each queue's batch: one publication, one decision, at most one interrupt.
+/// One turn: sleep (or poll, or neither if there is work), take the completions, start everything that is available
+/// on the queues that woke it, and end each queue's batch: one publication, one decision, at most one interrupt.
 pub struct EventLoop {
     waiter: Waiter,
     seats: Vec<Option<Seat>>,
     sources: Vec<Option<Source>>,
-    /// Counts attachments, for the seats' generations.
+    /// Number of attachments so far; it gives each seat its generation.
     attached: u16,
     lookahead: Lookahead,
     control: Receiver<Control>,
@@ -55,10 +55,10 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop for the calling thread.
+    /// Creates a loop for the calling thread.
     ///
     /// # Errors
-    /// No io_uring or epoll to be had.
+    /// The host cannot create the io_uring or the epoll.
     pub fn new(config: &LoopConfig) -> Result<EventLoop, DataplaneError> {
         let fail = |source| DataplaneError::Loop { name: config.name.clone(), source };
         let mut waiter = if config.uring { Waiter::uring() } else { Waiter::epoll() }.map_err(fail)?;
@@ -79,15 +79,15 @@ impl EventLoop {
         })
     }
 
-    /// For other threads.
+    /// Returns the handle through which other threads reach this loop.
     pub fn handle(&self) -> LoopHandle {
         self.handle.clone()
     }
 
-    /// Calls `callback` on this thread whenever `fd` has input.
+    /// Watches `fd`, and calls `callback` on this thread whenever it has input.
     ///
     /// # Errors
-    /// The descriptor cannot be watched (a regular file, with epoll).
+    /// The descriptor cannot be watched, such as a regular file with epoll (EPERM).
     pub fn add_source(&mut self, fd: OwnedFd, callback: Box<dyn FnMut() -> Flow>) -> io::Result<()> {
         let tag = SOURCE | self.sources.len() as u32;
         self.waiter.add(tag, fd.as_raw_fd(), false)?;
@@ -95,10 +95,10 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Runs until a source or [`LoopHandle::stop`] ends it; returns with all queues drained.
+    /// Runs until a source or [`LoopHandle::stop`] ends the loop. When it returns, all queues are drained.
     ///
     /// # Errors
-    /// Waiting failed, which is a bug or a host in distress.
+    /// The system call that waits failed: a bug, or the host is out of memory.
     pub fn run(mut self) -> io::Result<()> {
         while !self.stopping || self.in_flight() > 0 {
             self.turn()?;
@@ -128,7 +128,7 @@ impl EventLoop {
                     if let Some(seat) = seat_of(&mut self.seats, worker) {
                         let submitter = &mut Tagged { waiter: &mut self.waiter, worker };
                         seat.worker.complete(token, result, submitter);
-                        // A slot is free again.
+                        // The completion has freed a slot, so requests may start that found none.
                         seat.ready |= seat.worker.has_work();
                     }
                 }
@@ -142,11 +142,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Collects events: without a sleep if there is work or an interrupt is held, after a busy-poll if that is wanted, else
-    /// by sleeping.
+    /// Collects events. Sleeps only if there is no work and no interrupt is held, and the busy-poll found nothing.
     fn collect_events(&mut self) -> io::Result<()> {
+        // From cheap to expensive: the first that is true ends the search. `arm` must be the last step before a sleep.
+        // It switches kicks on and then looks at the rings once more, so a request that came before needs no kick.
         let busy = self.has_ready() || self.looks_first() || self.watch_rings() || !self.arm();
-        // A queue that is never empty must not keep the other descriptors from being looked at.
+        // A busy loop makes no system call unless there is something to submit or to reap. But a queue that is never
+        // empty must not starve the other descriptors, so every 256th turn looks at them.
         self.turns = self.turns.wrapping_add(1);
         let look =
             self.waiter.has_completions() || self.waiter.has_unsubmitted() || self.turns.is_multiple_of(256);
@@ -167,8 +169,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether to submit what is queued and look at once, kicks still off: for requests that complete within their
-    /// submission, as reads from the page cache do. Their guest need not kick for what it submits meanwhile.
+    /// Whether to submit the queued requests and look for completions at once, while kicks are off. This pays if
+    /// requests complete during submission, as reads from the page cache do: the guest submits more without a kick.
     fn looks_first(&mut self) -> bool {
         self.waiter.queued_requests() > 0 && self.lookahead.pays()
     }
@@ -177,8 +179,8 @@ impl EventLoop {
         self.seats.iter().flatten().any(|seat| seat.ready)
     }
 
-    /// Watches the rings with kicks off: while an interrupt is held, and for as long as the busy-poll's window says. `true`
-    /// if something came; then, or when it returns, no interrupt is due and the thread may sleep only if none is held.
+    /// Watches the rings with kicks off, while an interrupt is held and for the length of the busy-poll window. `true`:
+    /// something came, or must be submitted first. `false`: no interrupt is held any more, and the thread may sleep.
     fn watch_rings(&mut self) -> bool {
         let mut held = self.seats.iter().flatten().any(|seat| seat.worker.is_held());
         let mut window = self.poll.start();
@@ -186,7 +188,7 @@ impl EventLoop {
             return false;
         }
         if self.waiter.has_unsubmitted() {
-            // First the kernel gets what is queued; it would lie there for as long as the rings are empty.
+            // Submit first: otherwise the queued entries would wait for as long as the rings are empty.
             return true;
         }
         loop {
@@ -214,7 +216,7 @@ impl EventLoop {
         }
     }
 
-    /// Switches kicks on before a sleep; `false` if work came before the driver could know.
+    /// Switches kicks on before a sleep. Returns `false` if a request came before the driver could see that.
     fn arm(&mut self) -> bool {
         let mut quiet = true;
         for seat in self.seats.iter_mut().flatten().filter(|seat| !seat.armed && seat.leaving.is_none()) {
@@ -227,7 +229,7 @@ impl EventLoop {
     }
 
     fn ready(&mut self, tag: u32) {
-        // Messages, of which WAKE tells, are looked for in every turn.
+        // WAKE needs no action here: every turn looks for messages.
         if tag & SOURCE != 0 {
             self.call(tag);
         } else if tag != WAKE
@@ -238,7 +240,7 @@ impl EventLoop {
         }
     }
 
-    /// A descriptor cannot be watched any more, for `error`.
+    /// Handles a descriptor that can no longer be watched, because of `error`.
     fn unwatched(&mut self, tag: u32, error: io::Error) -> io::Result<()> {
         if tag == WAKE {
             return Err(error);
@@ -286,7 +288,7 @@ impl EventLoop {
 
     fn seat(&mut self, setup: QueueSetup) -> Result<u32, RingError> {
         let mut worker = Box::new(Worker::new(setup)?);
-        // The place of a queue that was detached, so that a guest that resets its device again and again costs nothing.
+        // Reuse the place of a detached queue, so that a guest that resets its device again and again uses no memory.
         let place = self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len());
         self.attached = self.attached.wrapping_add(1);
         let generation = self.attached;
@@ -307,7 +309,7 @@ impl EventLoop {
     fn work(&mut self) {
         for place in 0..self.seats.len() {
             let others = || self.seats.iter().enumerate().any(|(n, seat)| n != place && is_ready(seat));
-            // A queued interrupt goes with the thread's next wait: only where nothing else of this turn delays it.
+            // The thread's next wait sends a queued interrupt. So queue it only if nothing else in this turn delays it.
             let alone = !others();
             let Some(seat) = &mut self.seats[place] else { continue };
             if seat.leaving.is_some() {
@@ -318,7 +320,7 @@ impl EventLoop {
             }
             let starts = seat.ready && !self.stopping;
             seat.ready &= starts;
-            // First what has completed, so that nothing finished waits for what is not begun.
+            // Publish completions first, so that no finished request waits for one that has not started.
             seat.worker.finish(&mut |event| alone && !starts && self.waiter.queue_signal(event));
             if starts {
                 let worker = seat_id(place, seat.generation);

@@ -83,7 +83,7 @@ fn auto_completes_by_irqfd_on_an_io_thread_and_by_message_elsewhere() {
     assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (1, 0));
     attached.detach();
 
-    // The same device on the main loop: this very thread.
+    // The same device on the main loop, which is this thread.
     let driver = Driver::new(CompletePath::Auto);
     let main = EventLoop::new(&LoopConfig { name: "main".into(), ..LoopConfig::default() }).unwrap();
     let handle = main.handle();
@@ -115,7 +115,7 @@ fn detaching_drains_what_is_in_flight_and_every_request_completes_once() {
         }
         driver.kick();
         attached.detach();
-        // The loop started all five or none: the kick and the detach race.
+        // The kick and the detach race: the loop started all five or none.
         let done = driver.counters.requests.load(Ordering::Relaxed);
         assert_eq!(u64::from(driver.used_index()), done);
         let answered = (0..5).filter(|&n| driver.status(n).is_some()).count();
@@ -192,7 +192,7 @@ fn the_path_of_a_live_queue_can_be_switched_and_nothing_is_lost() {
     assert!(driver.lines.set_path(CompletePath::IrqLine).is_err(), "INTx is not a matter of switching");
 }
 
-/// The guest reads the ISR after every second interrupt: only then is there something to do for the next.
+/// The guest reads the ISR after every second interrupt. Only then does the next interrupt need a system call.
 #[test]
 fn the_system_calls_of_a_level_interrupt_are_counted_as_they_are_made() {
     use crate::kvm::testing::FakeVm;
@@ -221,7 +221,7 @@ fn the_system_calls_of_a_level_interrupt_are_counted_as_they_are_made() {
     }
 }
 
-/// Never completes on its own.
+/// A backend whose requests never complete.
 struct Sleeps;
 
 impl crate::backend::Backend for Sleeps {
@@ -250,7 +250,7 @@ fn a_queue_has_a_bound_of_bytes_in_flight_so_that_its_drain_has_an_end() {
     let mut worker: Worker = Worker::new(setup).unwrap();
     let mut waiter = Waiter::epoll().unwrap();
     for n in 0..5 {
-        // The segment is the start of the data buffer; the rest must not be there.
+        // The segment is the start of the data buffer; the rest of the buffer must be empty.
         driver.offer(n, 13, 0);
         driver.write(
             0x1000 + 16 * (3 * u64::from(n) + 1) + 8,
@@ -295,9 +295,9 @@ fn a_queue_whose_kicks_cannot_be_watched_asks_for_a_reset() {
         }
         let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(uring, 0));
         let mut setup = driver.setup(Instant);
-        // Neither kind of wait takes a descriptor that is closed.
+        // Neither kind of waiter accepts a closed descriptor.
         use std::os::fd::FromRawFd;
-        // SAFETY: a number that no descriptor has; it is never closed.
+        // SAFETY: no descriptor has this number, and it is never closed.
         let closed = unsafe { vmm_sys_util::eventfd::EventFd::from_raw_fd(99_999) };
         setup.kick = std::sync::Arc::new(closed);
         std::mem::forget(setup.kick.clone());

@@ -1,4 +1,4 @@
-//! A loop as other threads see it.
+//! The interface of a loop for other threads.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::setup::QueueSetup;
 use super::worker::Worker;
 use crate::backend::Backend;
 
-/// Why the dataplane could not do what was asked.
+/// Why an operation of the dataplane failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
-    /// A loop could not be made.
+    /// A loop could not be created.
     #[error("cannot make the event loop of {name}: {source}")]
     Loop {
         /// Thread name.
@@ -23,34 +23,37 @@ pub enum DataplaneError {
         /// errno.
         source: io::Error,
     },
-    /// The rings that the driver gave are unusable.
+    /// The driver's rings cannot be used.
     #[error(transparent)]
     Ring(#[from] RingError),
+    /// The process that should run the queue does not.
+    #[error("{0}")]
+    Remote(String),
     /// The loop has ended.
     #[error("thread {0} has ended")]
     Ended(String),
 }
 
-/// How a loop is to run.
+/// The configuration of a loop.
 #[derive(Clone, Debug, Default)]
 pub struct LoopConfig {
-    /// Thread name, as `ps -L` shows it (15 bytes).
+    /// Thread name, at most 15 bytes (`ps -L` shows it).
     pub name: String,
-    /// Sleep in an io_uring, which backends of kind io_uring need; else in an epoll.
+    /// Whether the loop sleeps in an io_uring, which io_uring backends need, or in an epoll.
     pub uring: bool,
-    /// Longest busy-poll before a sleep, in nanoseconds; 0: none.
+    /// The longest busy-poll before a sleep, in nanoseconds; 0 switches it off.
     pub poll_max_ns: u64,
-    /// CPU to stay on.
+    /// The host CPU to pin the thread to.
     pub cpu: Option<usize>,
 }
 
-/// What a loop did, apart from its queues.
+/// Counters of a loop, without those of its queues.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct LoopCounters {
-    /// Waits: `epoll_wait` or `io_uring_enter`, one system call each.
+    /// Waits, each one system call: `epoll_wait` or `io_uring_enter`.
     pub waits: AtomicU64,
-    /// Waits that a busy-poll made needless.
+    /// Waits that a busy-poll avoided, because something came.
     pub poll_hits: AtomicU64,
 }
 
@@ -60,7 +63,7 @@ pub(super) enum Control {
     Stop,
 }
 
-/// A loop to be reached from other threads.
+/// A loop as other threads reach it.
 #[derive(Clone)]
 pub struct LoopHandle {
     name: Arc<str>,
@@ -70,7 +73,7 @@ pub struct LoopHandle {
 }
 
 impl LoopHandle {
-    /// A handle, and what its loop listens to: the messages, and the eventfd that announces them.
+    /// Returns a handle, and what its loop listens to: the messages, and the eventfd that announces them.
     pub(super) fn new(name: &str) -> io::Result<(LoopHandle, Receiver<Control>, Arc<EventFd>)> {
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let (sender, control) = unbounded();
@@ -79,12 +82,12 @@ impl LoopHandle {
         Ok((handle, control, wake))
     }
 
-    /// Gives a queue to the loop, which looks at its ring at once: a kick that came before is not lost.
+    /// Gives a queue to the loop, which looks at the ring at once. So a kick that came before is not lost.
     ///
-    /// Must not be called on the loop's own thread.
+    /// Do not call it on the thread of the loop: it waits for that thread.
     ///
     /// # Errors
-    /// Unusable rings, or the loop has ended.
+    /// The rings cannot be used ([`DataplaneError::Ring`]), or the loop has ended.
     pub fn attach(&self, setup: QueueSetup) -> Result<Attachment, DataplaneError> {
         let (reply, answer) = bounded(1);
         self.send(Control::Attach(Box::new(setup), reply))?;
@@ -92,17 +95,17 @@ impl LoopHandle {
         Ok(Attachment { id, handle: self.clone() })
     }
 
-    /// Ends the loop once its queues have drained. Does nothing if it has ended.
+    /// Ends the loop after its queues have drained. Does nothing if it has ended.
     pub fn stop(&self) {
         let _ = self.send(Control::Stop);
     }
 
-    /// Thread name.
+    /// Returns the name of the thread.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Counts.
+    /// Returns the counters.
     pub fn counters(&self) -> &LoopCounters {
         &self.counters
     }
@@ -118,18 +121,18 @@ impl LoopHandle {
     }
 }
 
-/// A queue at a loop.
+/// A queue that is attached to a loop.
 pub struct Attachment {
     id: u32,
     handle: LoopHandle,
 }
 
 impl Attachment {
-    /// Takes the queue back: no request is started any more, those in flight complete, and the calling thread
-    /// publishes them and interrupts the guest for them. When it returns nothing touches the rings. Answers the backend;
+    /// Takes the queue back. The loop starts no further request, and those in flight complete. The calling thread
+    /// publishes them and interrupts the guest. After it returns, no thread accesses the rings. Returns the backend, or
     /// `None` if the loop has ended (it drained its queues then).
     ///
-    /// Must not be called on the loop's own thread.
+    /// Do not call it on the thread of the loop: it waits for that thread.
     pub fn detach(self) -> Option<Box<dyn Backend>> {
         let (reply, answer) = bounded(1);
         self.handle.send(Control::Detach(self.id, reply)).ok()?;

@@ -5,43 +5,45 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::sent::InterruptCounts;
 use crate::host::log;
-use crate::kvm::{Level, Signalled, Told, Vector};
+use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
 
 thread_local! {
     static IO_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is an I/O thread. `auto` completes through an irqfd only there.
+/// Returns whether the calling thread is an I/O thread. `auto` uses the irqfd only there.
 pub fn in_io_thread() -> bool {
     IO_THREAD.get()
 }
 
-/// Declares the calling thread an I/O thread; called once, by the thread itself, when it starts.
+/// Marks the calling thread as an I/O thread. The thread calls it once, when it starts.
 pub(super) fn enter_io_thread() {
     IO_THREAD.set(true);
 }
 
-/// How the host interrupts the guest.
+/// How the device interrupts the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CompletePath {
-    /// `Irqfd` on an I/O thread, `SignalMsi` elsewhere: decided by the thread that completes, never by the device's
-    /// state, which can change between the decision and its use (QEMU's RHEL-15394).
+    /// `Irqfd` on an I/O thread, `SignalMsi` on any other. The kind of the completing thread decides, and not the
+    /// device's state, which can change between the decision and its use (QEMU's RHEL-15394).
     Auto = 0,
     /// An eventfd bound to a GSI with an MSI route.
     Irqfd = 1,
     /// `KVM_SIGNAL_MSI`.
     SignalMsi = 2,
-    /// INTx by `KVM_IRQ_LINE`; the device offers no MSI-X.
+    /// INTx by `KVM_IRQ_LINE`. The device offers no MSI-X.
     IrqLine = 3,
-    /// INTx by a level irqfd with a resamplefd; the device offers no MSI-X.
+    /// INTx by a level irqfd with a resamplefd. The device offers no MSI-X.
     Resample = 4,
 }
 
 impl CompletePath {
-    /// Every path by its name on the command line.
+    /// Every path with its name on the command line.
     pub const NAMES: [(&'static str, CompletePath); 5] = [
         ("auto", CompletePath::Auto),
         ("irqfd", CompletePath::Irqfd),
@@ -50,7 +52,7 @@ impl CompletePath {
         ("resample", CompletePath::Resample),
     ];
 
-    /// Whether the path is a level interrupt: INTx instead of MSI-X.
+    /// Returns whether the path is a level interrupt: INTx instead of MSI-X.
     pub fn is_level(self) -> bool {
         matches!(self, CompletePath::IrqLine | CompletePath::Resample)
     }
@@ -79,7 +81,7 @@ impl FromStr for CompletePath {
     }
 }
 
-/// "No vector" in `queue_msix_vector` and `config_msix_vector` (virtio 1.2, 4.1.4.3).
+/// The value of `queue_msix_vector` and `config_msix_vector` for "no vector" (virtio 1.2, 4.1.4.3).
 pub const NO_VECTOR: u16 = 0xffff;
 
 /// Bits of the ISR status.
@@ -89,26 +91,26 @@ const CONFIG_BIT: u8 = 2;
 /// What [`Interrupt::deliver_by`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delivery {
-    /// `later` took the eventfd's write over.
+    /// Whether `later` took over the write of the eventfd.
     pub queued: bool,
-    /// System calls made by this thread.
+    /// How many system calls this thread made.
     pub calls: u64,
 }
 
-/// The interrupt lines of one device: its vectors and the path they are signalled by.
+/// The interrupts of one device: its vectors, and the path that signals them.
 #[derive(Debug)]
 pub struct DeviceInterrupts {
     vectors: Vec<Arc<Vector>>,
     path: AtomicU8,
-    /// Whether MSI-X is on; without it interrupts are INTx.
+    /// Whether MSI-X is on. While it is off, interrupts are INTx.
     messages: AtomicBool,
     intx: Option<Level>,
-    /// Virtio's ISR status (virtio 1.2, 4.1.4.5). Locked so that status and line change together.
+    /// The ISR status (virtio 1.2, 4.1.4.5). The lock makes status and pin change together.
     isr: Mutex<u8>,
 }
 
 impl DeviceInterrupts {
-    /// Lines over `vectors`, signalled by `path`; `intx` is used as long as MSI-X is off.
+    /// Creates the interrupts of a device with `vectors`, signalled by `path`. `intx` is used while MSI-X is off.
     pub fn new(vectors: Vec<Arc<Vector>>, intx: Option<Level>, path: CompletePath) -> Arc<DeviceInterrupts> {
         Arc::new(DeviceInterrupts {
             vectors,
@@ -119,27 +121,27 @@ impl DeviceInterrupts {
         })
     }
 
-    /// The MSI-X vectors, by table index.
+    /// Returns the MSI-X vectors in the order of the table.
     pub fn vectors(&self) -> &[Arc<Vector>] {
         &self.vectors
     }
 
-    /// The path in force.
+    /// Returns the path in use.
     pub fn path(&self) -> CompletePath {
         CompletePath::from_u8(self.path.load(Ordering::Relaxed))
     }
 
-    /// Changes the path of a live device; requests in flight complete by the old one or the new one, none is lost.
+    /// Changes the path of a running device. Requests in flight use the old path or the new one; no interrupt is lost.
     ///
     /// # Errors
-    /// The path cannot be switched to: level paths are for devices that were made with them, and irqfds may be
-    /// exhausted.
+    /// The device cannot use the path: a running device cannot change between MSI-X and INTx, and there may be no free
+    /// GSI for an irqfd.
     pub fn set_path(&self, path: CompletePath) -> Result<(), String> {
         if path.is_level() || self.path().is_level() {
             return Err(format!("{path}: a live device cannot change between MSI-X and INTx"));
         }
         if path != CompletePath::SignalMsi {
-            // Before the switch: whoever reads the new path finds an irqfd.
+            // Assign the irqfds before the switch, so that a thread that reads the new path finds one.
             for vector in &self.vectors {
                 vector.enable_irqfd().map_err(|error| error.to_string())?;
             }
@@ -148,7 +150,7 @@ impl DeviceInterrupts {
         Ok(())
     }
 
-    /// The guest switched MSI-X or INTx on or off in config space.
+    /// Applies the guest's settings in config space: whether MSI-X is on, and whether INTx is disabled.
     pub fn configure(&self, messages: bool, intx_disabled: bool) {
         self.messages.store(messages, Ordering::Release);
         if let Some(intx) = &self.intx
@@ -158,7 +160,7 @@ impl DeviceInterrupts {
         }
     }
 
-    /// The level interrupt, for whoever watches its resamplefd.
+    /// Returns the level interrupt, if there is one, so that a loop can watch its resamplefd.
     pub fn intx(&self) -> Option<&Level> {
         self.intx.as_ref()
     }
@@ -167,12 +169,12 @@ impl DeviceInterrupts {
         self.isr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether INTx is pending: the Interrupt Status bit of config space.
+    /// Returns whether INTx is pending: the Interrupt Status bit of config space.
     pub fn isr_pending(&self) -> bool {
         *self.isr() != 0 && !self.messages.load(Ordering::Acquire)
     }
 
-    /// Reads and clears the ISR status and lowers INTx, as a guest's read of it does.
+    /// Returns the ISR status, clears it, and lowers INTx: the effect of a guest's read (virtio 1.2, 4.1.4.5).
     pub fn take_isr(&self) -> u8 {
         let mut isr = self.isr();
         if let Some(intx) = &self.intx {
@@ -182,18 +184,18 @@ impl DeviceInterrupts {
     }
 
     /// Sets a bit of the ISR status and raises INTx.
-    fn raise_isr(&self, bit: u8) -> Told {
+    fn raise_isr(&self, bit: u8) -> LevelOutcome {
         let mut isr = self.isr();
         *isr |= bit;
         self.intx.as_ref().map(|intx| intx.set_cause(true)).unwrap_or_default()
     }
 
-    /// The queue interrupt that uses table entry `vector`, or none.
+    /// Returns the interrupt of a queue. It has no vector until [`Interrupt::set_vector`] gives it one.
     pub fn queue_interrupt(self: &Arc<Self>) -> Interrupt {
         self.interrupt(QUEUE_BIT)
     }
 
-    /// The configuration-change interrupt.
+    /// Returns the interrupt for configuration changes. It has no vector at first.
     pub fn config_interrupt(self: &Arc<Self>) -> Interrupt {
         self.interrupt(CONFIG_BIT)
     }
@@ -208,8 +210,8 @@ impl DeviceInterrupts {
     }
 }
 
-/// One source of interrupts, a queue or the configuration, and where they go. Clones share the vector number, so the
-/// transport may change it while an I/O thread rings.
+/// The interrupt of a queue or of the configuration. Clones share the vector number, so the transport may change it
+/// while an I/O thread sends interrupts.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     lines: Arc<DeviceInterrupts>,
@@ -219,54 +221,70 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Points the source at a table entry; answers the number in force, [`NO_VECTOR`] if there is no such entry
-    /// (virtio 1.2, 4.1.5.1.2.1: a device that cannot map the vector reads back NO_VECTOR).
+    /// Selects the table entry. Returns the number in use, [`NO_VECTOR`] if there is no such entry (virtio 1.2,
+    /// 4.1.5.1.2.1: the driver reads NO_VECTOR back if the device cannot map the vector).
     pub fn set_vector(&self, vector: u16) -> u16 {
         let kept = if usize::from(vector) < self.lines.vectors.len() { vector } else { NO_VECTOR };
         self.vector.store(kept, Ordering::Release);
         kept
     }
 
-    /// The table entry in force.
+    /// Returns the number of the table entry in use.
     pub fn vector(&self) -> u16 {
         self.vector.load(Ordering::Acquire)
     }
 
-    /// What was sent so far.
+    /// Returns the eventfd that another process may signal instead of a call of [`Interrupt::deliver`]. An irqfd takes
+    /// the signal or, while the vector is masked, the eventfd's counter is the pending bit. `None`: each interrupt must
+    /// go through `deliver`.
+    pub fn direct_event(&self) -> Option<Arc<EventFd>> {
+        let by_irqfd = matches!(self.lines.path(), CompletePath::Auto | CompletePath::Irqfd);
+        let vector = self.lines.vectors.get(usize::from(self.vector()))?;
+        let direct = by_irqfd && self.lines.messages.load(Ordering::Acquire) && vector.via_irqfd();
+        direct.then(|| vector.event().clone())
+    }
+
+    /// Returns how many interrupts were sent, by path.
     pub fn counts(&self) -> &InterruptCounts {
         &self.counts
     }
 
-    /// Rings the guest at once. At most one system call.
+    /// Interrupts the guest at once, with at most one system call.
     pub fn deliver(&self) {
         self.deliver_by(&mut |_| false);
     }
 
-    /// Rings the guest: the only function that chooses how. If that is an irqfd, `later` is offered the write of its
-    /// eventfd: it answers whether it took that over, to be made before the thread sleeps or polls.
+    /// Interrupts the guest. This is the only function that chooses how. If the choice is an irqfd, it offers the write
+    /// of the eventfd to `later`, which returns whether it takes the write over. `later` must make the write before the
+    /// thread sleeps or polls.
     pub(super) fn deliver_by(&self, later: &mut dyn FnMut(RawFd) -> bool) -> Delivery {
         let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
         if !self.lines.messages.load(Ordering::Acquire) {
-            let told = self.lines.raise_isr(self.isr_bit);
-            count(if told.notified { &counts.intx } else { &counts.no_vector });
-            return Delivery { queued: false, calls: told.calls };
+            // Without MSI-X there is one pin for all sources: the ISR status says which of them has cause.
+            let outcome = self.lines.raise_isr(self.isr_bit);
+            count(if outcome.notified { &counts.intx } else { &counts.no_vector });
+            return Delivery { queued: false, calls: outcome.calls };
         }
         if self.isr_bit == CONFIG_BIT {
-            // With MSI-X too, and before the message (virtio 1.2, 4.1.4.5.1).
+            // Set the bit even with MSI-X, and before the message is sent (virtio 1.2, 4.1.4.5.1).
             *self.lines.isr() |= CONFIG_BIT;
         }
         let Some(vector) = self.lines.vectors.get(usize::from(self.vector())) else {
             count(&counts.no_vector);
             return Delivery::default();
         };
+        // Read the path once: `set_path` may change it at any time. The eventfd takes no lock, and `later` can make its
+        // write a part of the thread's next wait, so `auto` uses it on an I/O thread. Other threads have no such wait:
+        // they send the message, which needs no GSI, under the vector's lock.
         let by_irqfd = match self.lines.path() {
             CompletePath::Auto => in_io_thread(),
             CompletePath::Irqfd => true,
-            // With MSI-X on, a level path cannot be meant: such devices offer none.
+            // The level paths are for completeness: a device with one of them offers no MSI-X.
             CompletePath::SignalMsi | CompletePath::IrqLine | CompletePath::Resample => false,
         };
-        // Counted before the guest can know: whoever counts after the guest's handler ran must find it.
+        // Count before the guest can see the interrupt: a reader that runs after the guest's handler must find it. A
+        // vector without an irqfd (no free GSI, or KVM refused) falls through to the message.
         if by_irqfd && vector.via_irqfd() {
             count(&counts.irqfd);
             let queued = later(vector.event().as_raw_fd());
@@ -276,6 +294,7 @@ impl Interrupt {
             return Delivery { queued, calls: u64::from(!queued) };
         }
         count(&counts.signal_msi);
+        // Only this call knows whether the vector was masked or refused, so the count is corrected afterwards.
         let instead = match vector.signal_msi() {
             Signalled::Delivered => return Delivery { queued: false, calls: 1 },
             Signalled::Pending => &counts.pending,

@@ -7,17 +7,17 @@ use super::handle::{DataplaneError, LoopConfig, LoopHandle};
 use super::interrupt::enter_io_thread;
 use crate::host::thread::{self, OnDeath};
 
-/// An I/O thread: a loop on a thread of its own, where `auto` completes by irqfd.
+/// An I/O thread: a loop on a separate thread. There `auto` completes by irqfd.
 pub struct IoThread {
     handle: LoopHandle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl IoThread {
-    /// Starts it. `on_death` is told if it ends by an error or a panic: its disks hang from then on.
+    /// Starts the thread. It calls `on_death` if it ends by an error or a panic, after which its disks would hang.
     ///
     /// # Errors
-    /// No thread, no io_uring or no epoll to be had.
+    /// The host cannot start the thread, or cannot create its io_uring or epoll.
     pub fn spawn(config: LoopConfig, on_death: OnDeath) -> Result<IoThread, DataplaneError> {
         let name = config.name.clone();
         let (sender, started) = bounded(1);
@@ -43,7 +43,7 @@ impl IoThread {
         Ok(IoThread { handle, thread: Some(thread) })
     }
 
-    /// For other threads.
+    /// Returns the handle of the loop.
     pub fn handle(&self) -> &LoopHandle {
         &self.handle
     }

@@ -1,30 +1,30 @@
-/// Whether requests complete within their submission: learnt by looking, which costs a system call where they do not.
+/// Learns whether requests complete during their submission. It has to look, which costs a system call if they do not.
 #[derive(Debug)]
 pub(super) struct Lookahead {
-    /// The last look found completions.
+    /// Whether the last look found completions.
     found: bool,
-    /// Submissions without a look since then.
+    /// The number of submissions without a look since then.
     since: u8,
 }
 
-/// After a look that found nothing, so many submissions go without one.
+/// After a look that found nothing, this many submissions go without a look.
 const PAUSE: u8 = 64;
 
 impl Default for Lookahead {
-    /// Looks after the first submission, to learn.
+    /// The first submission is followed by a look.
     fn default() -> Lookahead {
         Lookahead { found: true, since: 0 }
     }
 }
 
 impl Lookahead {
-    /// Whether to look after the next submission, before the thread asks for kicks and sleeps.
+    /// Returns whether to look after the next submission, before the thread asks for kicks and sleeps.
     pub fn pays(&mut self) -> bool {
         self.since = if self.found { 0 } else { (self.since + 1) % PAUSE };
         self.since == 0
     }
 
-    /// A look after a submission found completions, or none.
+    /// Records whether a look after a submission found completions.
     pub fn looked(&mut self, found: bool) {
         self.found = found;
     }

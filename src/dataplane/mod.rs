@@ -1,4 +1,4 @@
-//! I/O threads, rings, and the one function that interrupts the guest.
+//! I/O threads, rings, and the function that interrupts the guest.
 //!
 //! What lives here: the device's side of a virtqueue ([`Ring`]), the loop that drains it in batches, and
 //! [`Interrupt::deliver`], the only place that chooses between irqfd and KVM_SIGNAL_MSI. What may not: PCI, BARs,
@@ -16,6 +16,7 @@ mod lookahead;
 mod moderation;
 mod moderator;
 mod poll;
+mod queue_loop;
 mod request;
 mod ring;
 mod seat;
@@ -33,6 +34,7 @@ pub use handle::{Attachment, DataplaneError, LoopConfig, LoopCounters, LoopHandl
 pub use interrupt::{CompletePath, DeviceInterrupts, Interrupt, NO_VECTOR, in_io_thread};
 pub use io_thread::IoThread;
 pub use moderation::{AUTO_MAX_US, Moderation, ModerationSwitch};
+pub use queue_loop::{QueueLoop, RunningQueue};
 pub use ring::{Chain, Ring, RingError};
 pub use sent::{InterruptCounts, Sent};
 pub use setup::{BlockParams, QueueCounters, QueueCounts, QueueLayout, QueuePosition, QueueSetup};

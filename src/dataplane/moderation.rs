@@ -1,19 +1,19 @@
-//! How a queue holds its interrupts: the setting, its text, and the switch that a live disk has.
+//! How a queue holds its interrupts: the setting, its text form, and the switch of a running disk.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How a queue's interrupts are held.
+/// Whether and how long the interrupts of a queue are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Moderation {
-    /// Every completion that the driver wants to hear of interrupts at once.
+    /// Every completion for which the driver wants an interrupt causes one at once.
     Off,
-    /// Holds as long as that pays: how many completions and how long is learnt from what past holds brought.
+    /// Holds while it pays. How many completions and how long is learnt from the results of past holds.
     #[default]
     Auto,
-    /// Holds up to this many completions, and at most this long.
+    /// Holds an interrupt for up to this many completions, and at most this long.
     Fixed {
         /// Completions, 1 to 1024.
         completions: u32,
@@ -26,10 +26,10 @@ pub enum Moderation {
 pub const AUTO_MAX_US: u32 = 2000;
 
 impl Moderation {
-    /// Largest values of [`Moderation::Fixed`].
+    /// The largest values of [`Moderation::Fixed`]: completions, microseconds.
     pub const MOST: (u32, u32) = (1024, 100_000);
 
-    /// One word for an atomic: 0 is off, [`u64::MAX`] auto, else completions and microseconds.
+    /// Returns the setting as one word for an atomic: 0 is off, [`u64::MAX`] auto, others completions and microseconds.
     pub(super) fn to_word(self) -> u64 {
         match self {
             Moderation::Off => 0,
@@ -60,7 +60,7 @@ impl fmt::Display for Moderation {
 impl FromStr for Moderation {
     type Err = ();
 
-    /// `auto`, `off`, or `N:US` (also `N,US`).
+    /// Parses `auto`, `off`, or `N:US` (also `N,US`).
     fn from_str(text: &str) -> Result<Moderation, ()> {
         match text {
             "off" => return Ok(Moderation::Off),
@@ -78,22 +78,22 @@ impl FromStr for Moderation {
     }
 }
 
-/// The moderation of a disk's queues, shared with whoever may change it while they run.
+/// The moderation of a disk's queues. Any holder may change it while they run.
 #[derive(Debug)]
 pub struct ModerationSwitch(AtomicU64);
 
 impl ModerationSwitch {
-    /// Begins with `setting`.
+    /// Returns a switch with the setting `setting`.
     pub fn new(setting: Moderation) -> Arc<ModerationSwitch> {
         Arc::new(ModerationSwitch(AtomicU64::new(setting.to_word())))
     }
 
-    /// Changes it; each queue follows with its next batch, and an interrupt that it holds is not lost.
+    /// Changes the setting. Each queue adopts it with its next batch. An interrupt that it holds is not lost.
     pub fn set(&self, setting: Moderation) {
         self.0.store(setting.to_word(), Ordering::Relaxed);
     }
 
-    /// What is in force.
+    /// Returns the setting.
     pub fn get(&self) -> Moderation {
         Moderation::from_word(self.0.load(Ordering::Relaxed))
     }

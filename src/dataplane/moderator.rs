@@ -1,46 +1,47 @@
-//! When to hold an interrupt: the decision, as a state machine over time stamps that knows no ring and no clock.
+//! Decides when to hold an interrupt: a state machine over timestamps, without access to a ring or a clock.
 //!
-//! A quick device completes each request before the guest has submitted the next. Every request then costs a kick, a
-//! wake-up and an interrupt, although the guest has many more to submit. The queue alone cannot show that: the driver
-//! has reaped all but one, and the application's other requests wait behind the interrupt. So the device tries: it
-//! holds the interrupt and watches the ring with kicks off. If the next request comes, holding paid, and it goes on.
-//! If none comes, the guest was waiting for this interrupt, and the next tries are made rarer.
+//! A fast device completes each request before the guest has submitted the next. Every request then costs a kick, a
+//! wake-up and an interrupt, even if the guest has many more to submit. The queue alone cannot show that: the driver
+//! has reaped all but one, and the application's other requests wait for the interrupt. So the device tries: it holds
+//! the interrupt and watches the ring with kicks off. If the next request comes, holding paid, and the hold goes on.
+//! If none comes, the guest was waiting for this interrupt, and the device tries less often.
 
 use super::moderation::{AUTO_MAX_US, Moderation};
+use crate::host::has_spare_cpu;
 
-/// What to do about a batch that was just published.
+/// What to do about the interrupt for a batch that was just published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The driver wants no interrupt, and none is held.
     Quiet,
     /// Interrupt now.
     Deliver,
-    /// Keep the interrupt, and watch the ring.
+    /// Hold the interrupt, and watch the ring.
     Hold,
 }
 
-/// A batch of completions, as the moderator sees it.
+/// A published batch of completions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
-    /// When it was published, in nanoseconds.
+    /// Time of publication, CLOCK_MONOTONIC in nanoseconds.
     pub now: u64,
-    /// Completions in it.
+    /// How many completions it has.
     pub completions: u32,
-    /// The driver wants an interrupt for it.
+    /// Whether the driver wants an interrupt for it.
     pub wanted: bool,
-    /// The guest has nothing more in the ring: what it submits next it submits after the interrupt.
+    /// Whether the ring is empty: the guest submits its next request after the interrupt.
     pub ring_empty: bool,
-    /// The guest waits for the device: it has more in the ring or at the backend, and that takes longer than the guest
-    /// takes to submit. A held interrupt would only take away the overlap of the two.
+    /// Whether the guest waits for the device: it has more requests in the ring or at the backend, and they take longer
+    /// than the guest takes to submit. A held interrupt would only prevent guest and device from working at once.
     pub device_behind: bool,
 }
 
-/// What holds brought. Read by the queue's owner.
+/// Counts of holds and of their results. The queue's owner reads them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HoldCounts {
     /// Holds begun.
     pub held: u64,
-    /// Completions that needed no interrupt of their own, because one was held.
+    /// Completions without a separate interrupt, because one was held.
     pub merged: u64,
     /// Holds that ended because nothing came in time.
     pub expired: u64,
@@ -53,51 +54,51 @@ pub(super) struct HoldCounts {
 #[derive(Debug)]
 struct Held {
     since: u64,
-    /// Last arrival.
+    /// Time of the last arrival.
     last: u64,
     completions: u32,
 }
 
-/// Completions per hold at most, whatever was learnt.
+/// The most completions of a hold in `auto`.
 const MOST_COMPLETIONS: u32 = 64;
-/// Completions per hold at the beginning.
+/// The limit of completions per hold before anything was learnt.
 const FIRST_COMPLETIONS: u32 = 4;
-/// Shortest wait for the guest's next request: a guest that runs is never quicker than a few microseconds.
+/// The shortest wait for the guest's next request: no guest submits faster than every few microseconds.
 const SHORTEST_WAIT: u64 = 10_000;
-/// After a failed try the next one waits for this many times the time that the failure cost, four times as long after
-/// each further failure. One failure among successes is an accident of timing; at depth 1 tries soon cost 0.4 % of the
-/// time.
+/// The pause after a failed try, as a multiple of the time that the failure cost: after the first failure, and the
+/// maximum. Each further failure makes it four times as long. A single failure may be an accident of timing; at depth
+/// 1 the tries soon cost only 0.4 % of the time.
 const PAUSE: (u64, u64) = (1, 256);
 
-/// Full holds before the next larger one is tried: twice as many after each that ran into its end, half after each that
-/// did not.
+/// How many full holds precede a try with a larger limit: the minimum and the maximum. A limit at which holds run out
+/// of requests doubles the number; one at which they do not halves it.
 const GROWTH: (u32, u32) = (4, 256);
 
-/// One queue's moderation.
+/// The moderation of one queue.
 #[derive(Debug)]
 pub(super) struct Moderator {
     setting: Moderation,
     held: Option<Held>,
-    /// Completions of a hold at most: learnt, or given.
+    /// The most completions of a hold: learnt, or configured.
     limit: u32,
-    /// Holds that reached `limit` since it was last changed.
+    /// The number of holds that reached `limit` since it last changed.
     full: u32,
-    /// The last hold ran out of requests before it reached `limit`.
+    /// Whether the last hold ran out of requests before it reached `limit`.
     ran_out: bool,
-    /// So many full holds before `limit` grows.
+    /// After this many full holds, `limit` grows.
     growth: u32,
-    /// `limit` has grown since it last shrank.
+    /// Whether `limit` has grown since it last shrank.
     grew: bool,
-    /// A hold has run out of requests before it reached its limit: grow slowly from then on.
+    /// Whether any hold has run out of requests before it reached its limit. From then on `limit` grows slowly.
     cautious: bool,
-    /// How long the guest takes from an interrupt to its next request, smoothed; 0: not known yet.
+    /// The guest's time from an interrupt to its next request, smoothed, in nanoseconds; 0: not known yet.
     turnaround: u64,
     delivered: Option<u64>,
-    /// When the last try failed, and how long the next one waits.
+    /// The time of the last failed try; `pause_ns` is the pause after it.
     failed: u64,
     pause_ns: u64,
     pause: u64,
-    /// There is a CPU for the guest while this thread watches the ring.
+    /// Whether the guest has a CPU to run on while this thread watches the ring.
     spare_cpu: bool,
     pub counts: HoldCounts,
 }
@@ -122,7 +123,7 @@ impl Moderator {
             failed: 0,
             pause_ns: 0,
             pause: PAUSE.0,
-            spare_cpu: std::thread::available_parallelism().map_or(1, |n| n.get()) > 1,
+            spare_cpu: has_spare_cpu(),
             counts: HoldCounts::default(),
         }
     }
@@ -135,7 +136,7 @@ impl Moderator {
         self.held.is_some()
     }
 
-    /// The longest hold, from its first completion to its interrupt.
+    /// The longest hold in nanoseconds, from its first completion to its interrupt.
     fn max_ns(&self) -> u64 {
         1000 * match self.setting {
             Moderation::Fixed { max_us, .. } => u64::from(max_us),
@@ -143,8 +144,8 @@ impl Moderator {
         }
     }
 
-    /// The longest wait for the next request within a hold: twice as long as the guest takes after an interrupt, which
-    /// includes the time to submit one.
+    /// The longest wait for the next request within a hold, in nanoseconds: twice the guest's time from an interrupt to
+    /// its next request.
     fn wait_ns(&self) -> u64 {
         match self.setting {
             Moderation::Fixed { .. } => self.max_ns(),
@@ -154,23 +155,23 @@ impl Moderator {
         }
     }
 
-    /// Whether requests that take `service` nanoseconds could keep a held interrupt beyond its bound.
+    /// Returns whether requests that take `service` nanoseconds could keep an interrupt held beyond its bound.
     pub fn breaks_bound(&self, service: u64) -> bool {
         4 * service > self.max_ns()
     }
 
-    /// Whether a device that takes `service` nanoseconds a request is slow beside this guest.
+    /// Returns whether a device that takes `service` nanoseconds per request is slow compared with this guest.
     pub fn is_slow(&self, service: u64) -> bool {
         2 * service > self.turnaround
     }
 
-    /// The guest's next request was seen in an empty ring.
+    /// Records that the guest's next request was seen in a ring that had been empty.
     pub fn arrived(&mut self, now: u64) {
         if let Some(held) = &mut self.held {
             held.last = now;
         }
         if let Some(delivered) = self.delivered.take() {
-            // A pause of the application says nothing of its pace.
+            // A long pause of the application is not the time that it needs, so the sample is limited.
             let sample = now.saturating_sub(delivered).min(self.max_ns());
             self.turnaround = match self.turnaround {
                 0 => sample,
@@ -179,7 +180,7 @@ impl Moderator {
         }
     }
 
-    /// Decides about a batch that was just published.
+    /// Decides about the interrupt for a batch that was just published.
     pub fn published(&mut self, batch: Batch) -> Verdict {
         let Batch { now, completions, wanted, ring_empty, device_behind } = batch;
         if let Some(held) = &mut self.held {
@@ -215,7 +216,7 @@ impl Moderator {
             Moderation::Off => false,
             Moderation::Fixed { completions, .. } => batch.completions < completions,
             Moderation::Auto => {
-                // More than one at a time is a sign that the guest did not wait for each: try sooner.
+                // More than one completion at a time shows that the guest does not wait for each one: try sooner.
                 let pause = if batch.completions > 1 { self.pause_ns / 16 } else { self.pause_ns };
                 self.spare_cpu
                     && self.turnaround > 0
@@ -225,7 +226,7 @@ impl Moderator {
         }
     }
 
-    /// Whether a held interrupt is due because nothing came in time; the caller delivers it.
+    /// Returns whether a held interrupt is due because nothing came in time. If so, the caller delivers it.
     pub fn is_due(&mut self, now: u64) -> bool {
         let Some(held) = &self.held else { return false };
         let waited = now.saturating_sub(held.last);
@@ -235,7 +236,7 @@ impl Moderator {
         let completions = held.completions;
         self.counts.expired += 1;
         if completions > 1 {
-            // The guest has about as many in flight as came: hold fewer, so that no hold runs into its end.
+            // The guest has about as many requests in flight as came. Hold fewer, so that holds end full and not late.
             self.shrink(completions);
             (self.pause, self.pause_ns) = (PAUSE.0, 0);
         } else {
@@ -247,7 +248,7 @@ impl Moderator {
         true
     }
 
-    /// The hold ends for another reason: its interrupt is delivered now.
+    /// Ends the hold for another reason. Returns whether an interrupt was held, which the caller delivers now.
     pub fn release(&mut self, now: u64) -> bool {
         let held = self.held.is_some();
         self.end(now);
@@ -270,7 +271,8 @@ impl Moderator {
         if !self.cautious {
             self.limit = (2 * self.limit).min(MOST_COMPLETIONS);
         } else if self.full >= self.growth {
-            // A hold that grows beyond the guest's depth runs into its end: the more rarely, the more often it did.
+            // A limit above the guest's depth makes holds run out of requests. The more often that happened, the
+            // longer this waits before it grows again.
             if self.grew {
                 self.growth = (self.growth / 2).max(GROWTH.0);
             }
@@ -280,8 +282,8 @@ impl Moderator {
     }
 
     fn shrink(&mut self, completions: u32) {
-        // Only if the hold before ended in the same way: with a guest of fewer requests in flight every hold does, and
-        // one that was only late this time must not cost what was learnt.
+        // Shrink only if the hold before this one ran out as well. With too few requests in flight every hold does; a
+        // guest that was late only once must not reset what was learnt.
         let again = std::mem::replace(&mut self.ran_out, true);
         if self.setting == Moderation::Auto && again {
             self.limit = (self.limit - self.limit / 4).max(completions).max(2);

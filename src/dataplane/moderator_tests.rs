@@ -2,19 +2,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A guest over a device that completes at once: it submits one request every `gap` nanoseconds while it has one to submit,
-/// and takes an interrupt in `interrupt` nanoseconds, after which everything published is its own again.
+/// A guest on a device that completes at once. It submits a request every `gap` nanoseconds while it has one to submit.
+/// It handles an interrupt in `interrupt` nanoseconds, and can then submit again everything that was published.
 struct Guest {
     moderator: Moderator,
     now: u64,
     gap: u64,
     interrupt: u64,
-    /// Requests that it may submit.
+    /// How many requests it can submit.
     idle: u32,
     published: u32,
     requests: u64,
     interrupts: u64,
-    /// Time spent with nothing to submit and an interrupt held.
+    /// Time with nothing to submit while an interrupt was held, in nanoseconds.
     waited: u64,
 }
 
@@ -22,7 +22,7 @@ impl Guest {
     fn new(setting: Moderation, depth: u32) -> Guest {
         let (gap, interrupt) = (2_000, 20_000);
         let mut moderator = Moderator::new(setting);
-        // Whatever machine the test runs on.
+        // The test must not depend on the machine's CPUs.
         moderator.spare_cpu = true;
         let counts = (0, 0, 0);
         Guest {
@@ -176,7 +176,7 @@ fn with_one_cpu_nothing_can_come_while_this_thread_watches() {
 }
 
 proptest! {
-    /// Whatever comes when: a held interrupt is due within its bound, and what is wanted is delivered or held.
+    /// For any sequence of batches: a held interrupt is due within its bound, and a wanted one is delivered or held.
     #[test]
     fn no_hold_outlives_its_bound(
         events in prop::collection::vec((1u64..3_000_000, 1u32..5, any::<[bool; 3]>()), 1..200),
@@ -186,7 +186,7 @@ proptest! {
         let mut moderator = Moderator::new(setting);
         let (mut now, mut since): (u64, Option<u64>) = (0, None);
         for (after, completions, [wanted, ring_empty, device_behind]) in events {
-            // The thread looks at the clock all the time while it holds.
+            // While a thread holds an interrupt, it reads the clock all the time.
             let until = now + after;
             if let Some(begun) = since {
                 let due = (begun + moderator.max_ns()).min(until);

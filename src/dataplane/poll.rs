@@ -1,19 +1,19 @@
 use std::time::{Duration, Instant};
 
-/// How long to watch the rings before sleeping: an adaptive window below a bound.
+/// How long to watch the rings before sleeping: an adaptive window with an upper bound.
 ///
-/// It doubles when a sleep was so short that a longer window would have caught the event, and closes when sleeps are
-/// longer than any window allowed, so that an idle thread does not burn its CPU.
+/// It doubles after a sleep so short that a longer window would have caught the event. It closes after a sleep longer
+/// than the bound, so that an idle thread does not waste its CPU.
 #[derive(Debug)]
 pub(super) struct PollWindow {
     max: Duration,
     now: Duration,
 }
 
-/// Smallest open window.
+/// The smallest open window.
 const FLOOR: Duration = Duration::from_micros(4);
 
-/// End of a busy-poll; looks at the clock only now and then.
+/// The end of a busy-poll. It reads the clock only now and then.
 pub(super) struct Deadline {
     at: Instant,
     spins: u32,
@@ -31,17 +31,17 @@ impl PollWindow {
         PollWindow { max: Duration::from_nanos(max_ns), now: Duration::ZERO }
     }
 
-    /// Opens the window; `None` if it is closed.
+    /// Returns the end of a busy-poll that begins now, or `None` if the window is closed.
     pub fn start(&self) -> Option<Deadline> {
         (self.now > Duration::ZERO).then(|| Deadline { at: Instant::now() + self.now, spins: 0 })
     }
 
-    /// A sleep begins; `None` if nobody will ask how long it was.
+    /// Call it before a sleep. Returns the time, or `None` if busy-polling is off and nothing uses the time.
     pub fn sleeping(&self) -> Option<Instant> {
         (self.max > Duration::ZERO).then(Instant::now)
     }
 
-    /// The sleep is over: adapt.
+    /// Call it after a sleep that began at `since`. Adapts the window to the length of the sleep.
     pub fn woken(&mut self, since: Option<Instant>) {
         if let Some(since) = since {
             self.adapt(since.elapsed());

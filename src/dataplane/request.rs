@@ -1,4 +1,4 @@
-//! From a descriptor chain to an exact request (virtio 1.2, 5.2.6).
+//! Turns a descriptor chain into a checked request (virtio 1.2, 5.2.6).
 
 use std::sync::atomic::Ordering;
 
@@ -13,19 +13,19 @@ use super::setup::BlockParams;
 use crate::backend::{Op, Request};
 
 const SECTOR: u64 = 512;
-/// Most bytes of one read or write, as in QEMU: buffers may overlap, so that a guest of any size could ask for terabytes, and
-/// a request that has begun is not broken off.
+/// The most bytes of one read or write, as in QEMU. Buffers may overlap, so even a small guest could request terabytes,
+/// and a request that has started cannot be cancelled.
 const MAX_TRANSFER: u64 = (1 << 31) - SECTOR;
 
-/// The byte that tells the driver how its request went.
+/// The status byte of a request (virtio 1.2, 5.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// Done.
+    /// The request succeeded.
     Ok = VIRTIO_BLK_S_OK as u8,
     /// The device or the driver made an error.
     IoErr = VIRTIO_BLK_S_IOERR as u8,
-    /// The request is not one that this device knows.
+    /// The device does not support this request.
     Unsupp = VIRTIO_BLK_S_UNSUPP as u8,
 }
 
@@ -34,7 +34,7 @@ pub enum Status {
 pub enum Todo {
     /// Hand it to the backend.
     Backend(Request),
-    /// It is over.
+    /// Complete it with this status.
     Answer(Status),
 }
 
@@ -43,17 +43,17 @@ pub enum Todo {
 pub struct Parsed {
     /// What to do.
     pub todo: Todo,
-    /// Where the status byte goes: a host address inside guest memory.
+    /// Host address of the status byte, inside guest memory.
     pub status: *mut u8,
-    /// Bytes that the device writes if it succeeds, status included: the used ring's length.
+    /// Bytes that the device writes on success, with the status byte: the length for the used ring.
     pub written: u32,
 }
 
-/// Parses `chain`, whose buffers are used up by it. The framing is free (virtio 1.2, 2.7.4.1): header and status are
-/// found by bytes, not by descriptors.
+/// Parses `chain` and takes its buffers. Message framing is arbitrary (virtio 1.2, 2.7.4.1), so header and status are
+/// found by counting bytes, not descriptors.
 ///
 /// # Errors
-/// [`RingError::Shape`] if there is no place for header or status: then not even an error can be reported.
+/// [`RingError::Shape`] if there is no room for the header or the status. Then not even an error can be reported.
 pub fn parse(chain: &mut Chain, block: &BlockParams) -> Result<Parsed, RingError> {
     let mut header = [0u8; 16];
     let status = take_last(&mut chain.writable).ok_or(RingError::Shape)?;
@@ -84,8 +84,8 @@ pub fn parse(chain: &mut Chain, block: &BlockParams) -> Result<Parsed, RingError
         VIRTIO_BLK_T_OUT => (Todo::Answer(Status::IoErr), 0),
         _ => (Todo::Answer(Status::Unsupp), 0),
     };
-    // At most MAX_INDIRECT buffers of 4 GiB: may pass 32 bits, which the used ring cannot say; transfers that long
-    // are refused by the range check on any real disk.
+    // MAX_INDIRECT buffers of 4 GiB exceed the 32 bits of the used ring's length, so saturate. Transfers of that length
+    // fail the range check.
     let written = u32::try_from(written).unwrap_or(u32::MAX).saturating_add(1);
     Ok(Parsed { todo, status, written })
 }
@@ -109,7 +109,7 @@ fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockPa
     Todo::Backend(Request { buffers: std::mem::take(buffers), ..request(op, sector * SECTOR, len) })
 }
 
-/// Whether a write of any kind, zeroes too, has to be durable when it completes.
+/// Whether a write of any kind, including write-zeroes, must be durable when it completes.
 fn write_through(block: &BlockParams) -> bool {
     !block.writeback.load(Ordering::Relaxed)
 }
@@ -118,8 +118,8 @@ fn in_range(sector: u64, sectors: u64, block: &BlockParams) -> bool {
     sectors > 0 && sector.checked_add(sectors).is_some_and(|end| end <= block.capacity)
 }
 
-/// Discard and write-zeroes carry their range in the data: one segment, as `max_discard_seg` and
-/// `max_write_zeroes_seg` say.
+/// Parses the range of a discard or write-zeroes from its data: one segment (`max_discard_seg` and
+/// `max_write_zeroes_seg` are 1).
 fn range(kind: u32, chain: &mut Chain, block: &BlockParams) -> Result<Request, Status> {
     let mut segment = [0u8; 16];
     if !take_front(&mut chain.readable, &mut segment) || !chain.readable.is_empty() {
@@ -130,7 +130,7 @@ fn range(kind: u32, chain: &mut Chain, block: &BlockParams) -> Result<Request, S
     let sectors = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
     let flags = u32::from_le_bytes([rest[4], rest[5], rest[6], rest[7]]);
     let discard = kind == VIRTIO_BLK_T_DISCARD;
-    // 5.2.6.2: unknown flags, and unmap in a discard, are UNSUPP.
+    // virtio 1.2, 5.2.6.2: unknown flags, and unmap in a discard, give UNSUPP.
     let allowed = if discard { 0 } else { VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP };
     if flags & !allowed != 0 {
         return Err(Status::Unsupp);
@@ -151,7 +151,7 @@ fn total(buffers: &[libc::iovec]) -> u64 {
     buffers.iter().map(|b| b.iov_len as u64).sum()
 }
 
-/// Takes the last byte of the last buffer. Buffers are never empty ([`super::Ring`] drops those).
+/// Takes the last byte of the last buffer. No buffer is empty: [`super::Ring`] drops empty ones.
 fn take_last(buffers: &mut Vec<libc::iovec>) -> Option<*mut u8> {
     let last = buffers.last_mut()?;
     last.iov_len -= 1;
@@ -163,7 +163,7 @@ fn take_last(buffers: &mut Vec<libc::iovec>) -> Option<*mut u8> {
     Some(byte)
 }
 
-/// Copies the first bytes out of `buffers` and cuts them off; `false` if there are too few.
+/// Copies the first bytes of `buffers` to `out` and removes them. Returns `false` if there are too few.
 fn take_front(buffers: &mut Vec<libc::iovec>, out: &mut [u8]) -> bool {
     if total(buffers) < out.len() as u64 {
         return false;
@@ -193,7 +193,7 @@ fn take_front(buffers: &mut Vec<libc::iovec>, out: &mut [u8]) -> bool {
     true
 }
 
-/// Copies `bytes` into `buffers`, as far as they go.
+/// Copies `bytes` into `buffers`; drops what does not fit.
 fn put(buffers: &[libc::iovec], mut bytes: &[u8]) {
     for buffer in buffers {
         let (now, later) = bytes.split_at(buffer.iov_len.min(bytes.len()));

@@ -131,7 +131,7 @@ fn the_serial_is_given_as_far_as_the_buffer_goes() {
     assert_eq!(&short, b"seria\0");
 }
 
-/// As many bytes to read as 2^32 and more, status included, as an indirect table over the same RAM can ask for.
+/// An indirect table over the same RAM can request 2^32 bytes and more.
 #[test]
 fn a_length_that_the_used_ring_cannot_say_is_cut_and_does_not_overflow() {
     let (mut head, mut status) = (header(VIRTIO_BLK_T_IN, 0), [0u8; 1]);

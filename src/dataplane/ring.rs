@@ -7,31 +7,31 @@ use super::QueueLayout;
 use super::area::{Area, resolve};
 use super::fences::{ask_for_kicks, need_event, publish};
 
-/// The driver broke the rules of the ring; the device needs a reset.
+/// How the driver broke the rules of the ring. The device needs a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
-    /// A ring is not in RAM or not aligned.
+    /// A ring is not in RAM, or not aligned.
     #[error("a ring lies outside guest memory or is misaligned")]
     Layout,
-    /// More entries available than the queue has.
+    /// The available index is more than one queue size ahead.
     #[error("the available index ran more than one queue size ahead")]
     AvailIndex,
-    /// A descriptor index beyond the table.
+    /// A descriptor index is beyond the table.
     #[error("a descriptor index is beyond the table")]
     DescriptorIndex,
-    /// A chain longer than its table: a loop.
+    /// A chain is longer than its table, so it loops.
     #[error("a descriptor chain loops")]
     Loop,
-    /// An indirect descriptor that was not negotiated, is nested, chained on, or of a bad length.
+    /// An indirect descriptor was not negotiated, is nested, has NEXT set, or has a bad length.
     #[error("an indirect descriptor breaks the rules")]
     Indirect,
-    /// A buffer outside guest memory.
+    /// A buffer is outside guest memory.
     #[error("a buffer lies outside guest memory")]
     Address,
-    /// A device-readable buffer behind a device-writable one.
+    /// A device-readable buffer follows a device-writable one.
     #[error("a readable buffer follows a writable one")]
     Order,
-    /// No room for the header or the status byte.
+    /// The chain has no room for the header or the status byte.
     #[error("a request has no header or no status byte")]
     Shape,
 }
@@ -43,27 +43,27 @@ const INDIRECT: u16 = 4;
 const AVAIL_NO_INTERRUPT: u16 = 1;
 const USED_NO_NOTIFY: u16 = 1;
 
-/// Longest indirect table taken, as other devices do; a longer one would only cost time and memory.
+/// The longest indirect table that is accepted, in entries. A longer one would only cost time and memory.
 const MAX_INDIRECT: u32 = 1024;
 
-/// The buffers of one request, host addresses.
+/// The buffers of one request, as host addresses.
 #[derive(Debug, Default)]
 pub struct Chain {
-    /// Index to give back in the used ring.
+    /// The head index, which the used ring returns to the driver.
     pub head: u16,
-    /// What the device reads.
+    /// The buffers that the device reads.
     pub readable: Vec<libc::iovec>,
-    /// What the device writes.
+    /// The buffers that the device writes.
     pub writable: Vec<libc::iovec>,
 }
 
-// SAFETY: the pointers are to guest memory, which any thread may access; whoever holds a chain keeps it alive.
+// SAFETY: the pointers lead into guest memory, which any thread may access; the holder of a chain keeps it alive.
 unsafe impl Send for Chain {}
 
 /// The device's side of one split virtqueue.
 ///
-/// Owned by one thread. `pop` takes requests, `push` puts completions, `publish` shows all of them to the driver
-/// with one index store and tells whether to ring.
+/// One thread owns it. `pop` takes requests and `push` adds completions. `publish` shows all completions to the driver
+/// with one store of the index, and returns whether the driver wants an interrupt.
 #[derive(Debug)]
 pub struct Ring {
     memory: Arc<GuestMemoryMmap>,
@@ -78,7 +78,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Resolves the rings of a fresh queue.
+    /// Resolves the rings of a new queue to host addresses.
     ///
     /// # Errors
     /// [`RingError::Layout`].
@@ -102,17 +102,17 @@ impl Ring {
         })
     }
 
-    /// Entries.
+    /// Returns the number of entries.
     pub fn size(&self) -> u16 {
         self.layout.size
     }
 
-    /// The next available and the next used index, for readers.
+    /// Returns the next available and the next used index, for display.
     pub fn indices(&self) -> (u16, u16) {
         (self.next_avail, self.next_used)
     }
 
-    /// Whether the driver has made something available.
+    /// Returns whether the driver has made something available.
     pub fn has_avail(&self) -> bool {
         self.avail_index(Ordering::Relaxed) != self.next_avail
     }
@@ -125,13 +125,13 @@ impl Ring {
         usize::from(index & (self.layout.size - 1))
     }
 
-    /// Takes the next request into `chain`; `false`: there is none.
+    /// Takes the next request into `chain`. Returns `false` if there is none.
     ///
     /// # Errors
-    /// The ring is broken; nothing more may be taken from it.
+    /// The driver broke a rule of the ring. Take nothing more from it.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, RingError> {
-        // Acquire: pairs with the driver's release of avail.idx, so that the entry and its descriptors are read
-        // after the index that announces them.
+        // Acquire: pairs with the driver's release store of avail.idx. The entry and its descriptors are read after the
+        // index that announces them.
         let ahead = self.avail_index(Ordering::Acquire).wrapping_sub(self.next_avail);
         if ahead == 0 {
             return Ok(false);
@@ -157,7 +157,7 @@ impl Ring {
             }
             let desc = Descriptor::from(self.desc.pair(16 * usize::from(index)));
             if desc.flags & INDIRECT != 0 {
-                // 2.7.5.3.1: not with NEXT, and only if negotiated.
+                // virtio 1.2, 2.7.5.3.1: an indirect descriptor must be negotiated and must not have NEXT.
                 if !self.layout.indirect || desc.flags & NEXT != 0 {
                     return Err(RingError::Indirect);
                 }
@@ -180,7 +180,7 @@ impl Ring {
         if count == 0 || !table.len.is_multiple_of(16) || count > MAX_INDIRECT {
             return Err(RingError::Indirect);
         }
-        // Tables need no alignment (virtio 1.2, 2.7.5.3), so copy instead of pointing into it.
+        // Indirect tables need no alignment (virtio 1.2, 2.7.5.3), so copy each descriptor instead of borrowing it.
         let base = resolve(&self.memory, table.addr, table.len as usize).ok_or(RingError::Address)?;
         let mut index = 0u32;
         for _ in 0..count {
@@ -215,7 +215,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Puts a completion into the used ring; the driver sees it at the next [`Ring::publish`].
+    /// Adds a completion to the used ring. The driver sees it after the next [`Ring::publish`].
     pub fn push(&mut self, head: u16, written: u32) {
         let offset = 4 + 8 * self.slot(self.next_used);
         self.used.u32(offset).store(u32::from(head).to_le(), Ordering::Relaxed);
@@ -223,17 +223,17 @@ impl Ring {
         self.next_used = self.next_used.wrapping_add(1);
     }
 
-    /// Whether completions wait to be published.
+    /// Returns whether there are completions that are not published.
     pub fn has_unpublished(&self) -> bool {
         self.next_used != self.published
     }
 
-    /// Completions that wait to be published.
+    /// Returns the number of completions that are not published.
     pub fn unpublished(&self) -> u16 {
         self.next_used.wrapping_sub(self.published)
     }
 
-    /// Publishes all completions with one index store and answers whether the driver wants an interrupt for them
+    /// Publishes all completions with one store of the index. Returns whether the driver wants an interrupt for them
     /// (virtio 1.2, 2.7.7).
     pub fn publish(&mut self) -> bool {
         let (old, new) = (self.published, self.next_used);
@@ -252,16 +252,16 @@ impl Ring {
         usize::from(self.layout.size)
     }
 
-    /// Asks the driver not to kick. With EVENT_IDX nothing need be said: an avail_event that stands still asks for
-    /// no kick by itself.
+    /// Asks the driver not to kick. With EVENT_IDX there is nothing to do: while avail_event does not move, the driver
+    /// sends no further kick.
     pub fn disable_kicks(&mut self) {
         if !self.layout.event_idx {
             self.used.u16(0).store(USED_NO_NOTIFY.to_le(), Ordering::Relaxed);
         }
     }
 
-    /// Asks the driver to kick for the next request, then answers whether one came before it could know: then the
-    /// ring must be drained again instead of sleeping.
+    /// Asks the driver to kick for the next request. Returns whether a request came before the driver could see that.
+    /// If so, drain the ring again instead of sleeping.
     pub fn enable_kicks(&mut self) -> bool {
         let avail = self.avail.u16(2);
         let index = if self.layout.event_idx {
@@ -273,17 +273,17 @@ impl Ring {
     }
 }
 
-/// Reads 16 bytes once: the guest may change them meanwhile, and what was checked must be what is used.
+/// Reads 16 bytes exactly once. The guest may change them at any time, and the checked value must be the used value.
 ///
 /// # Safety
 /// `at` has 16 bytes of guest memory.
 unsafe fn read_words(at: *const u8) -> [u64; 2] {
     let words = at.cast::<u64>();
     if words.is_aligned() {
-        // SAFETY: the caller's promise, and aligned.
+        // SAFETY: as the caller promises; the pointer is aligned.
         return unsafe { [words.read_volatile(), words.add(1).read_volatile()] };
     }
-    // SAFETY: the caller's promise; bytes need no alignment.
+    // SAFETY: as the caller promises; bytes need no alignment.
     let bytes = unsafe { at.cast::<[[u8; 8]; 2]>().read_volatile() };
     bytes.map(u64::from_ne_bytes)
 }

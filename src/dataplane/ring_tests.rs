@@ -12,7 +12,7 @@ fn memory() -> Arc<GuestMemoryMmap> {
     Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap())
 }
 
-/// Desc at 0x1000, avail at 0x2000, used at 0x3000.
+/// The descriptor table at 0x1000, the available ring at 0x2000, the used ring at 0x3000.
 fn layout(event_idx: bool, indirect: bool) -> QueueLayout {
     QueueLayout { size: SIZE, desc: 0x1000, avail: 0x2000, used: 0x3000, event_idx, indirect }
 }

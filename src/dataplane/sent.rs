@@ -1,47 +1,48 @@
-//! What was sent to the guest for one source of interrupts.
+//! Counts of the interrupts that were sent for one queue or for the configuration.
 
 use std::ops::Add;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-/// Interrupts sent for one source, by path. A cache line of its own: sources ring from different threads.
+/// Interrupts sent for one queue or for the configuration, by path. It fills a cache line, because different threads
+/// count.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct InterruptCounts {
-    /// Written to an irqfd's eventfd.
+    /// Written to the eventfd of an irqfd.
     pub irqfd: AtomicU64,
     /// Sent by KVM_SIGNAL_MSI.
     pub signal_msi: AtomicU64,
-    /// Made pending by a message while masked.
+    /// Made pending by a message, because the vector was masked.
     pub pending: AtomicU64,
     /// KVM found no CPU for the message.
     pub refused: AtomicU64,
-    /// Told by INTx: the line raised, or held up for one more cause.
+    /// Sent by INTx: the pin was raised, or was up and stayed up for one more cause.
     pub intx: AtomicU64,
-    /// The driver had set no vector, or had INTx switched off.
+    /// Not sent: the driver had set no vector, or had disabled INTx.
     pub no_vector: AtomicU64,
 }
 
-/// [`InterruptCounts`] at one moment.
+/// A copy of [`InterruptCounts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Written to an irqfd.
+    /// Written to the eventfd of an irqfd.
     pub irqfd: u64,
-    /// By KVM_SIGNAL_MSI.
+    /// Sent by KVM_SIGNAL_MSI.
     pub signal_msi: u64,
-    /// Made pending by a message while masked.
+    /// Made pending by a message, because the vector was masked.
     pub pending: u64,
-    /// KVM found no CPU.
+    /// KVM found no CPU for the message.
     pub refused: u64,
-    /// By INTx.
+    /// Sent by INTx.
     pub intx: u64,
-    /// There was no vector to ring by.
+    /// Not sent: there was no vector, or INTx was disabled.
     pub no_vector: u64,
 }
 
 impl InterruptCounts {
-    /// What was sent up to now.
+    /// Returns the counts now.
     pub fn sent(&self) -> Sent {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Sent {

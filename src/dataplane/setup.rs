@@ -9,33 +9,33 @@ use super::moderation::ModerationSwitch;
 use super::{Interrupt, QueueTrace};
 use crate::backend::Backend;
 
-/// Where the guest put a split virtqueue (virtio 1.2, 2.7), guest-physical addresses.
+/// The guest-physical addresses and features of a split virtqueue (virtio 1.2, 2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLayout {
-    /// Entries, a power of two from 1 to 32768.
+    /// Number of entries, a power of two from 1 to 32768.
     pub size: u16,
-    /// Descriptor table, 16-byte aligned.
+    /// Address of the descriptor table, 16-byte aligned.
     pub desc: u64,
-    /// Driver area (available ring), 2-byte aligned.
+    /// Address of the driver area (available ring), 2-byte aligned.
     pub avail: u64,
-    /// Device area (used ring), 4-byte aligned.
+    /// Address of the device area (used ring), 4-byte aligned.
     pub used: u64,
-    /// VIRTIO_F_EVENT_IDX was negotiated.
+    /// Whether VIRTIO_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
-    /// VIRTIO_F_INDIRECT_DESC was negotiated.
+    /// Whether VIRTIO_F_INDIRECT_DESC was negotiated.
     pub indirect: bool,
 }
 
-/// What request parsing must know of the disk.
+/// The properties of the disk that request parsing needs.
 #[derive(Debug)]
 pub struct BlockParams {
-    /// 512-byte sectors.
+    /// Capacity in sectors of 512 bytes.
     pub capacity: u64,
     /// Whether writes are refused with IOERR.
     pub readonly: bool,
-    /// Answer to GET_ID, padded with zeroes.
+    /// The serial number for GET_ID, padded with zeroes.
     pub serial: [u8; 20],
-    /// Whether writes may complete before they are durable; the guest switches it (virtio 1.2, 5.2.5.2).
+    /// Whether writes may complete before they are durable. The guest may change it (virtio 1.2, 5.2.5.2).
     pub writeback: AtomicBool,
     /// Largest discard, in sectors.
     pub max_discard_sectors: u32,
@@ -43,7 +43,8 @@ pub struct BlockParams {
     pub max_write_zeroes_sectors: u32,
 }
 
-/// What one queue did. Written by the thread that owns the queue, read by anyone; a cache line of its own.
+/// The counters of one queue. The thread that owns the queue writes them, any thread may read them. They are aligned
+/// to cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct QueueCounters {
@@ -65,7 +66,7 @@ pub struct QueueCounters {
     pub suppressed: AtomicU64,
     /// Interrupts that were held.
     pub held: AtomicU64,
-    /// Completions that needed no interrupt of their own, because one was held.
+    /// Completions without a separate interrupt, because one was held.
     pub merged: AtomicU64,
     /// Held interrupts that were sent because nothing more came in time.
     pub expired: AtomicU64,
@@ -75,13 +76,13 @@ pub struct QueueCounters {
     pub longest_hold_ns: AtomicU64,
     /// System calls made for this queue: interrupts, and those of its backend.
     pub system_calls: AtomicU64,
-    /// Where it stands, stored once per batch: see [`QueueCounters::position`].
+    /// The position in the rings, stored once per batch: see [`QueueCounters::position`].
     pub(super) position: AtomicU64,
-    /// RequestTimestamps of its requests, while someone wants them.
+    /// The timestamps of requests, while a trace is on.
     pub trace: QueueTrace,
 }
 
-/// [`QueueCounters`] at one moment.
+/// A copy of [`QueueCounters`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueCounts {
     /// Requests completed.
@@ -119,19 +120,19 @@ pub struct QueueCounts {
     pub system_calls: u64,
 }
 
-/// Where a queue stood after its last batch.
+/// The position of a queue in its rings after its last batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueuePosition {
-    /// Next entry of the available ring that the device takes.
+    /// The next entry of the available ring that the device takes.
     pub avail: u16,
-    /// Next entry of the used ring that the device writes.
+    /// The next entry of the used ring that the device writes.
     pub used: u16,
     /// Requests at the backend.
     pub in_flight: u32,
 }
 
 impl QueueCounters {
-    /// The counts now.
+    /// Returns the counts now.
     pub fn counts(&self) -> QueueCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         QueueCounts {
@@ -152,33 +153,35 @@ impl QueueCounters {
         }
     }
 
-    /// Where the queue stood after its last batch; all 0 before the first.
+    /// Returns the position after the last batch; all 0 before the first.
     pub fn position(&self) -> QueuePosition {
         let word = self.position.load(Ordering::Relaxed);
         QueuePosition { avail: word as u16, used: (word >> 16) as u16, in_flight: (word >> 32) as u32 }
     }
 }
 
-/// A queue, ready to run: all that an I/O thread needs of it.
+/// A queue that is ready to run: everything that an I/O thread needs.
 pub struct QueueSetup {
-    /// For threads, logs and tables: "disk0 queue 1".
+    /// The name in messages and tables: "disk0 queue 1".
     pub name: String,
-    /// The rings.
+    /// The addresses of the rings.
     pub layout: QueueLayout,
+    /// The features that the driver accepted.
+    pub features: u64,
     /// The guest's RAM, held until the queue is detached.
     pub memory: Arc<GuestMemoryMmap>,
-    /// Signalled by every kick. Non-blocking.
+    /// The eventfd that every kick signals. Non-blocking.
     pub kick: Arc<EventFd>,
-    /// Moves the bytes.
+    /// The backend that moves the bytes.
     pub backend: Box<dyn Backend>,
-    /// Interrupts the guest.
+    /// The interrupt of the queue.
     pub interrupt: Interrupt,
-    /// How its interrupts are held; may change while the queue runs.
+    /// How interrupts are held. It may change while the queue runs.
     pub moderation: Arc<ModerationSwitch>,
-    /// The disk.
+    /// The properties of the disk.
     pub block: Arc<BlockParams>,
-    /// Counts.
+    /// The counters of the queue.
     pub counters: Arc<QueueCounters>,
-    /// Called once, on the owning thread, when the driver broke the ring: the device needs a reset.
+    /// Called once, on the owning thread, when the driver has broken a rule of the ring. The device needs a reset.
     pub broken: Arc<dyn Fn() + Send + Sync>,
 }

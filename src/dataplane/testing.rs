@@ -1,4 +1,4 @@
-//! A guest driver in a few lines: one queue in a small RAM, for the tests of this room.
+//! A small guest driver with one queue in a small RAM, for the tests of this room.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// One queue, one (masked) vector, so that interrupts stay countable in the vector's eventfd.
+    /// Creates one queue with one vector. The vector is masked, so that its eventfd counts the interrupts.
     pub fn new(path: CompletePath) -> Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
@@ -75,6 +75,7 @@ impl Driver {
                 event_idx: false,
                 indirect: false,
             },
+            features: 0,
             memory: self.memory.clone(),
             kick: self.kick.clone(),
             backend: Box::new(backend),
@@ -132,14 +133,14 @@ impl Driver {
     pub fn interrupts(&self) -> u64 {
         let event = self.lines.vectors()[0].event();
         let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd. The deadline only ends a test that has failed.
+        // SAFETY: one valid pollfd. The deadline only ends a test that has already failed.
         let ready = unsafe { libc::poll(&mut poll, 1, 10_000) };
         assert_eq!(ready, 1, "no interrupt within 10 s");
         event.read().unwrap()
     }
 }
 
-/// Completes at once, successfully; counts flushes as errors, to have one.
+/// A backend that completes at once. Flushes fail, so that tests have an error.
 pub struct Instant;
 
 impl Backend for Instant {
@@ -156,7 +157,7 @@ impl Backend for Instant {
     }
 }
 
-/// Completes when the thread's io_uring has run a no-op for it, in two steps, like a short transfer.
+/// A backend that completes after the thread's io_uring has run two no-ops, like a short transfer in two steps.
 #[derive(Default)]
 pub struct TwoSteps {
     second: std::collections::HashSet<u64>,

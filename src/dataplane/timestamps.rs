@@ -1,11 +1,11 @@
-//! When each request passed which stage, for `doorbell trace`: the timestamps of a request, and the bounded buffer of a queue.
+//! Timestamps of each request at each stage, for `doorbell trace`, and the bounded buffer of a queue for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Op;
 
-/// What a request asked for, as a trace shows it.
+/// The kind of a request in a trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RequestKind {
@@ -19,7 +19,7 @@ pub enum RequestKind {
     Discard = 3,
     /// A write of zeroes.
     WriteZeroes = 4,
-    /// Answered without the backend: get-id, and what was refused.
+    /// Completed without the backend: get-id, and refused requests.
     #[default]
     Answer = 5,
 }
@@ -36,45 +36,47 @@ impl From<Op> for RequestKind {
     }
 }
 
-/// One request's way, CLOCK_MONOTONIC in nanoseconds, in this order (equal is possible).
+/// The timestamps of one request, CLOCK_MONOTONIC in nanoseconds. Each is at or after the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestTimestamps {
     /// Number in the trace of its queue, from 1.
     pub id: u64,
-    /// What it asked for.
+    /// The kind of the request.
     pub kind: RequestKind,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// The thread saw the kick; without one (polling, work found while busy) it began to look at the ring.
+    /// The thread saw the kick. Without a kick (polling, or work found while busy): it began to look at the ring.
     pub seen: u64,
     /// The thread began to take requests from this ring.
     pub taken: u64,
-    /// The chain was walked and understood.
+    /// The chain was walked and parsed.
     pub parsed: u64,
-    /// The backend had it; one that works on the spot began.
+    /// The backend took the request; a synchronous backend began to work.
     pub submitted: u64,
-    /// The backend gave it back.
+    /// The backend completed it.
     pub completed: u64,
-    /// Its batch began to end.
+    /// The worker began to end its batch.
     pub ending: u64,
-    /// The used index that shows it was stored.
+    /// The used index that makes it visible was stored.
     pub published: u64,
-    /// The interrupt returned, or was queued to go with the thread's next wait (`queued`); 0 if the driver wanted none.
+    /// The call that sends the interrupt returned, or the interrupt was queued for the thread's next wait (`queued`); 0
+    /// if the driver wanted none.
     pub signalled: u64,
-    /// The thread that published it.
+    /// The thread that published it: its Linux thread ID.
     pub thread: u32,
-    /// The backend finished it later, not within `start`.
+    /// Whether the backend completed it later and not within `start`.
     pub deferred: bool,
-    /// The interrupt was queued: no system call of its own, and the kernel makes it when the thread waits next.
+    /// Whether the interrupt was queued: it cost no separate system call, and the kernel sends it at the thread's next
+    /// wait.
     pub queued: bool,
 }
 
-/// The records of one queue.
+/// The trace of one queue.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    /// In the order of their publication.
+    /// The requests in the order of publication.
     pub requests: Vec<RequestTimestamps>,
-    /// Requests that found the buffer full.
+    /// How many requests found the buffer full.
     pub dropped: u64,
 }
 
@@ -84,23 +86,23 @@ struct Buffer {
     capacity: usize,
 }
 
-/// One queue's switch and buffer. Any thread may switch; the queue's owner records.
+/// The trace switch and buffer of one queue. Any thread may switch it; the queue's owner records.
 #[derive(Debug, Default)]
 pub struct QueueTrace {
     on: AtomicBool,
-    /// Taken by the owner once per batch while tracing is on, never while it is off.
+    /// The owner takes the lock once per batch while tracing is on, and never while it is off.
     buffer: Mutex<Option<Buffer>>,
 }
 
 impl QueueTrace {
-    /// Records from the queue's next batch on, at most `capacity` requests; begins anew if it is on already.
+    /// Starts recording with the queue's next batch, for at most `capacity` requests. Starts over if it is on already.
     pub fn start(&self, capacity: usize) {
         let records = Recorded { requests: Vec::with_capacity(capacity), dropped: 0 };
         *self.buffer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Buffer { records, capacity });
         self.on.store(true, Ordering::Relaxed);
     }
 
-    /// Ends it; `None` if it was not on.
+    /// Stops recording and returns the trace; `None` if recording was off.
     pub fn stop(&self) -> Option<Recorded> {
         self.on.store(false, Ordering::Relaxed);
         let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner).take();

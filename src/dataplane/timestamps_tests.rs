@@ -8,7 +8,7 @@ fn spawn(uring: bool) -> IoThread {
     IoThread::spawn(config, std::sync::Arc::new(|why| panic!("{why}"))).unwrap()
 }
 
-/// Runs `rounds` reads and one get-id, each alone, through a real I/O thread.
+/// Runs `rounds` reads and one get-id, one at a time, through a real I/O thread.
 fn run(driver: &Driver, rounds: u16) {
     for round in 0..=rounds {
         driver.offer(round % 5, if round == rounds { 8 } else { 0 }, 0);
@@ -73,7 +73,7 @@ fn it_can_be_switched_on_and_off_on_a_live_queue() {
     driver.counters.trace.start(100);
     run(&driver, 1);
     attached.detach();
-    // Of the batch before, only the last one may have come after the second start, which begins anew.
+    // The second start begins a new trace. Of the requests before it, only the last may have been recorded after it.
     assert!((2..=3).contains(&driver.counters.trace.stop().unwrap().requests.len()));
     assert_eq!(driver.counters.position().used, 10);
 }

@@ -1,37 +1,38 @@
-//! Who takes the timestamps. Off, it costs a predicted branch; on, some clock reads per request (`benches/timestamps.rs`).
+//! Takes the timestamps of a worker. While tracing is off, each place costs a predicted branch; while it is on, some
+//! clock reads per request (`benches/tracer.rs` measures both).
 
 use super::timestamps::{QueueTrace, RequestTimestamps};
 use crate::backend::Op;
 use crate::host::monotonic_ns;
 
-/// Where a worker leaves its timestamps. A type, so that `benches/timestamps.rs` can compare a worker that timestamps with one that
-/// was compiled without: see [`NoTracer`].
+/// Receives the events of a worker. It is a type parameter so that `benches/tracer.rs` can compare a worker with
+/// tracing to one that was compiled without it: see [`NoTracer`].
 pub trait Tracer: Default {
     /// A kick woke the thread.
     fn woken(&mut self);
-    /// The worker begins to take requests: the place where tracing is switched.
+    /// The worker begins to take requests. Tracing is switched on and off here.
     fn taking(&mut self, trace: &QueueTrace, slots: usize);
-    /// A chain was understood.
+    /// A chain was parsed.
     fn parsed(&mut self);
-    /// The request that was parsed last goes to the backend now, under `slot`.
+    /// The worker passes the request that was parsed last to the backend, as `slot`.
     fn submitting(&mut self, slot: u32, op: Op, len: u64);
-    /// The backend took it and works on.
+    /// The backend took the request and will complete it later.
     fn queued(&mut self, slot: u32);
     /// The request that was parsed last needs no backend.
     fn answered(&mut self);
-    /// The backend is done with the request under `slot`.
+    /// The backend has completed the request in `slot`.
     fn completed(&mut self, slot: u32);
-    /// The batch begins to end.
+    /// The worker begins to end the batch.
     fn ending(&mut self);
     /// The used index was stored.
     fn published(&mut self);
-    /// The interrupt returned, or was queued.
+    /// The call that sends the interrupt returned, or the interrupt was queued.
     fn interrupted(&mut self, queued: bool);
     /// The batch is over.
     fn flush(&mut self, trace: &QueueTrace);
 }
 
-/// No timestamps, not even the question whether they are wanted: what a worker with a [`RequestTracer`] is measured against.
+/// A tracer that compiles to nothing: the baseline for the cost of tracing.
 #[derive(Debug, Default)]
 pub struct NoTracer;
 
@@ -49,7 +50,8 @@ impl Tracer for NoTracer {
     fn flush(&mut self, _: &QueueTrace) {}
 }
 
-/// The timestamps of the requests that a worker has under way. Every method is one branch as long as tracing is off.
+/// Holds the timestamps of a worker's requests until they are published. While tracing is off, each method is one
+/// branch.
 #[derive(Debug, Default)]
 pub struct RequestTracer(Option<Box<Recording>>);
 
@@ -57,15 +59,16 @@ pub struct RequestTracer(Option<Box<Recording>>);
 struct Recording {
     next: u64,
     seen: Option<u64>,
-    /// The request that is being started.
+    /// The request that is being parsed and started.
     current: RequestTimestamps,
-    /// By slot; `id` 0: begun before tracing was on.
+    /// Requests at the backend, by slot. `id` 0: the request started before tracing was on.
     in_flight: Vec<RequestTimestamps>,
-    /// Completed and not published.
+    /// Requests that are completed and not published.
     batch: Vec<RequestTimestamps>,
 }
 
-/// Each asks one question here and does its work elsewhere: what is compiled into the hot path is a compare and a jump.
+/// Each method checks one condition here and does its work in another function, so that only a compare and a jump are
+/// compiled into the hot path.
 impl Tracer for RequestTracer {
     #[inline]
     fn woken(&mut self) {
@@ -169,7 +172,7 @@ impl Recording {
     #[cold]
     fn taking(&mut self) {
         self.current.taken = monotonic_ns();
-        // Only the first pass after a kick belongs to it.
+        // The kick belongs only to the first pass after it.
         self.current.seen = self.seen.take().unwrap_or(self.current.taken);
     }
 
@@ -231,7 +234,7 @@ impl Recording {
 
 fn thread_id() -> u32 {
     thread_local! {
-        // SAFETY: takes nothing and cannot fail.
+        // SAFETY: gettid takes no arguments and cannot fail.
         static ID: u32 = unsafe { libc::gettid() } as u32;
     }
     ID.with(|id| *id)

@@ -1,7 +1,7 @@
-//! How a loop sleeps: on an epoll, or on the io_uring that its backends use.
+//! The sleep of a loop: on an epoll, or on the io_uring that its backends use.
 //!
-//! Kick eventfds are watched edge triggered and never read: a thread then spends one system call on its sleep and
-//! one on its interrupt, and the eventfd's count, which nobody resets, is the kernel's own count of the kicks.
+//! Kick eventfds are watched edge triggered and never read. So a thread makes one system call for its sleep and one for
+//! its interrupt. Nothing resets the eventfd's counter, so it is the kernel's count of the kicks.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -9,23 +9,23 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, types};
 
-/// What a wait reports.
+/// An event that a wait reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A watched file descriptor is ready; the tag it was added with.
+    /// The watched file descriptor with this tag is ready.
     Ready(u32),
-    /// The kernel does not watch this descriptor any more.
+    /// The kernel has stopped watching the descriptor with this tag.
     Failed { tag: u32, errno: i32 },
-    /// A backend's completion.
+    /// A completion for a backend.
     Completion { worker: u32, token: u64, result: i32 },
 }
 
 /// Whether a wait may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitMode {
-    /// Until something happens.
+    /// Sleep until there is an event.
     Sleep,
-    /// Only look.
+    /// Collect what is there, without sleeping.
     Look,
 }
 
@@ -37,9 +37,9 @@ pub(super) enum Waiter {
 pub(super) struct Uring {
     ring: IoUring,
     watches: Vec<Watch>,
-    /// Tags whose poll ended: one-shot (level) polls after each report, multishot ones when the kernel gives up.
+    /// Tags whose poll has ended: a one-shot (level) poll with its report, a multishot poll when the kernel ends it.
     rearm: Vec<u32>,
-    /// Requests of backends among the entries that the kernel has not seen yet.
+    /// The number of backend requests among the entries that are not submitted.
     queued_requests: usize,
 }
 
@@ -49,14 +49,14 @@ struct Watch {
     edge: bool,
 }
 
-// user_data of an entry: the top bit tells a watch from a backend's request, which carries its worker in bits 32-62
-// and its token, a slot of the queue, below.
+// user_data of an entry: the top bit marks a watch. Without it, the entry is a backend's request, with the worker in
+// bits 32-62 and the token, a slot of the queue, in bits 0-31.
 const WATCH: u64 = 1 << 63;
-/// Completions of housekeeping entries, which nobody waits for.
+/// Marks entries whose completions need no action.
 const IGNORE: u64 = WATCH | (1 << 62);
 
 const ENTRIES: u32 = 1024;
-/// IORING_ENTER_GETEVENTS: run deferred completions even if none are waited for.
+/// IORING_ENTER_GETEVENTS: run deferred completions even if the call waits for none.
 const GETEVENTS: u32 = 1;
 
 impl Waiter {
@@ -66,13 +66,14 @@ impl Waiter {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: just opened, owned by nobody else.
+        // SAFETY: the descriptor was just opened, and nothing else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Waiter::Epoll { epoll, buffer: vec![libc::epoll_event { events: 0, u64: 0 }; 64] })
     }
 
     pub fn uring() -> io::Result<Waiter> {
-        // Completions are reaped only by the thread itself, when it waits (6.1 and later); older kernels do without.
+        // With these flags (Linux 6.1) the kernel runs completions only when this thread waits, so they never interrupt
+        // it. Older kernels get a plain ring.
         let ring = IoUring::builder()
             .setup_r_disabled()
             .setup_cqsize(8 * ENTRIES)
@@ -90,7 +91,8 @@ impl Waiter {
         })))
     }
 
-    /// Watches `fd` for input under `tag`. `edge`: once per signal; else as long as there is input.
+    /// Watches `fd` for input and reports it with `tag`: once per signal with `edge`, otherwise as long as there is
+    /// input.
     pub fn add(&mut self, tag: u32, fd: RawFd, edge: bool) -> io::Result<()> {
         match self {
             Waiter::Epoll { epoll, .. } => {
@@ -107,7 +109,7 @@ impl Waiter {
         }
     }
 
-    /// Stops watching `fd`. A report that is under way may still come.
+    /// Stops watching `fd`. One more report may still arrive.
     pub fn remove(&mut self, tag: u32, fd: RawFd) -> io::Result<()> {
         match self {
             Waiter::Epoll { epoll, .. } => {
@@ -130,7 +132,7 @@ impl Waiter {
         match self {
             Waiter::Epoll { epoll, buffer } => {
                 let timeout = if mode == WaitMode::Sleep { -1 } else { 0 };
-                // SAFETY: the buffer holds as many events as said.
+                // SAFETY: the buffer has room for the number of events that is passed.
                 let n = unsafe {
                     libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), buffer.len() as i32, timeout)
                 };
@@ -144,9 +146,9 @@ impl Waiter {
         }
     }
 
-    /// Queues the write of 1 to an eventfd, which the next wait makes in its one system call: an interrupt that ends a
-    /// batch then costs none of its own. `false`: the caller must write. Not behind other entries, whose work on
-    /// submission it would wait for.
+    /// Queues a write of 1 to the eventfd `event`. The next wait submits it with its one system call, so the interrupt
+    /// costs no separate one. Returns `false` if the caller must write. It queues nothing behind other entries, because
+    /// the interrupt would wait for their submission.
     pub fn queue_signal(&mut self, event: RawFd) -> bool {
         match self {
             Waiter::Epoll { .. } => false,
@@ -154,7 +156,7 @@ impl Waiter {
         }
     }
 
-    /// Whether completions can be had without a sleep, told without a system call.
+    /// Returns whether completions are ready. Makes no system call.
     pub fn has_completions(&mut self) -> bool {
         match self {
             Waiter::Epoll { .. } => false,
@@ -162,7 +164,7 @@ impl Waiter {
         }
     }
 
-    /// Requests that backends queued and the kernel has not seen yet.
+    /// Returns the number of backend requests that are queued and not submitted.
     pub fn queued_requests(&self) -> usize {
         match self {
             Waiter::Epoll { .. } => 0,
@@ -170,7 +172,7 @@ impl Waiter {
         }
     }
 
-    /// Whether anything is queued that the kernel has not seen yet: requests, interrupts, watches.
+    /// Returns whether anything is queued and not submitted: requests, interrupts, watches.
     pub fn has_unsubmitted(&mut self) -> bool {
         match self {
             Waiter::Epoll { .. } => false,
@@ -203,39 +205,40 @@ impl Uring {
     /// # Safety
     /// What `entry` points to stays valid and in place until its completion.
     unsafe fn push(&mut self, entry: io_uring::squeue::Entry) -> io::Result<()> {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         if unsafe { self.ring.submission().push(&entry) }.is_ok() {
             return Ok(());
         }
-        // Full: a batch larger than the submission queue takes one more call.
+        // The submission queue is full: a batch larger than it costs one more system call.
         self.ring.submit()?;
         // SAFETY: as above.
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
     }
 
     fn queue_signal(&mut self, event: RawFd) -> bool {
-        /// Entries may point to it at any time.
+        /// Static, because queued entries point to it.
         static ONE: u64 = 1;
-        // Without the feature (Linux 5.17) its completion would end the very sleep that it is submitted with.
+        // Without this feature (Linux 5.17) the write would post a completion, and end the sleep that submits it.
         if !self.ring.params().is_feature_skip_cqe_on_success() || !self.ring.submission().is_empty() {
             return false;
         }
         let entry =
             opcode::Write::new(types::Fd(event), (&raw const ONE).cast(), size_of::<u64>() as u32).build();
         let entry = entry.flags(io_uring::squeue::Flags::SKIP_SUCCESS).user_data(IGNORE);
-        // SAFETY: the entry points to a static. The eventfd is its vector's, which outlives the queue's attachment,
-        // and what is queued is submitted before the loop detaches a queue or ends.
+        // SAFETY: the entry points to a static. The vector owns the eventfd and outlives the queue's attachment, and
+        // the loop submits its entries before it detaches a queue or ends.
         unsafe { self.push(entry) }.is_ok()
     }
 
     fn wait(&mut self, mode: WaitMode, events: &mut Vec<Event>) -> io::Result<()> {
+        // Arming costs an entry and no system call: the wait below submits it together with the backends' requests.
         while let Some(tag) = self.rearm.pop() {
             if let Some(watch) = self.watches.iter().find(|watch| watch.tag == tag) {
                 let poll = opcode::PollAdd::new(types::Fd(watch.fd), libc::POLLIN as u32).multi(watch.edge);
-                // SAFETY: the entry points to nothing; a closed descriptor is an error in its completion.
+                // SAFETY: the entry points to nothing. A closed descriptor gives an error in the completion.
                 let pushed = unsafe { self.push(poll.build().user_data(WATCH | u64::from(tag))) };
                 if pushed.is_err() {
-                    // The next wait arms it, once there is room: now completions must be taken.
+                    // There is no room: completions must be reaped first. The next wait arms this one.
                     self.rearm.push(tag);
                     ignore_eintr(pushed)?;
                     break;
@@ -243,9 +246,10 @@ impl Uring {
             }
         }
         self.queued_requests = 0;
-        // A sleep would not hear of what is not armed.
+        // A watch that is not armed cannot end a sleep, so do not sleep before all are armed.
         let mode = if self.rearm.is_empty() { mode } else { WaitMode::Look };
         let waited = match mode {
+            // One system call submits the batch, sends a queued interrupt, and sleeps until the first completion.
             WaitMode::Sleep => self.ring.submit_and_wait(1),
             WaitMode::Look => {
                 let queued = self.ring.submission().len() as u32;
@@ -266,7 +270,7 @@ impl Uring {
                 continue;
             }
             if result < 0 {
-                // Armed again it would fail again, without end.
+                // Do not arm it again: it would fail again, in an endless loop.
                 events.push(Event::Failed { tag, errno: result.saturating_neg() });
                 continue;
             }
@@ -279,7 +283,7 @@ impl Uring {
     }
 }
 
-/// A backend's way into its thread's io_uring.
+/// The access of one backend to the io_uring of its thread.
 pub(super) struct Tagged<'a> {
     pub waiter: &'a mut Waiter,
     pub worker: u32,
@@ -291,7 +295,7 @@ impl crate::backend::Submitter for Tagged<'_> {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         };
         let data = u64::from(self.worker) << 32 | (token & u64::from(u32::MAX));
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         unsafe { uring.push(entry.user_data(data)) }?;
         uring.queued_requests += 1;
         Ok(())
@@ -304,7 +308,7 @@ fn cvt(ret: i32) -> io::Result<()> {
 
 fn ignore_eintr(result: io::Result<()>) -> io::Result<()> {
     match result {
-        // EBUSY and EAGAIN: the completion queue must be emptied first, which is what comes next.
+        // EBUSY and EAGAIN: the completion queue must be emptied first. The caller does that next.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
         other => other,
     }

@@ -1,11 +1,11 @@
-//! One queue's requests, from the ring to the backend and back. A worker has five doors; the event loop knocks:
+//! Takes the requests of one queue from the ring to the backend and back. The event loop calls five functions:
 //!
 //! ```text
-//!  a kick ──► woken ─────── kicks off: while the thread works, it looks at the ring by itself
-//!             process ───── pop, parse, start: what is available goes to the backend
-//!  a CQE ───► complete ──── what the backend has finished is put into the used ring, still invisible
-//!             finish ────── one used.idx for the batch, one decision: interrupt, hold, or nothing
-//!  idle ────► arm ───────── kicks on, and one more look: only then may the thread sleep
+//!  a kick ──► woken ─────── kicks off: while the thread works, it looks at the ring without being notified
+//!             process ───── pop, parse, start: passes what is available to the backend
+//!  a CQE ───► complete ──── puts what the backend has finished into the used ring, not yet visible
+//!             finish ────── one store of used.idx per batch, one decision: interrupt, hold, or nothing
+//!  idle ────► arm ───────── kicks on, then one more look at the ring: only then may the thread sleep
 //! ```
 
 mod holds;
@@ -25,10 +25,10 @@ use crate::backend::{Backend, Op, Outcome, Submitter};
 use crate::host::log;
 use crate::host::monotonic_ns;
 
-/// One queue at work: takes requests from its ring, runs them through its backend, and gives them back in batches.
+/// Runs one queue: takes requests from its ring, passes them to its backend, and publishes completions in batches.
 ///
-/// Lives on the thread that owns the queue; it moves once more, when it is detached, to the thread that asked for
-/// that, which publishes what the drain completed.
+/// It stays on the thread that owns the queue. On detach it moves once, to the thread that detaches it and publishes
+/// the last completions.
 pub struct Worker<S = RequestTracer> {
     setup: QueueSetup,
     ring: Ring,
@@ -38,26 +38,26 @@ pub struct Worker<S = RequestTracer> {
     broken: bool,
     backend_calls: u64,
     moderator: Moderator,
-    /// The counts of earlier activations and settings, to which the moderator's are added.
+    /// The hold counts of earlier activations and settings. The moderator's counts are added to them.
     holds_before: QueueCounts,
-    /// Bytes of the requests that this pass has started.
+    /// Bytes of the requests that the current pass has started.
     moved: u64,
     /// Bytes of the requests at the backend.
     bytes_in_flight: u64,
-    /// When this pass began, in nanoseconds; only with moderation.
+    /// When the current pass began, in nanoseconds. Only with moderation.
     begun: u64,
     tracer: S,
 }
 
-/// A pass that has started so many bytes ends: what it has completed is shown to the driver, which can take it while
-/// the device goes on.
+/// A pass ends after it has started this many bytes. Its completions become visible to the driver, which can reap them
+/// while the device continues.
 const PASS_BYTES: u64 = 64 << 10;
 
-/// With so many bytes at the backend no request is started: a queue's drain, and with it a guest's reset and the end of
-/// the program, waits for them.
+/// While the backend has this many bytes, no further request is started. The drain of a queue waits for them, and so do
+/// the guest's reset and the end of the program.
 const MOST_IN_FLIGHT: u64 = 2 << 30;
 
-/// What must be remembered of a request until it completes.
+/// What the worker needs to complete a request that the backend has.
 #[derive(Debug)]
 struct InFlight {
     head: u16,
@@ -67,16 +67,16 @@ struct InFlight {
     len: u64,
 }
 
-// SAFETY: `status` points into guest memory, which any thread may access and which `setup.memory` keeps alive.
+// SAFETY: `status` points into guest memory, which any thread may access. `setup.memory` keeps it alive.
 unsafe impl Send for InFlight {}
 
 fn add(counter: &AtomicU64, n: u64) {
-    // One writer: a load and a store are enough, and cheaper than a locked add.
+    // There is one writer, so a load and a store are enough, and cheaper than a locked add.
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
 impl<S: Tracer> Worker<S> {
-    /// A worker for a fresh queue.
+    /// Creates a worker for a new queue.
     ///
     /// # Errors
     /// The rings are not in guest memory.
@@ -89,7 +89,7 @@ impl<S: Tracer> Worker<S> {
             in_flight: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             broken: false,
-            // The backend goes on counting where an earlier activation left it.
+            // The backend's count continues from an earlier activation.
             backend_calls: setup.backend.system_calls(),
             moderator: Moderator::new(setup.moderation.get()),
             holds_before: setup.counters.counts(),
@@ -101,7 +101,7 @@ impl<S: Tracer> Worker<S> {
         })
     }
 
-    /// What it was made from.
+    /// Returns the description that the worker was created from.
     pub fn setup(&self) -> &QueueSetup {
         &self.setup
     }
@@ -110,22 +110,22 @@ impl<S: Tracer> Worker<S> {
         &self.setup.counters
     }
 
-    /// Requests handed to the backend and not completed.
+    /// Returns the number of requests that the backend has not completed.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len() - self.free.len()
     }
 
-    /// Whether the ring holds requests that could be started now.
+    /// Returns whether the ring holds requests that could be started now.
     pub fn has_work(&self) -> bool {
         self.has_room() && self.ring.has_avail()
     }
 
-    /// Whether a request may be started. The free list also bounds a driver that offers one descriptor again and again.
+    /// Whether a request may be started. The free list also limits a driver that offers one descriptor again and again.
     fn has_room(&self) -> bool {
         !self.broken && !self.free.is_empty() && self.bytes_in_flight < MOST_IN_FLIGHT
     }
 
-    /// A kick woke the thread: none more are wanted until [`Worker::arm`].
+    /// Call it when a kick has woken the thread. Asks the driver for no further kick until [`Worker::arm`].
     pub fn woken(&mut self) {
         self.tracer.woken();
         add(&self.counters().wakeups, 1);
@@ -135,7 +135,8 @@ impl<S: Tracer> Worker<S> {
         self.ring.disable_kicks();
     }
 
-    /// Before the thread sleeps: asks for kicks again; `true` if work came in between.
+    /// Call it before the thread sleeps. Asks for kicks again. Returns whether a request came before the driver could
+    /// see that.
     pub fn arm(&mut self) -> bool {
         let avail = self.ring.enable_kicks();
         if avail && self.has_work() {
@@ -145,7 +146,7 @@ impl<S: Tracer> Worker<S> {
         false
     }
 
-    /// Starts what the driver made available, at most one ring's worth; `true` if more is left.
+    /// Starts the available requests, at most one queue size of them. Returns whether more are left.
     pub fn process(&mut self, submitter: &mut dyn Submitter) -> bool {
         self.tracer.taking(&self.setup.counters.trace, self.in_flight.len());
         if self.moderator.setting() != Moderation::Off {
@@ -209,10 +210,10 @@ impl<S: Tracer> Worker<S> {
         Ok(())
     }
 
-    /// A completion arrived for the backend.
+    /// Handles a completion for the backend.
     pub fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) {
         let slot = token as u32;
-        // Only tokens that we handed out come back.
+        // Ignore a token that is not in flight.
         if self.in_flight.get(slot as usize).is_some_and(Option::is_some) {
             let outcome = self.setup.backend.complete(token, result, submitter);
             self.record(slot, outcome);
@@ -250,12 +251,13 @@ impl<S: Tracer> Worker<S> {
         if status != Status::Ok {
             add(&self.counters().errors, 1);
         }
-        // Of a failed request only the status byte is certain.
+        // After a failure, only the status byte is known to be written.
         self.ring.push(head, if status == Status::Ok { written } else { 1 });
     }
 
-    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see `Moderator`). Runs on
-    /// the thread whose batch it is; `Interrupt::deliver_by` looks at which one, and offers the eventfd's write to `later`.
+    /// Ends a batch: publishes its completions and sends at most one interrupt, or holds it (see `Moderator`). It runs
+    /// on the thread that completes, because `Interrupt::deliver_by` chooses the path by the thread. See there for
+    /// `later`.
     pub fn finish(&mut self, later: &mut dyn FnMut(RawFd) -> bool) {
         if !self.ring.has_unpublished() {
             return;
@@ -263,7 +265,7 @@ impl<S: Tracer> Worker<S> {
         add(&self.counters().batches, 1);
         let completions = u32::from(self.ring.unpublished());
         self.tracer.ending();
-        // used.idx is never held: a guest that is in its handler, or polls, reaps without an interrupt.
+        // used.idx is never held back: a guest that is in its handler, or polls, reaps without an interrupt.
         let wanted = self.ring.publish();
         self.tracer.published();
         match self.moderate(completions, wanted) {
@@ -284,14 +286,14 @@ impl<S: Tracer> Worker<S> {
         add(&self.counters().system_calls, delivery.calls);
     }
 
-    /// For readers of the counters: where the queue stands.
+    /// Stores the position of the queue for readers of the counters.
     fn show_position(&self) {
         let ((avail, used), in_flight) = (self.ring.indices(), self.in_flight() as u64);
         let position = u64::from(avail) | u64::from(used) << 16 | in_flight << 32;
         self.counters().position.store(position, Ordering::Relaxed);
     }
 
-    /// Starts nothing more, and has the driver reset the device.
+    /// Stops the queue: starts no further request, and asks the driver to reset the device.
     pub(super) fn stop(&mut self, why: impl fmt::Display) {
         if !std::mem::replace(&mut self.broken, true) {
             log::warn(&self.setup.name, format_args!("{why}; the device asks the guest for a reset"));
@@ -299,7 +301,7 @@ impl<S: Tracer> Worker<S> {
         }
     }
 
-    /// Takes the worker apart: its backend can serve the next activation.
+    /// Ends the worker and returns its backend, which can serve the next activation.
     pub fn into_backend(self) -> Box<dyn Backend> {
         self.setup.backend
     }

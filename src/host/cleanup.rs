@@ -1,4 +1,4 @@
-//! Names of files that must not outlive the process, also when a signal ends it in the middle.
+//! The files that must not outlive the process, even if a signal ends it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,12 +16,12 @@ fn files() -> MutexGuard<'static, Files> {
     FILES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file that [`remove_all`] removes as long as this lives. Dropping it leaves the file alone.
+/// A registered file: [`remove_all`] removes it while this value exists. Dropping the value keeps the file.
 #[derive(Debug)]
 pub struct Leftover(u64);
 
 impl Leftover {
-    /// Notes the file `path`.
+    /// Registers the file `path`.
     pub fn new(path: &Path) -> Leftover {
         let mut files = files();
         let number = files.next;
@@ -37,7 +37,7 @@ impl Drop for Leftover {
     }
 }
 
-/// Removes what is left. For a process that ends without dropping anything.
+/// Removes all registered files. For a process that ends without running destructors.
 pub fn remove_all() {
     for path in files().paths.values() {
         let _ = fs::remove_file(path);

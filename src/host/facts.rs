@@ -1,40 +1,44 @@
-//! The facts that a reader needs about a host to understand figures measured on it.
+//! The facts about a host that a reader needs in order to understand figures measured on it.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// The host's facts. An unknown one is `None`.
+use super::{Posted, Posting};
+
+/// Facts about the host. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostFacts {
     /// CPU model name.
     pub cpu: Option<String>,
-    /// CPUs that this process may use.
+    /// How many CPUs this process may use.
     pub cpus: u64,
     /// Kernel release.
     pub kernel: Option<String>,
-    /// "kvm_intel", "kvm_amd", "kvm_pvm"; `None`: no /dev/kvm, or a KVM that is built into the kernel.
+    /// "kvm_intel", "kvm_amd", "kvm_pvm"; `None`: there is no /dev/kvm, or KVM is built into the kernel.
     pub kvm_module: Option<String>,
-    /// Whether the CPU itself runs the guest (VMX or SVM). In the lab an emulator does: `false`.
+    /// Whether the CPU itself runs the guest (VMX or SVM). `false` in the lab, where an emulator runs it.
     pub hardware_virtualization: bool,
     /// Whether this host is itself a virtual machine.
     pub virtual_machine: bool,
     /// Whether this is doorbell's lab. Every instruction is emulated there, so only counts and ratios are meaningful.
     pub lab: bool,
-    /// Whether KVM posts interrupts of devices to running vCPUs without an exit (APICv with VT-d posting, or AVIC).
-    pub posted_interrupts: Option<bool>,
+    /// Whether KVM posts what it delivers to a running vCPU (APICv, AVIC), and if not why.
+    pub posted_to_vcpu: Option<Posted>,
+    /// Whether a device posts its interrupts to a running vCPU (by the IOMMU), and if not why.
+    pub posted_by_device: Option<Posted>,
     /// Version of doorbell.
     pub doorbell: String,
 }
 
-/// Set by scripts/lab.
+/// scripts/lab sets this environment variable.
 const LAB_VARIABLE: &str = "DOORBELL_LAB";
-/// On the lab's kernel command line.
+/// The lab's kernel command line has this word.
 const LAB_WORD: &str = "doorbell.lab";
 
 impl HostFacts {
-    /// The facts of this host.
+    /// Reads the facts about this host.
     pub fn here() -> HostFacts {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -43,6 +47,7 @@ impl HostFacts {
         let module = ["kvm_intel", "kvm_amd", "kvm_pvm"]
             .into_iter()
             .find(|name| std::path::Path::new("/sys/module").join(name).exists());
+        let posting = Posting::here();
         HostFacts {
             cpu: cpu_model(&cpuinfo),
             cpus: std::thread::available_parallelism().map_or(0, |n| n.get() as u64),
@@ -53,12 +58,13 @@ impl HostFacts {
                 && (has_flag(&cpuinfo, "vmx") || has_flag(&cpuinfo, "svm")),
             virtual_machine: has_flag(&cpuinfo, "hypervisor"),
             lab,
-            posted_interrupts: posted_interrupts(module),
+            posted_to_vcpu: Some(posting.to_vcpu()),
+            posted_by_device: Some(posting.by_device()),
             doorbell: env!("CARGO_PKG_VERSION").into(),
         }
     }
 
-    /// One line for display.
+    /// Returns the facts as one line for display.
     pub fn sentence(&self) -> String {
         let unknown = || "unknown".to_string();
         let ground = match (self.lab, self.hardware_virtualization) {
@@ -94,17 +100,6 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 
 fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     field(cpuinfo, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
-}
-
-/// Reads KVM's module parameters: `enable_apicv` of kvm_intel, `avic` of kvm_amd. The IOMMU is not considered.
-fn posted_interrupts(module: Option<&str>) -> Option<bool> {
-    let parameter = match module? {
-        "kvm_intel" => "/sys/module/kvm_intel/parameters/enable_apicv",
-        "kvm_amd" => "/sys/module/kvm_amd/parameters/avic",
-        // Software KVM cannot post.
-        _ => return Some(false),
-    };
-    line(parameter).map(|value| matches!(value.as_str(), "Y" | "1"))
 }
 
 #[cfg(test)]

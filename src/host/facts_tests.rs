@@ -13,15 +13,13 @@ fn the_first_cpu_speaks_for_all() {
 }
 
 #[test]
-fn software_kvm_posts_nothing_and_no_kvm_is_unknown() {
-    assert_eq!(posted_interrupts(Some("kvm_pvm")), Some(false));
-    assert_eq!(posted_interrupts(None), None);
-}
-
-#[test]
 fn this_host_can_be_described() {
     let facts = HostFacts::here();
     assert!(facts.cpus >= 1 && facts.kernel.is_some());
     assert!(facts.sentence().contains("Linux"));
+    // A device posts only to what can be posted to.
+    let (vcpu, device) = (facts.posted_to_vcpu.unwrap(), facts.posted_by_device.unwrap());
+    assert!(vcpu.possible || !device.possible);
+    assert!(vcpu.possible == vcpu.reason.is_none() && device.possible == device.reason.is_none());
     assert!(!(facts.lab && facts.hardware_virtualization));
 }

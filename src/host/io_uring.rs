@@ -2,10 +2,10 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
-/// Whether this process may use io_uring with every operation that the backend needs.
+/// Checks that this process may use io_uring with every operation that the backend needs.
 ///
 /// # Errors
-/// The reason, and what would change it, as a part of a sentence.
+/// The reason why not, and what would change it, as part of a sentence.
 pub fn io_uring_available() -> Result<(), String> {
     let mut ring = IoUring::new(2).map_err(|e| {
         let switch = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
@@ -18,7 +18,8 @@ pub fn io_uring_available() -> Result<(), String> {
         _ => format!("io_uring_enter failed: {e}"),
     })?;
     let mut probe = Probe::new();
-    // Kicks need polls that stay armed (Linux 5.13); the feature bit of the same version tells, the probe cannot.
+    // Kicks need polls that stay armed (Linux 5.13). The probe does not report those, so a feature bit that came
+    // with the same version stands for them.
     let polls = ring.params().is_feature_resource_tagging();
     let probed = ring.submitter().register_probe(&mut probe).is_ok();
     let needed = [
@@ -35,7 +36,7 @@ pub fn io_uring_available() -> Result<(), String> {
     }
 }
 
-/// Has a request that does nothing done. Filters can let io_uring_setup pass and refuse this.
+/// Submits a request that does nothing and waits for it. A seccomp filter can allow io_uring_setup and refuse this.
 fn enter(ring: &mut IoUring) -> io::Result<()> {
     // SAFETY: the entry points to nothing.
     let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
@@ -48,7 +49,7 @@ fn enter(ring: &mut IoUring) -> io::Result<()> {
     }
 }
 
-/// `switch`: the value of kernel.io_uring_disabled (Linux 6.6), empty where there is none.
+/// `switch` is the value of kernel.io_uring_disabled (Linux 6.6), or empty on a kernel without it.
 fn reason(error: &io::Error, switch: &str) -> String {
     match (error.raw_os_error(), switch) {
         (Some(libc::ENOSYS), _) => {

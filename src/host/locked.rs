@@ -1,14 +1,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locking that ignores whether another thread panicked under the lock.
+/// Locking that ignores poisoning, that is, whether a thread panicked while it held the lock.
 ///
-/// A panic of any thread ends the VM, and no code here leaves a half-made change behind when it panics, so a poisoned
-/// lock says nothing new.
+/// A panic of any thread ends the VM, and no code here leaves an incomplete change behind when it panics. So the
+/// poisoning adds no information.
 pub trait Locked<T: ?Sized> {
-    /// Waits for the lock and takes it.
+    /// Waits for the lock, takes it, and returns the guard.
     fn locked(&self) -> MutexGuard<'_, T>;
 
-    /// The value, without locking: the exclusive borrow shows that no thread holds the lock.
+    /// Returns the value without locking: the exclusive borrow proves that no thread holds the lock.
     fn unlocked_mut(&mut self) -> &mut T;
 }
 

@@ -1,8 +1,8 @@
-//! Messages for people, on standard error.
+//! Messages to the user, on standard error.
 //!
-//! Any thread may log, an I/O thread or a vCPU too. So no message can panic, wait for a reader, or flood: what standard
-//! error does not take is kept up to a limit and then dropped, each source has a budget of lines, and what was dropped
-//! is counted and said.
+//! Any thread may log, including I/O threads and vCPUs. So a message cannot panic, wait for a reader, or flood the
+//! output. What standard error does not take is kept up to a limit and dropped beyond it. Each source has a budget of
+//! lines. Dropped lines are counted, and the count is printed.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::HashMap;
@@ -15,25 +15,26 @@ use std::time::{Duration, Instant};
 use super::stream::Stream;
 use super::thread::is_confined;
 
-/// Lines that a source may say at once.
+/// How many lines a source may print in a burst.
 const BURST: u32 = 10;
-/// Then one in this time.
+/// After a burst, a source may print one line in this time.
 const EACH: Duration = Duration::from_secs(1);
-/// Sources that are counted one by one; the rest share a budget.
+/// How many sources have a separate budget. The others share one.
 const SOURCES: usize = 256;
-/// Bytes kept for a standard error that takes none.
+/// How many bytes are kept while standard error takes none.
 const KEPT: usize = 64 << 10;
-/// How long the end of the program waits for it.
+/// How long the end of the program waits for standard error.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// Says `doorbell: SOURCE: MESSAGE`, unless `source` has said too much lately.
+/// Prints `doorbell: SOURCE: MESSAGE`, unless `source` has used up its budget: 10 lines at once, then one a second.
 pub fn warn(source: impl fmt::Display, message: fmt::Arguments<'_>) {
     if let Some(log) = standard_error() {
         log.warn(&source.to_string(), message, Instant::now());
     }
 }
 
-/// Says `text` as it is. For what was asked for: results, progress, the sentence that ends the program.
+/// Prints `text` unchanged and without a budget. For output that the user asked for: results, progress, the sentence
+/// that ends the program.
 pub fn say(text: fmt::Arguments<'_>) {
     if let Some(log) = standard_error() {
         log.line(&text.to_string());
@@ -45,14 +46,15 @@ pub fn open() {
     standard_error();
 }
 
-/// Says what was dropped, and gives standard error a second to take what is left. For the end of the program.
+/// Prints how many lines were dropped, and waits up to a second for standard error to take the rest. For the end of
+/// the program.
 pub fn finish() {
     if let Some(log) = standard_error() {
         log.finish();
     }
 }
 
-/// Makes panics messages like any other: the default hook waits for a standard error that nobody reads.
+/// Prints panics through this log. The default hook would block on a standard error that nobody reads.
 pub fn take_panics() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
@@ -64,7 +66,7 @@ pub fn take_panics() {
     }));
 }
 
-/// `None` if standard error is closed.
+/// Returns the log of this process, or `None` if standard error is closed.
 fn standard_error() -> Option<&'static Log> {
     static LOG: OnceLock<Option<Log>> = OnceLock::new();
     LOG.get_or_init(|| Log::new(std::io::stderr().as_fd())).as_ref()
@@ -78,7 +80,7 @@ struct Log {
 #[derive(Default)]
 struct Budgets {
     sources: HashMap<String, Budget>,
-    /// Lines that standard error did not take.
+    /// How many lines standard error did not take.
     lost: u64,
 }
 
@@ -107,7 +109,7 @@ impl Log {
     }
 
     fn line(&self, text: &str) {
-        // Makes room first, if there is any to be had.
+        // First write what is kept, to make room if the reader takes it.
         self.stream.flush();
         let lost = {
             let mut budgets = self.budgets();
@@ -147,7 +149,7 @@ fn dropped_line(source: &str, dropped: u64) -> String {
 }
 
 impl Budgets {
-    /// Whether `source` may say a line, and how many of its lines were dropped before.
+    /// Takes a line from the budget of `source`. Returns whether there was one, and how many lines were dropped before.
     fn take(&mut self, source: &str, now: Instant) -> Option<u64> {
         let known = self.sources.contains_key(source) || self.sources.len() < SOURCES;
         let source = if known { source } else { "others" };

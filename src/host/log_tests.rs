@@ -66,7 +66,7 @@ fn a_standard_error_that_is_full_or_closed_or_not_read_stops_nobody() {
         }
         assert!(log.stream.len() <= KEPT + 200, "it keeps {} bytes", log.stream.len());
     }
-    // One that begins to read gets what was kept and hears how much it missed.
+    // A reader that begins to read gets what was kept, and the number of lines that it missed.
     let log = Log::new(sleeping.as_fd()).unwrap();
     drop(sleeping);
     for _ in 0..10_000 {

@@ -1,7 +1,7 @@
-/// Pairs the names of an enum's values with the values: what `strum::VariantNames` and `strum::VariantArray` derive.
+/// Pairs the names of an enum's values (`strum::VariantNames`) with the values (`strum::VariantArray`).
 ///
 /// # Panics
-/// At compile time, if `N` is not their number.
+/// At compile time, if `names` or `values` does not have `N` elements.
 pub const fn named<T: Copy, const N: usize>(names: &[&'static str], values: &[T]) -> [(&'static str, T); N] {
     assert!(names.len() == N && values.len() == N);
     let mut pairs = [(names[0], values[0]); N];

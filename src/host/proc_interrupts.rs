@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reread::read_again;
 
-/// The host's interrupt counts, `/proc/interrupts`, at one moment or over a span.
+/// The host's interrupt counts from `/proc/interrupts`, either since boot or between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct ProcInterrupts {
@@ -18,36 +18,37 @@ pub struct ProcInterrupts {
 pub struct InterruptLine {
     /// IRQ number, or an architecture's name: `PIN`, `LOC`.
     pub label: String,
-    /// Sum over all CPUs.
+    /// The sum over all CPUs.
     pub count: u64,
     /// Chip, hardware number, action: `PCI-MSIX-0000:00:03.0 0-edge vfio-msix[0](0000:00:03.0)`.
     pub what: String,
 }
 
 impl InterruptLine {
-    /// Whether it is a posted-interrupt IPI: notification (PIN), nested notification (NPI), wakeup (PIW), or
+    /// Returns whether this is a posted-interrupt IPI: notification (PIN), nested notification (NPI), wakeup (PIW), or
     /// notification to the host (PMN).
     pub fn is_posted(&self) -> bool {
         matches!(self.label.as_str(), "PIN" | "NPI" | "PIW" | "PMN")
     }
 
-    /// Whether it is an IPI that a VMM causes: local timer (LOC), reschedule (RES), function call (CAL).
+    /// Returns whether this is a timer interrupt or an IPI that a VMM causes: local timer (LOC), reschedule (RES),
+    /// function call (CAL).
     pub fn is_ipi_or_timer(&self) -> bool {
         matches!(self.label.as_str(), "LOC" | "RES" | "CAL")
     }
 
-    /// Whether VFIO handles it: such a line counts only what reached the host, so with posted interrupts it
-    /// does not grow while the guest's count does.
+    /// Returns whether VFIO handles this interrupt. Its count includes only interrupts that reached the host. With
+    /// posted interrupts it stands still while the guest's count grows.
     pub fn is_vfio(&self) -> bool {
         ["vfio-msix[", "vfio-msi[", "vfio-intx("].iter().any(|name| self.what.contains(name))
     }
 }
 
 impl ProcInterrupts {
-    /// The counts now.
+    /// Reads the counts since boot.
     ///
     /// # Errors
-    /// There is no /proc.
+    /// /proc/interrupts cannot be read.
     pub fn now() -> io::Result<ProcInterrupts> {
         // Opened once: a thread that has entered its sandbox opens nothing any more.
         static FILE: OnceLock<io::Result<File>> = OnceLock::new();
@@ -57,7 +58,7 @@ impl ProcInterrupts {
         }
     }
 
-    /// Reads the text of `/proc/interrupts`; lines of another form are skipped.
+    /// Parses the text of `/proc/interrupts`. Skips lines of another form.
     pub fn parse(text: &str) -> ProcInterrupts {
         let mut lines = text.lines();
         let cpus = lines.next().unwrap_or("").split_whitespace().filter(|w| w.starts_with("CPU")).count();
@@ -66,7 +67,7 @@ impl ProcInterrupts {
             let mut words = rest.split_whitespace().peekable();
             let mut count = 0u64;
             for _ in 0..cpus {
-                // ERR and MIS have one number whatever the CPUs.
+                // ERR and MIS have one number, however many CPUs there are.
                 let Some(number) = words.peek().and_then(|word| word.parse::<u64>().ok()) else { break };
                 count = count.saturating_add(number);
                 words.next();
@@ -77,22 +78,22 @@ impl ProcInterrupts {
         ProcInterrupts { lines: lines.filter_map(line).collect() }
     }
 
-    /// All lines.
+    /// Returns all lines in the order of the file.
     pub fn lines(&self) -> &[InterruptLine] {
         &self.lines
     }
 
-    /// The count of the line labelled `label`.
+    /// Returns the count of the line with the label `label`.
     pub fn get(&self, label: &str) -> Option<u64> {
         self.lines.iter().find(|line| line.label == label).map(|line| line.count)
     }
 
-    /// All interrupts of all CPUs.
+    /// Returns the sum of all lines.
     pub fn total(&self) -> u64 {
         self.lines.iter().map(|line| line.count).sum()
     }
 
-    /// What came since `earlier`. A line that is new, or whose IRQ number now belongs to something else, counts from 0.
+    /// Returns the counts since `earlier`. A line that is new, or whose IRQ number has a new owner, counts from 0.
     pub fn since(&self, earlier: &ProcInterrupts) -> ProcInterrupts {
         let delta = |line: &InterruptLine| {
             let before = earlier
@@ -105,7 +106,7 @@ impl ProcInterrupts {
         ProcInterrupts { lines: self.lines.iter().map(delta).collect() }
     }
 
-    /// The lines that concern a VMM: posted interrupts, IPIs and timers, VFIO.
+    /// Returns the lines that concern a VMM: posted interrupts, IPIs and timers, VFIO.
     pub fn relevant(&self) -> impl Iterator<Item = &InterruptLine> {
         self.lines.iter().filter(|line| line.is_posted() || line.is_ipi_or_timer() || line.is_vfio())
     }

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of one write; no more than a pipe takes at once (PIPE_BUF).
+/// The most bytes of one write: what a pipe takes at once (PIPE_BUF).
 const CHUNK: usize = 4096;
 
-/// A queue of bytes in front of a file descriptor whose reader may be slow, gone, or asleep.
+/// A queue of bytes in front of a file descriptor whose reader may be slow, stopped, or gone.
 ///
-/// No call waits for the reader, and no lock is held during a write. Bytes are written in the order in which they were
-/// pushed. The descriptor's mode is not changed: other processes share it.
+/// No call waits for the reader, and no lock is held during a write. Bytes are written in the order of the pushes. The
+/// blocking mode of the descriptor is not changed, because other processes may share it.
 #[derive(Debug)]
 pub struct Stream {
     fd: OwnedFd,
@@ -19,48 +19,48 @@ pub struct Stream {
     state: Mutex<State>,
 }
 
-/// How a write is kept from waiting.
+/// How a write avoids blocking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A regular file, or a descriptor that is non-blocking and ours alone: `write` does.
+    /// Plain `write`: to a regular file, or to a non-blocking descriptor that only we use.
     Plain,
     /// `send` with MSG_DONTWAIT.
     Socket,
-    /// `write` of so many bytes, once poll(2) says that there is room.
+    /// `write` of at most this many bytes, after poll(2) has reported room.
     Polled(usize),
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<u8>,
-    /// A thread is in `flush`. It writes whatever is pushed meanwhile.
+    /// Whether a thread is in `flush`. It also writes what is pushed meanwhile.
     writing: bool,
-    /// Nothing can be written any more.
+    /// Whether writing has failed for good.
     closed: bool,
-    /// The first error, until it is asked for.
+    /// The first error, until [`Stream::take_error`] returns it.
     error: Option<io::Error>,
     failed: bool,
 }
 
 impl Stream {
-    /// A queue in front of what `fd` refers to.
+    /// Returns an empty queue in front of the file that `fd` refers to.
     ///
     /// # Errors
-    /// `fd` is closed, or there are no more descriptors.
+    /// `fd` is closed, or the process has no free file descriptor (EMFILE).
     pub fn new(fd: BorrowedFd<'_>) -> io::Result<Stream> {
         let file = File::from(fd.try_clone_to_owned()?);
         let found = file.metadata()?.file_type();
         let (fd, kind) = if found.is_socket() {
             (file.into(), Kind::Socket)
         } else if found.is_fifo() || found.is_char_device() {
-            // A description of our own, because O_NONBLOCK belongs to the description.
+            // Open the file again: O_NONBLOCK belongs to the open file description, and `fd` shares its description.
             let own = File::options()
                 .write(true)
                 .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
                 .open(format!("/proc/self/fd/{}", file.as_raw_fd()));
             match own {
                 Ok(own) => (own.into(), Kind::Plain),
-                // Another user's terminal, or no /proc.
+                // The terminal belongs to another user, or there is no /proc.
                 Err(_) => (file.into(), Kind::Polled(if found.is_fifo() { CHUNK } else { 1 })),
             }
         } else {
@@ -81,17 +81,17 @@ impl Stream {
         }
     }
 
-    /// Bytes that have not been written.
+    /// Returns how many bytes have not been written yet.
     pub fn len(&self) -> usize {
         self.lock().queue.len()
     }
 
-    /// Whether everything has been written.
+    /// Returns whether everything has been written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes what can be written without waiting; returns whether nothing is left.
+    /// Writes what can be written without blocking. Returns whether everything has been written.
     pub fn flush(&self) -> bool {
         let mut state = self.lock();
         if state.writing {
@@ -127,7 +127,7 @@ impl Stream {
             Kind::Plain => plain_write(&self.fd, bytes),
             Kind::Socket => {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                // SAFETY: the buffer is as long as said.
+                // SAFETY: the buffer has the length that is passed.
                 let n = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
                 usize::try_from(n).map_err(|_| io::Error::last_os_error())
             }
@@ -142,19 +142,19 @@ impl Stream {
         }
     }
 
-    /// The first error, once.
+    /// Returns the first error, once.
     pub fn take_error(&self) -> Option<io::Error> {
         self.lock().error.take()
     }
 }
 
 fn plain_write(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is as long as said.
+    // SAFETY: the buffer has the length that is passed.
     let n = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
-/// To wait for room: POLLOUT.
+/// For waiting until there is room (POLLOUT).
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

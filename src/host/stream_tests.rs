@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use super::{Kind, Stream};
 
-/// A stream whose reader sleeps, by way of each kind of write.
+/// Returns one stream of each kind, each with a reader that does not read.
 fn stuck() -> Vec<(Stream, File)> {
     let (pipe_reader, pipe_writer) = pipe().unwrap();
     let (polled_reader, polled_writer) = pipe().unwrap();

@@ -1,4 +1,4 @@
-//! Threads whose death is noticed, and which are known by name.
+//! Threads whose failure is reported and ends the VM.
 
 use std::cell::Cell;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-/// Who is told, in one sentence, that a thread died. The VM that the thread works for ends then.
+/// Called with one sentence when a thread fails. It ends the VM that the thread works for.
 pub type OnDeath = Arc<dyn Fn(String) + Send + Sync>;
 
 /// A thread that lives.
@@ -93,10 +93,10 @@ pub fn start<T: Send + 'static>(
     Ok(thread)
 }
 
-/// Starts a thread whose death is noticed: an `Err` or a panic of `body` calls `on_death`.
+/// Starts a thread that runs `body`. If `body` returns `Err` or panics, the thread calls `on_death`.
 ///
 /// # Errors
-/// No thread to be had.
+/// The host cannot start a thread (EAGAIN: a limit on threads or memory).
 pub fn spawn(
     name: &str,
     on_death: OnDeath,
@@ -106,13 +106,13 @@ pub fn spawn(
     start(name, move || watched(&thread, &*on_death, body))
 }
 
-/// Runs `body` on this thread, called `name`; an `Err` or a panic calls `on_death`.
+/// Runs `body` on the calling thread, which the messages call `name`. An `Err` or a panic calls `on_death`.
 pub fn watched(name: &str, on_death: &dyn Fn(String), body: impl FnOnce() -> Result<(), String>) {
     set_name(name);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => {}
         Ok(Err(why)) => on_death(format!("thread {name} died: {why}")),
-        // The panic hook has said where.
+        // The panic hook has already printed where.
         Err(_) => on_death(format!("thread {name} died: a bug in doorbell (see above)")),
     }
 }

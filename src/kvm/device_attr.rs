@@ -5,13 +5,13 @@ use kvm_bindings::{KVMIO, kvm_device_attr};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-// kvm-ioctls has it for devices, and for vCPUs only on arm64.
+// kvm-ioctls offers this ioctl for devices, but for vCPUs only on arm64.
 ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, KVMIO, 0xe1, kvm_device_attr);
 
-/// `KVM_SET_DEVICE_ATTR` on a device of KVM's or a vCPU (KVM API, 4.80): passes `value` to the kernel.
+/// Sets attribute `attr` of `group` to `value`, on a KVM device or a vCPU: `KVM_SET_DEVICE_ATTR` (KVM API 4.80).
 ///
 /// # Errors
-/// KVM does not know the attribute, or refused the value.
+/// KVM does not know the attribute (ENXIO), or refused the value (EINVAL).
 ///
 /// # Safety
 /// KVM reads at most a `T` for this attribute.

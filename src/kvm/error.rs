@@ -8,7 +8,7 @@ pub enum KvmError {
     Ioctl {
         /// Name of the ioctl, as in the KVM API document.
         ioctl: &'static str,
-        /// The object it was for.
+        /// The object of the ioctl: "GSI 24", "disk0".
         what: String,
         /// errno.
         source: io::Error,
@@ -21,7 +21,7 @@ pub enum KvmError {
         /// Size of the table (`KVM_CAP_IRQ_ROUTING`).
         limit: u32,
     },
-    /// An eventfd could not be made.
+    /// An eventfd could not be created.
     #[error("eventfd failed: {0}; raise the limit on open files (ulimit -n)")]
     EventFd(#[source] io::Error),
 }

@@ -5,7 +5,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{IoeventfdSpec, KvmError, VmIoctls};
 
-/// A registered ioeventfd. Dropping it deregisters with the same parameters: the kernel finds it by these.
+/// A registered ioeventfd. Dropping it deregisters it with the same parameters, by which the kernel finds it.
 #[derive(Debug)]
 pub struct Ioeventfd {
     vm: Arc<dyn VmIoctls>,
@@ -14,11 +14,11 @@ pub struct Ioeventfd {
 }
 
 impl Ioeventfd {
-    /// Registers `event` for `spec`.
+    /// Registers `event` for the stores that `spec` describes.
     ///
     /// # Errors
-    /// The kernel refuses a second registration of the same length-0 address (EEXIST) and has an upper limit
-    /// (`NR_IOBUS_DEVS`, 1000 per bus: ENOSPC).
+    /// EEXIST: an ioeventfd with the same or an overlapping match exists (`ioeventfd_check_collision`). ENOSPC: the bus
+    /// already holds `NR_IOBUS_DEVS` (1000) devices.
     pub fn new(
         vm: Arc<dyn VmIoctls>,
         spec: IoeventfdSpec,
@@ -32,7 +32,7 @@ impl Ioeventfd {
         Ok(Ioeventfd { vm, spec, event })
     }
 
-    /// The parameters it was made with.
+    /// Returns the parameters of the registration.
     pub fn spec(&self) -> IoeventfdSpec {
         self.spec
     }
@@ -40,7 +40,7 @@ impl Ioeventfd {
 
 impl Drop for Ioeventfd {
     fn drop(&mut self) {
-        // Fails only if the VM is closed, and then the ioeventfd is gone too.
+        // This fails only if the VM is closed, and then the ioeventfd no longer exists either.
         let _ = self.vm.ioeventfd(&self.spec, self.event.as_raw_fd(), false);
     }
 }

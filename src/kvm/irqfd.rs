@@ -5,10 +5,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{Gsi, KvmError, VmIoctls};
 
-/// An eventfd bound to a GSI; dropping it unbinds.
+/// An eventfd bound to a GSI. Dropping it unbinds.
 ///
-/// Assigning delivers at once what the eventfd's counter already holds (`kvm_irqfd_assign` polls it), which is what
-/// lets the counter serve as the pending bit of a masked vector.
+/// If the eventfd's counter is above 0 when it is bound, KVM delivers an interrupt at once (`kvm_irqfd_assign` polls
+/// it). This is why the counter can serve as the pending bit of a masked vector.
 #[derive(Debug)]
 pub struct Irqfd {
     vm: Arc<dyn VmIoctls>,
@@ -25,7 +25,8 @@ impl Irqfd {
         Irqfd::assign(vm, gsi, event, None)
     }
 
-    /// Binds `event` to `gsi`, level triggered: KVM de-asserts on EOI and signals `resample`.
+    /// Binds `event` to `gsi`, level triggered: at the guest's EOI, KVM lowers the pin and signals `resample`
+    /// (`irqfd_resampler_ack`).
     ///
     /// # Errors
     /// EBUSY if the eventfd is bound already.
@@ -49,7 +50,7 @@ impl Irqfd {
         Ok(Irqfd { vm, gsi, event })
     }
 
-    /// The GSI it is bound to.
+    /// Returns the GSI that the eventfd is bound to.
     pub fn gsi(&self) -> Gsi {
         self.gsi
     }

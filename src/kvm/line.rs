@@ -5,7 +5,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::{Gsi, Irqfd, KvmError, VmIoctls};
 use crate::host::Locked;
 
-/// One IOAPIC pin, shared by the devices wired to it: active while any of them asserts it.
+/// One IOAPIC pin and the devices wired to it. The pin is high while at least one of them asserts it.
 #[derive(Debug)]
 pub struct Line {
     vm: Arc<dyn VmIoctls>,
@@ -14,24 +14,24 @@ pub struct Line {
 }
 
 impl Line {
-    /// The pin behind `gsi`, inactive.
+    /// Returns the pin that `gsi` leads to, low.
     pub fn new(vm: Arc<dyn VmIoctls>, gsi: Gsi) -> Line {
         Line { vm, gsi, asserted: Mutex::new(0) }
     }
 
-    /// The GSI of the pin.
+    /// Returns the GSI of the pin.
     pub fn gsi(&self) -> Gsi {
         self.gsi
     }
 
-    /// Returns the system calls that it took.
+    /// Adds `by` to the number of devices that assert the pin. Returns how many system calls were made.
     fn change(&self, by: i32) -> u64 {
         let mut asserted = self.asserted.locked();
         let before = *asserted > 0;
         *asserted = asserted.saturating_add_signed(by);
         let after = *asserted > 0;
         if before != after {
-            // Cannot fail on a VM with an in-kernel irqchip.
+            // This cannot fail on a VM with an irqchip in the kernel.
             let _ = self.vm.irq_line(self.gsi, after);
         }
         u64::from(before != after)
@@ -44,23 +44,23 @@ impl Line {
 pub enum LevelPath {
     /// `KVM_IRQ_LINE`: the VMM raises and lowers the pin.
     IrqLine,
-    /// A level irqfd: KVM lowers the pin at EOI and signals the resamplefd; the device raises it again if it still
-    /// has cause.
+    /// A level irqfd: at EOI, KVM lowers the pin and signals the resamplefd. The device raises the pin again if it
+    /// still has cause.
     Resample,
 }
 
-/// What [`Level::set_cause`] did.
+/// What one call of [`Level::set_cause`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Whether the guest was notified.
+pub struct LevelOutcome {
+    /// Whether the guest got an interrupt from this call.
     pub notified: bool,
-    /// System calls made.
+    /// How many system calls were made.
     pub calls: u64,
 }
 
 /// One device's level interrupt: asserted while the device has cause and the guest has enabled it.
 ///
-/// Any thread may change either; one lock orders them.
+/// Any thread may change either condition; one lock orders the changes.
 #[derive(Debug)]
 pub struct Level {
     line: Arc<Line>,
@@ -74,17 +74,17 @@ struct Inner {
     path: LevelPath,
     enabled: bool,
     cause: bool,
-    /// `IrqLine`: this device holds the pin up.
+    /// With `IrqLine`: whether this device holds the pin up.
     holding: bool,
-    /// `Resample`, while enabled.
+    /// With `Resample`: the level irqfd, while the interrupt is enabled.
     irqfd: Option<Irqfd>,
 }
 
 impl Level {
-    /// A level interrupt on `line`, disabled.
+    /// Returns a level interrupt on `line`, disabled.
     ///
     /// # Errors
-    /// No more file descriptors.
+    /// The process has no free file descriptor (EMFILE).
     pub fn new(line: Arc<Line>, path: LevelPath) -> Result<Level, KvmError> {
         let event = || EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd);
         let inner = Inner { path, enabled: false, cause: false, holding: false, irqfd: None };
@@ -95,41 +95,41 @@ impl Level {
         self.inner.locked()
     }
 
-    /// The path in force.
+    /// Returns the path in use.
     pub fn path(&self) -> LevelPath {
         self.lock().path
     }
 
-    /// The guest enables or disables the interrupt (INTx Disable, MSI-X Enable).
+    /// Enables or disables the interrupt, as the guest sets it (INTx Disable: PCI 6.2.2; MSI-X Enable: PCI 6.8.2.3).
     ///
     /// # Errors
-    /// KVM refused the level irqfd. The interrupt uses `KVM_IRQ_LINE` then.
+    /// KVM refused the level irqfd. From then on the interrupt uses `KVM_IRQ_LINE`.
     pub fn enable(&self, on: bool) -> Result<(), KvmError> {
         let mut inner = self.lock();
         inner.enabled = on;
         self.reconcile(&mut inner)
     }
 
-    /// Sets whether the device has cause to interrupt.
-    pub fn set_cause(&self, cause: bool) -> Told {
+    /// Sets whether the device has cause to interrupt, and raises or lowers the pin.
+    pub fn set_cause(&self, cause: bool) -> LevelOutcome {
         let mut inner = self.lock();
         inner.cause = cause;
         let mut calls = self.hold(&mut inner);
         let notified = cause && inner.enabled;
         if notified && inner.irqfd.is_some() {
-            // Raising a pin that is up changes nothing.
+            // Raising a pin that is already up changes nothing.
             let _ = self.event.write(1);
             calls += 1;
         }
-        Told { notified, calls }
+        LevelOutcome { notified, calls }
     }
 
-    /// The eventfd that KVM signals at EOI; poll it and call [`Level::resampled`].
+    /// Returns the eventfd that KVM signals at EOI. Poll it and call [`Level::resampled`].
     pub fn resample_event(&self) -> &EventFd {
         &self.resample
     }
 
-    /// KVM lowered the pin at EOI: raises it again if there is still cause.
+    /// Raises the pin again if the device still has cause. Call it when KVM has lowered the pin at EOI.
     pub fn resampled(&self) {
         let _ = self.resample.read();
         let inner = self.lock();
@@ -138,7 +138,7 @@ impl Level {
         }
     }
 
-    /// Makes the host match `enabled`, `cause` and `path`.
+    /// Makes the host's state match `enabled`, `cause` and `path`.
     fn reconcile(&self, inner: &mut Inner) -> Result<(), KvmError> {
         let mut result = Ok(());
         let wants_irqfd = inner.enabled && inner.path == LevelPath::Resample;
@@ -157,14 +157,14 @@ impl Level {
                 }
             }
         } else if !wants_irqfd && inner.irqfd.take().is_some() {
-            // Taking the last level irqfd off a pin lowers it (irqfd_resampler_shutdown).
+            // Removing the last level irqfd of a pin lowers the pin (irqfd_resampler_shutdown).
             let _ = self.event.read();
         }
         self.hold(inner);
         result
     }
 
-    /// Holds the pin up or lets it go, as `enabled`, `cause` and `path` say. Returns the system calls that it took.
+    /// With `IrqLine`: raises or lowers the pin according to `enabled` and `cause`. Returns the number of system calls.
     fn hold(&self, inner: &mut Inner) -> u64 {
         let hold = inner.enabled && inner.cause && inner.path == LevelPath::IrqLine;
         if hold == inner.holding {

@@ -14,7 +14,7 @@ fn a_line_follows_cause_and_enable() {
     assert!(!level.set_cause(true).notified, "off: the guest is not told");
     assert_eq!(vm.take_deliveries(), []);
     level.enable(true).unwrap();
-    assert_eq!(level.set_cause(true), Told { notified: true, calls: 0 }, "it is up already");
+    assert_eq!(level.set_cause(true), LevelOutcome { notified: true, calls: 0 }, "it is up already");
     assert_eq!(vm.take_deliveries(), [Delivery::Line(17, true)], "up once, though the cause came twice");
     level.enable(false).unwrap();
     level.enable(true).unwrap();

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use super::{KvmError, MemoryRange, VmIoctls};
 use crate::host::Locked;
 
-/// The first slot number that is not for RAM.
+/// The lower slot numbers are reserved for RAM.
 const FIRST: u32 = 32;
-/// Slots that every KVM offers to user space (`KVM_CAP_NR_MEMSLOTS` is 32764 on current kernels, 509 on old ones).
+/// The number of slots that every kernel offers (`KVM_CAP_NR_MEMSLOTS`: 32764 on current kernels, 509 on old ones).
 const LIMIT: u32 = 509;
 
-/// Hands out slot numbers for memory that is not RAM: mapped BARs. Cheap to share.
+/// Allocates slot numbers for guest memory that is not RAM: mapped BARs.
 #[derive(Debug)]
 pub struct MemorySlots {
     vm: Arc<dyn VmIoctls>,
@@ -18,12 +18,12 @@ pub struct MemorySlots {
 }
 
 impl MemorySlots {
-    /// All slots free but those of RAM.
+    /// Returns an allocator in which all slots except those of RAM are free.
     pub fn new(vm: Arc<dyn VmIoctls>) -> Arc<MemorySlots> {
         Arc::new(MemorySlots { vm, taken: Mutex::default() })
     }
 
-    /// Lets the guest reach `range.host` at `range.guest`, without exits.
+    /// Maps `range.host` into the guest at `range.guest`: accesses do not exit (KVM API 4.35).
     ///
     /// # Errors
     /// No slot is free, or the range overlaps another one (EEXIST).
@@ -46,7 +46,7 @@ impl MemorySlots {
     }
 }
 
-/// Memory that the guest reaches. When drop returns, the guest no longer reaches it.
+/// A range that is mapped into the guest. Dropping it unmaps it: when drop returns, the guest cannot reach it.
 #[derive(Debug)]
 pub struct MemorySlot {
     slots: Arc<MemorySlots>,
@@ -55,7 +55,7 @@ pub struct MemorySlot {
 }
 
 impl MemorySlot {
-    /// What is mapped.
+    /// Returns the range that is mapped.
     pub fn range(&self) -> MemoryRange {
         self.range
     }

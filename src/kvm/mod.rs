@@ -1,9 +1,9 @@
 //! The KVM ioctls of the dataplane, as values.
 //!
 //! What lives here: everything that turns into `KVM_IOEVENTFD`, `KVM_IRQFD`, `KVM_SET_GSI_ROUTING`,
-//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the one interrupt built from them; memory slots for mapped BARs;
-//! KVM's own statistics, and the attributes of its devices. Values deassign on drop,
-//! with the parameters they were made with. What may not: anything that knows PCI, virtio, VFIO or a queue.
+//! `KVM_SIGNAL_MSI` or `KVM_IRQ_LINE`, and [`Vector`], the interrupt built from them; memory slots for mapped BARs;
+//! KVM's statistics, and the attributes of its devices. Dropping a value deassigns it with the parameters of its
+//! registration. What may not: anything that knows PCI, virtio, VFIO or a queue.
 //! Every ioctl goes through the [`VmIoctls`] trait, so that tests run against a fake VM (`testing::FakeVm`).
 
 mod device_attr;
@@ -29,7 +29,7 @@ pub use error::KvmError;
 pub use eventfd::readable;
 pub use ioeventfd::Ioeventfd;
 pub use irqfd::Irqfd;
-pub use line::{Level, LevelPath, Line, Told};
+pub use line::{Level, LevelOutcome, LevelPath, Line};
 pub use memory::{MemorySlot, MemorySlots};
 pub use routes::{FIRST_MSI_GSI, Gsi, Route, Routes};
 pub use stats::{KvmStats, StatsSnapshot};

@@ -9,13 +9,13 @@ use kvm_bindings::{
 use super::{KvmError, MsiMessage, VmIoctls};
 use crate::host::Locked;
 
-/// A global system interrupt: KVM's handle for a routing entry.
+/// A global system interrupt: the number by which KVM finds the entries of its routing table.
 pub type Gsi = u32;
 
-/// First GSI that is not an IOAPIC pin.
+/// The first GSI that is not an IOAPIC pin.
 pub const FIRST_MSI_GSI: Gsi = 24;
 
-/// Where one GSI leads.
+/// What a GSI leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// A pin of the in-kernel PIC (`chip` 0 master, 1 slave).
@@ -30,15 +30,15 @@ pub enum Route {
         /// 0 to 23.
         pin: u32,
     },
-    /// A message.
+    /// A message to the local APICs.
     Msi(MsiMessage),
 }
 
 /// The VM's whole GSI routing table; the only caller of `KVM_SET_GSI_ROUTING`.
 ///
 /// Changes are collected and take effect together at [`Routes::commit`], because each call replaces the kernel's
-/// table and costs an SRCU grace period; a commit without a change makes no call. Any thread may use it: one lock
-/// is held across the ioctl so that the kernel's table is always the newest one.
+/// whole table and waits for an SRCU grace period (`kvm_set_irq_routing`). A commit without changes makes no call.
+/// Any thread may use it: a lock is held across the ioctl, so that the last call always carries the newest table.
 #[derive(Debug)]
 pub struct Routes {
     vm: Arc<dyn VmIoctls>,
@@ -48,15 +48,15 @@ pub struct Routes {
 
 #[derive(Debug)]
 struct Table {
-    /// MSI routes; `None`: allocated, no route yet.
+    /// The MSI routes. `None`: the GSI is allocated and has no route yet.
     msi: BTreeMap<Gsi, Option<MsiMessage>>,
     dirty: bool,
     commits: u64,
 }
 
 impl Routes {
-    /// The table as `KVM_CREATE_IRQCHIP` leaves it: GSI 0-15 to PIC and IOAPIC, 16-23 to IOAPIC, no MSI.
-    /// `limit` is `KVM_CAP_IRQ_ROUTING` (4096 on all current kernels).
+    /// Returns the table that `KVM_CREATE_IRQCHIP` sets up: GSIs 0-15 lead to PIC and IOAPIC, 16-23 to the IOAPIC; no
+    /// MSI. `limit` is the number of entries, `KVM_CAP_IRQ_ROUTING` (4096 on all current kernels).
     pub fn new(vm: Arc<dyn VmIoctls>, limit: u32) -> Routes {
         Routes { vm, limit, table: Mutex::new(Table { msi: BTreeMap::new(), dirty: false, commits: 0 }) }
     }
@@ -71,7 +71,7 @@ impl Routes {
     /// [`KvmError::NoFreeGsi`] if the kernel's table is full.
     pub fn allocate(&self) -> Result<Gsi, KvmError> {
         let mut table = self.lock();
-        // The 40 legacy entries (16 PIC + 24 IOAPIC) count against the limit too.
+        // The 40 legacy entries (16 PIC, 24 IOAPIC) count towards the limit too.
         let legacy = legacy_entries().len() as u32;
         if table.msi.len() as u32 + legacy >= self.limit {
             return Err(KvmError::NoFreeGsi { limit: self.limit });
@@ -87,7 +87,7 @@ impl Routes {
         Ok(gsi)
     }
 
-    /// Routes `gsi` to `message` from the next commit on. If it leads there already, there is nothing to commit.
+    /// Routes `gsi` to `message`, from the next commit on. A route that stays the same is no change to commit.
     pub fn set(&self, gsi: Gsi, message: MsiMessage) {
         let mut table = self.lock();
         if table.msi.insert(gsi, Some(message)) != Some(Some(message)) {
@@ -95,7 +95,7 @@ impl Routes {
         }
     }
 
-    /// Frees `gsi`. Its route leaves the kernel with the next commit; its irqfd must be deassigned before.
+    /// Frees `gsi`. The next commit removes its route from the kernel. Deassign its irqfd first.
     pub fn release(&self, gsi: Gsi) {
         let mut table = self.lock();
         if let Some(Some(_)) = table.msi.remove(&gsi) {
@@ -106,7 +106,7 @@ impl Routes {
     /// Passes the collected changes to the kernel with one ioctl, or with none if nothing changed.
     ///
     /// # Errors
-    /// The kernel refused the table. The changes are kept, and the next commit tries again.
+    /// The kernel refused the table. The changes are kept, so the next commit tries them again.
     pub fn commit(&self) -> Result<(), KvmError> {
         let mut table = self.lock();
         if !table.dirty {
@@ -126,7 +126,7 @@ impl Routes {
         Ok(())
     }
 
-    /// The table in GSI order, for display: what the kernel holds after the next commit.
+    /// Returns the table in GSI order, as the kernel holds it after the next commit. For display.
     pub fn entries(&self) -> Vec<(Gsi, Route)> {
         let table = self.lock();
         let mut all = legacy_entries();
@@ -135,13 +135,13 @@ impl Routes {
         all
     }
 
-    /// How often `KVM_SET_GSI_ROUTING` was called.
+    /// Returns how often `KVM_SET_GSI_ROUTING` was called.
     pub fn commits(&self) -> u64 {
         self.lock().commits
     }
 }
 
-/// As `kvm_setup_default_irq_routing` (arch/x86/kvm/irq.c): the PIC's pins and the IOAPIC's share GSI 0-15.
+/// The table of `kvm_setup_default_irq_routing` (arch/x86/kvm/irq.c): PIC and IOAPIC pins share GSIs 0-15.
 fn legacy_entries() -> Vec<(Gsi, Route)> {
     let pic = (0..16).map(|gsi| (gsi, Route::Pic { chip: gsi / 8, pin: gsi % 8 }));
     let ioapic = (0..FIRST_MSI_GSI).map(|gsi| (gsi, Route::Ioapic { pin: gsi }));

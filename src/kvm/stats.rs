@@ -1,4 +1,4 @@
-//! KVM's own statistics (`KVM_GET_STATS_FD`, KVM API 4.133): self-describing counters of a VM or a vCPU.
+//! KVM's statistics (`KVM_GET_STATS_FD`, KVM API 4.133): self-describing counters of a VM or a vCPU.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,37 +14,37 @@ use vmm_sys_util::ioctl_io_nr;
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 
 const HEADER_LEN: usize = 24;
-/// `struct kvm_stats_desc` without its name.
+/// Bytes of `struct kvm_stats_desc` without the name that follows it.
 const DESC_LEN: usize = 16;
-/// More than any kernel has; a header with more is rejected.
+/// More descriptors than any kernel has. A header that claims more is rejected.
 const MAX_DESCRIPTORS: u32 = 4096;
 const MAX_NAME: u32 = 1024;
 
 /// How a value changes over time (`KVM_STATS_TYPE_MASK`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Only grows: a difference of two readings makes sense.
+    /// A count that only grows, so the difference of two readings is meaningful.
     Cumulative,
-    /// A level or a peak.
+    /// A present level, or a peak.
     Level,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Field {
     name: String,
-    /// Bytes from the start of the file.
+    /// Offset in bytes from the start of the file.
     at: u64,
     kind: Kind,
 }
 
-/// The statistics of one VM or vCPU; reading them does not disturb it.
+/// The statistics of one VM or vCPU. Reading them neither stops nor slows it.
 #[derive(Debug)]
 pub struct KvmStats {
     file: File,
     fields: Vec<Field>,
 }
 
-/// One reading, by the kernel's names.
+/// One reading: values by the kernel's names for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct StatsSnapshot {
@@ -54,10 +54,10 @@ pub struct StatsSnapshot {
 }
 
 impl KvmStats {
-    /// The statistics of `fd`, a VM or vCPU descriptor; `None` where the kernel offers none (before 5.14).
+    /// Opens the statistics of `fd`, a VM or vCPU descriptor. Returns `None` on a kernel without them (before 5.14).
     ///
     /// # Errors
-    /// They exist and cannot be read.
+    /// The kernel has statistics, and opening or reading them failed.
     pub fn of(fd: &impl AsRawFd) -> io::Result<Option<KvmStats>> {
         // SAFETY: the ioctl takes no argument.
         let stats = unsafe { ioctl(fd, KVM_GET_STATS_FD()) };
@@ -72,7 +72,7 @@ impl KvmStats {
         Ok(Some(KvmStats { file, fields }))
     }
 
-    /// Reads all of them.
+    /// Reads all values.
     ///
     /// # Errors
     /// The kernel refused.
@@ -91,17 +91,17 @@ impl KvmStats {
 }
 
 impl StatsSnapshot {
-    /// The value of `name`, `None` if this kernel has none of that name.
+    /// Returns the value of `name`, or `None` if this kernel does not have it.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.values.get(name).copied()
     }
 
-    /// All, by name.
+    /// Returns all values in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.values.iter().map(|(name, &value)| (name.as_str(), value))
     }
 
-    /// The difference to `earlier`; levels and peaks keep their present value.
+    /// Returns the difference to `earlier`. Levels and peaks keep their present value.
     pub fn since(&self, earlier: &StatsSnapshot) -> StatsSnapshot {
         let mut delta = self.clone();
         for (name, value) in &mut delta.values {
@@ -112,7 +112,7 @@ impl StatsSnapshot {
         delta
     }
 
-    /// Adds `other`, another vCPU's reading, name by name.
+    /// Adds the values of `other`, the reading of another vCPU, name by name.
     pub fn add(&mut self, other: &StatsSnapshot) {
         for (name, value) in &other.values {
             *self.values.entry(name.clone()).or_default() += value;
@@ -127,7 +127,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
-/// Reads header and descriptors. Histograms are left out: nothing here uses them.
+/// Reads the header and the descriptors. Skips histograms, which nothing here uses.
 fn describe(read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<Vec<Field>> {
     let mut header = [0; HEADER_LEN];
     read(&mut header, 0)?;

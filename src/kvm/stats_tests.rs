@@ -1,6 +1,6 @@
 use super::*;
 
-/// A statistics file as the kernel lays it out: header, id, descriptors, data.
+/// Returns a statistics file in the kernel's layout: header, id, descriptors, data.
 fn file(descriptors: &[(&str, u32, u16, u32)]) -> Vec<u8> {
     let (name_len, desc_at) = (16, 24 + 16);
     let data_at = desc_at + descriptors.len() * (16 + name_len);

@@ -1,4 +1,4 @@
-//! The locks and atomics of [`super::Vector`]; tests/loom.rs puts loom's in their place.
+//! The locks and atomics of [`super::Vector`]. tests/loom.rs replaces them with loom's.
 
 pub use std::sync::atomic::{AtomicBool, Ordering};
 pub use std::sync::{Arc, Mutex, MutexGuard};

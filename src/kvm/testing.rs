@@ -1,4 +1,4 @@
-//! A [`VmIoctls`] for tests: it records what the kernel would know, and delivers as the kernel would.
+//! A [`VmIoctls`] for tests. It records what the ioctls set, and delivers interrupts as the kernel would.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -12,7 +12,7 @@ use crate::host::Locked;
 /// How an interrupt reached the fake guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// By an irqfd, through the MSI route of its GSI.
+    /// Through an irqfd and the MSI route of its GSI.
     Irqfd(MsiMessage),
     /// By `KVM_SIGNAL_MSI`.
     SignalMsi(MsiMessage),
@@ -32,12 +32,12 @@ struct State {
     memory: Vec<(u32, MemoryRange)>,
 }
 
-/// The fake VM. Cheap to share; use [`FakeVm::new`].
+/// The fake VM.
 #[derive(Debug, Default)]
 pub struct FakeVm(Mutex<State>);
 
 impl FakeVm {
-    /// A VM without any state.
+    /// Returns a VM in which nothing is registered.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<FakeVm> {
         Arc::new(FakeVm::default())
@@ -47,34 +47,35 @@ impl FakeVm {
         self.0.locked()
     }
 
-    /// The ioeventfds that are registered now.
+    /// Returns the ioeventfds that are registered now.
     pub fn ioeventfds(&self) -> Vec<IoeventfdSpec> {
         self.lock().ioeventfds.iter().map(|&(spec, _)| spec).collect()
     }
 
-    /// The GSIs that have an irqfd now.
+    /// Returns the GSIs that have an irqfd now.
     pub fn irqfds(&self) -> Vec<Gsi> {
         self.lock().irqfds.iter().map(|&(gsi, _)| gsi).collect()
     }
 
-    /// The routing table as last set.
+    /// Returns the routing table that was set last.
     pub fn routing(&self) -> Vec<kvm_irq_routing_entry> {
         self.lock().routing.clone()
     }
 
-    /// How often the routing table was set.
+    /// Returns how often the routing table was set.
     pub fn routing_calls(&self) -> u64 {
         self.lock().routing_calls
     }
 
-    /// The memory slots that were set, by number.
+    /// Returns the memory slots that were set, by number.
     pub fn memory(&self) -> Vec<(u32, MemoryRange)> {
         let mut memory = self.lock().memory.clone();
         memory.sort_by_key(|&(number, _)| number);
         memory
     }
 
-    /// Lets every irqfd with a pending count deliver, as `irqfd_wakeup` does, then takes all deliveries so far.
+    /// Lets every irqfd whose counter is above 0 deliver, as `irqfd_wakeup` does. Removes and returns all deliveries so
+    /// far.
     pub fn take_deliveries(&self) -> Vec<Delivery> {
         let mut state = self.lock();
         state.run_irqfds();
@@ -97,7 +98,7 @@ impl State {
 
     fn route(&self, gsi: Gsi) -> Option<MsiMessage> {
         let entry = self.routing.iter().find(|e| e.gsi == gsi && e.type_ == KVM_IRQ_ROUTING_MSI)?;
-        // SAFETY: type_ says that the union holds an MSI.
+        // SAFETY: `type_` shows that the union holds an MSI.
         let msi = unsafe { entry.u.msi };
         Some(MsiMessage {
             address: u64::from(msi.address_hi) << 32 | u64::from(msi.address_lo),

@@ -1,6 +1,6 @@
 //! The arguments of the ioctls as plain data.
 
-/// Where a guest store is caught.
+/// The address of the guest stores that signal an ioeventfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IoAddress {
     /// A guest-physical address.
@@ -12,8 +12,8 @@ pub enum IoAddress {
 /// Which stores to the address match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Match {
-    /// Any length and value (length 0): KVM need not decode the instruction, and looks for the MMIO ones on
-    /// `KVM_FAST_MMIO_BUS` first.
+    /// Any length and any value (length 0). For MMIO, KVM looks for these on `KVM_FAST_MMIO_BUS` first, before it
+    /// decodes the instruction.
     Any,
     /// Exactly this many bytes (1, 2, 4 or 8), any value.
     Length(u8),
@@ -21,12 +21,12 @@ pub enum Match {
     Value(u8, u64),
 }
 
-/// One ioeventfd as the kernel knows it.
+/// The parameters of one ioeventfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IoeventfdSpec {
-    /// Bus and address.
+    /// The bus and the address.
     pub address: IoAddress,
-    /// Length and value.
+    /// The length and the value of the store.
     pub matching: Match,
 }
 
@@ -35,13 +35,13 @@ pub struct IoeventfdSpec {
 pub struct MemoryRange {
     /// First guest-physical address, page aligned.
     pub guest: u64,
-    /// Bytes, whole pages; 0 removes a slot.
+    /// Length in bytes, whole pages; 0 removes a slot.
     pub len: u64,
     /// Address in this process, page aligned.
     pub host: u64,
 }
 
-/// What a device writes to interrupt a CPU: PCI Local Bus 3.0, 6.8.1 (address and data of a message).
+/// A message signalled interrupt: the address and the data of a device's store (PCI Local Bus 3.0, 6.8.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MsiMessage {
     /// 64-bit message address; on x86 0xFEExxxxx, with the destination APIC ID in bits 19:12.

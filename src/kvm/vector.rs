@@ -2,12 +2,12 @@ use super::eventfd::{EFD_NONBLOCK, EventFd, readable};
 use super::sync::{Arc, AtomicBool, Locked, Mutex, MutexGuard, Ordering};
 use super::{Gsi, Irqfd, KvmError, MsiMessage, Routes, VmIoctls};
 
-/// What the guest programmed for one vector.
+/// The guest's settings for one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorState {
-    /// Where the interrupt goes.
+    /// The message that the vector sends.
     pub message: MsiMessage,
-    /// Whether interrupts must wait: the entry's mask bit, the function mask, or MSI-X being off.
+    /// Whether interrupts must wait: the entry's mask bit or the function mask is set, or MSI-X is off.
     pub masked: bool,
 }
 
@@ -19,19 +19,19 @@ impl Default for VectorState {
 
 /// One edge interrupt towards the guest: an eventfd, the GSI and MSI route behind it, and the irqfd that joins them.
 ///
-/// Masked means that no irqfd is assigned, so the eventfd's counter *is* the pending bit: whoever signals writes the
-/// eventfd without looking at the mask, the hot path takes no lock, and nothing is lost, because assigning an irqfd
-/// delivers what the counter holds. Unmasking sets the route first and assigns second; masking deassigns and leaves
-/// the route, so that an irqfd never lives without one.
+/// While a vector is masked, no irqfd is assigned, so the eventfd's counter *is* the pending bit. A signalling thread
+/// writes the eventfd without reading the mask, so the hot path takes no lock. Nothing is lost, because assigning an
+/// irqfd delivers what the counter holds. Unmasking sets the route first and assigns the irqfd second; masking
+/// deassigns the irqfd and keeps the route. So an irqfd always has a route.
 ///
-/// Any thread may signal; state changes come from vCPU threads and are serialized by a lock that
-/// [`Vector::signal_msi`] shares, so a `KVM_SIGNAL_MSI` never overtakes a mask.
+/// Any thread may signal. State changes come from vCPU threads and take a lock. [`Vector::signal_msi`] takes the same
+/// lock, so no `KVM_SIGNAL_MSI` is sent after the vector was masked.
 #[derive(Debug)]
 pub struct Vector {
     vm: Arc<dyn VmIoctls>,
     routes: Arc<Routes>,
     event: Arc<EventFd>,
-    /// Read by the hot path. False: the vector may not be signalled through its eventfd.
+    /// Whether the vector may be signalled through its eventfd. The hot path reads it.
     via_irqfd: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -46,20 +46,20 @@ struct Inner {
 /// The result of [`Vector::signal_msi`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signalled {
-    /// A CPU took it.
+    /// A CPU took the interrupt.
     Delivered,
-    /// The vector is masked; it is pending now.
+    /// The vector is masked; the interrupt is pending now.
     Pending,
-    /// KVM found no CPU for it, or refused.
+    /// KVM found no CPU for the message, or refused it.
     Refused,
 }
 
 impl Vector {
-    /// A masked vector. `via_irqfd`: whether unmasking allocates a GSI and assigns an irqfd; if false, the vector can
-    /// only be signalled by message.
+    /// Returns a masked vector. With `via_irqfd`, unmasking allocates a GSI and assigns an irqfd. Without it, only
+    /// [`Vector::signal_msi`] reaches the guest.
     ///
     /// # Errors
-    /// No more file descriptors.
+    /// The process has no free file descriptor (EMFILE).
     pub fn new(vm: Arc<dyn VmIoctls>, routes: Arc<Routes>, via_irqfd: bool) -> Result<Vector, KvmError> {
         let event = EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?;
         let inner = Inner { state: VectorState::default(), gsi: None, irqfd: None };
@@ -76,13 +76,14 @@ impl Vector {
         self.inner.locked()
     }
 
-    /// Signals the eventfd: the kernel delivers if unmasked; else the vector is pending. No lock, one system call.
+    /// Signals the eventfd, with one system call and no lock. If the vector is unmasked, the kernel delivers the
+    /// interrupt; otherwise the vector becomes pending.
     pub fn signal_irqfd(&self) {
-        // Fails only when the counter would pass 2^64 - 2: then it is pending already.
+        // This fails only if the counter would pass 2^64 - 2, and then the vector is pending already.
         let _ = self.event.write(1);
     }
 
-    /// Sends `KVM_SIGNAL_MSI`, or makes the vector pending if it is masked.
+    /// Sends the message with `KVM_SIGNAL_MSI`. If the vector is masked, makes it pending instead.
     pub fn signal_msi(&self) -> Signalled {
         let inner = self.lock();
         if inner.state.masked {
@@ -95,16 +96,16 @@ impl Vector {
         }
     }
 
-    /// Whether [`Vector::signal_irqfd`] reaches the guest once the vector is unmasked.
+    /// Returns whether [`Vector::signal_irqfd`] reaches the guest once the vector is unmasked.
     pub fn via_irqfd(&self) -> bool {
         self.via_irqfd.load(Ordering::Acquire)
     }
 
-    /// Lets the vector be signalled through its eventfd from now on, on a live device. There is no way back: a
-    /// thread may be about to write the eventfd, and must find an irqfd there.
+    /// Allows [`Vector::signal_irqfd`] from now on, on a running device. This cannot be undone, because a thread may be
+    /// about to write the eventfd, and the irqfd must still be there when it does.
     ///
     /// # Errors
-    /// No free GSI, or the kernel refused. Signalling by message still works.
+    /// There is no free GSI, or the kernel refused. [`Vector::signal_msi`] still works.
     pub fn enable_irqfd(&self) -> Result<(), KvmError> {
         let mut inner = self.lock();
         if self.via_irqfd.load(Ordering::Relaxed) {
@@ -119,36 +120,36 @@ impl Vector {
         Ok(())
     }
 
-    /// The pending bit, read without consuming it.
+    /// Returns the pending bit without consuming it.
     pub fn pending(&self) -> bool {
         let inner = self.lock();
         inner.state.masked && readable(&self.event)
     }
 
-    /// What the guest programmed last.
+    /// Returns the settings that were applied last.
     pub fn state(&self) -> VectorState {
         self.lock().state
     }
 
-    /// The GSI it holds, and whether an irqfd is assigned to it now.
+    /// Returns the vector's GSI, if it has one, and whether an irqfd is assigned to it now.
     pub fn gsi(&self) -> Option<(Gsi, bool)> {
         let inner = self.lock();
         inner.gsi.map(|gsi| (gsi, inner.irqfd.is_some()))
     }
 
-    /// The eventfd, for a VFIO device or an io_uring to signal.
+    /// Returns the eventfd, which a VFIO device or an io_uring may signal.
     pub fn event(&self) -> &Arc<EventFd> {
         &self.event
     }
 
-    /// Makes the host match what the guest programmed for these vectors, with at most one routing commit.
+    /// Makes the host's state match the guest's settings for these vectors, with at most one routing commit.
     ///
     /// # Errors
-    /// A vector that gets no irqfd falls back to `KVM_SIGNAL_MSI` (its `via_irqfd` becomes false). The first error is
+    /// A vector that gets no irqfd falls back to `KVM_SIGNAL_MSI`: its `via_irqfd` becomes false. The first error is
     /// returned, for the log.
     pub fn apply(changes: &[(&Vector, VectorState)]) -> Result<(), KvmError> {
         let mut failed = None;
-        // 1. Deassign irqfds of masked vectors: from now on their eventfds only count.
+        // 1. Deassign the irqfds of masked vectors. From now on their eventfds only count.
         for (vector, new) in changes {
             let mut inner = vector.lock();
             inner.state = *new;
@@ -161,15 +162,15 @@ impl Vector {
                 failed.get_or_insert(error);
             }
         }
-        // 2. Commit all routes at once, before any irqfd needs them. If that fails, the vectors get no irqfd.
+        // 2. Commit all routes with one call, before any irqfd needs them. If it fails, the vectors get no irqfd.
         let committed = match changes.first() {
             Some((vector, _)) => vector.routes.commit(),
             None => Ok(()),
         };
-        // 3. Assign irqfds: assigning delivers what was pending.
+        // 3. Assign the irqfds of unmasked vectors. This delivers what was pending.
         for (vector, new) in changes {
             let mut inner = vector.lock();
-            // Another vCPU may have masked it since.
+            // Another vCPU may have masked the vector since.
             if new.masked || inner.state.masked {
                 continue;
             }
@@ -184,7 +185,7 @@ impl Vector {
         committed.map_or_else(Err, |()| failed.map_or(Ok(()), Err))
     }
 
-    /// Back to power-on: masked, nothing pending, GSI freed.
+    /// Resets the vector: masked, nothing pending, its GSI freed.
     pub fn reset(&self) {
         let mut inner = self.lock();
         inner.state = VectorState::default();

@@ -20,25 +20,26 @@ ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
 const KVM_IRQFD_FLAG_DEASSIGN: u32 = 1 << 0;
 const KVM_IRQFD_FLAG_RESAMPLE: u32 = 1 << 1;
 
-/// The VM-wide ioctls that the dataplane uses. Implemented by [`KvmVm`], and by `testing::FakeVm` for tests.
+/// The VM-wide ioctls that the dataplane uses. [`KvmVm`] implements them, and `testing::FakeVm` for tests.
 pub trait VmIoctls: Send + Sync + fmt::Debug {
-    /// `KVM_IOEVENTFD` (KVM API 4.59): bind or unbind `fd` to a guest store.
+    /// `KVM_IOEVENTFD` (KVM API 4.59): binds `fd` to a guest store, or unbinds it.
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()>;
-    /// `KVM_IRQFD` (KVM API 4.75): bind or unbind `fd` to a GSI; with `resample` the interrupt is level triggered
-    /// and that second eventfd is signalled on EOI.
+    /// `KVM_IRQFD` (KVM API 4.75): binds `fd` to a GSI, or unbinds it. With `resample` the interrupt is level
+    /// triggered, and KVM signals that second eventfd at EOI.
     fn irqfd(&self, gsi: u32, fd: RawFd, resample: Option<RawFd>, assign: bool) -> io::Result<()>;
-    /// `KVM_SET_GSI_ROUTING` (KVM API 4.52): replaces the whole table.
+    /// `KVM_SET_GSI_ROUTING` (KVM API 4.52): replaces the whole routing table.
     fn set_gsi_routing(&self, entries: &[kvm_irq_routing_entry]) -> io::Result<()>;
-    /// `KVM_SIGNAL_MSI` (KVM API 4.70). `false`: no CPU took it (the guest blocked it or the destination is absent).
+    /// `KVM_SIGNAL_MSI` (KVM API 4.70): sends one message. Returns `false` if no CPU took it: the guest blocks it, or
+    /// the destination does not exist.
     fn signal_msi(&self, message: MsiMessage) -> io::Result<bool>;
-    /// `KVM_IRQ_LINE` (KVM API 4.25): drives a GSI's level.
+    /// `KVM_IRQ_LINE` (KVM API 4.25): sets the level of a GSI.
     fn irq_line(&self, gsi: u32, active: bool) -> io::Result<()>;
-    /// `KVM_SET_USER_MEMORY_REGION` (KVM API 4.35): makes `range` slot `number`; length 0 removes the slot.
+    /// `KVM_SET_USER_MEMORY_REGION` (KVM API 4.35): makes `range` slot `number`. Length 0 removes the slot.
     ///
     /// # Safety
     /// The host range stays mapped until the slot is removed, and no Rust reference to it is held.
     unsafe fn set_memory_slot(&self, number: u32, range: MemoryRange) -> io::Result<()>;
-    /// `KVM_CREATE_DEVICE` (KVM API 4.79) of a `KVM_DEV_TYPE_*`.
+    /// `KVM_CREATE_DEVICE` (KVM API 4.79): creates a device of type `kind`, a `KVM_DEV_TYPE_*`.
     fn create_device(&self, kind: u32) -> io::Result<OwnedFd>;
 }
 
@@ -47,7 +48,7 @@ pub trait VmIoctls: Send + Sync + fmt::Debug {
 pub struct KvmVm(Arc<VmFd>);
 
 impl KvmVm {
-    /// Shares `vm` with the machine that made it.
+    /// Wraps the VM file descriptor `vm`.
     pub fn new(vm: Arc<VmFd>) -> KvmVm {
         KvmVm(vm)
     }
@@ -64,7 +65,7 @@ fn check(ret: i32) -> io::Result<()> {
 }
 
 impl VmIoctls for KvmVm {
-    // Not through kvm-ioctls: its length follows from a Rust type, which cannot express "length 2, any value".
+    // kvm-ioctls derives the length from a Rust type, which cannot express "length 2, any value".
     fn ioeventfd(&self, spec: &IoeventfdSpec, fd: RawFd, assign: bool) -> io::Result<()> {
         let mut flags = 0;
         let (mut len, mut datamatch) = (0, 0);

@@ -1,7 +1,7 @@
 //! ACPI, hardware-reduced (ACPI 6.4, 4.1): CPUs, IOAPIC, ECAM, the PCI bridge, the serial port, poweroff and reset.
 //!
-//! Hardware-reduced means no PIC, PIT, RTC or SCI for the guest to look for: it takes its time from kvm-clock and the
-//! TSC deadline timer, and turns itself off through one byte-wide register.
+//! Hardware-reduced: the guest expects no PIC, PIT, RTC or SCI. It takes time from kvm-clock and the TSC deadline
+//! timer, and switches itself off through one byte-wide register.
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path,
@@ -23,10 +23,10 @@ use super::memory::Ram;
 const OEM_ID: [u8; 6] = *b"DOORBL";
 const OEM_TABLE: [u8; 8] = *b"DOORBELL";
 
-/// Writes the tables for `cpus` vCPUs into `ram`, the RSDP at [`boot::ACPI`].
+/// Writes the tables for `cpus` vCPUs into `ram`, with the RSDP at [`boot::ACPI`].
 ///
 /// # Errors
-/// They do not fit, which no configuration within limits reaches.
+/// The tables do not fit. No configuration within the limits causes this.
 pub fn write(ram: &Ram, cpus: u8) -> Result<(), MachineError> {
     let mut next = (boot::ACPI + Rsdp::len() as u64).next_multiple_of(16);
     let mut put = |bytes: &[u8]| {
@@ -54,7 +54,7 @@ fn table(signature: [u8; 4], len: u32, revision: u8) -> Sdt {
     Sdt::new(signature, len, revision, OEM_ID, OEM_TABLE, 1)
 }
 
-/// A generic address structure for a byte-wide port (ACPI 6.4, 5.2.3.2).
+/// Returns a generic address structure for a byte-wide port (ACPI 6.4, 5.2.3.2).
 fn port(address: u16) -> [u8; 12] {
     const SYSTEM_IO: u8 = 1;
     const BYTE_ACCESS: u8 = 1;
@@ -64,7 +64,7 @@ fn port(address: u16) -> [u8; 12] {
     gas
 }
 
-/// FADT (ACPI 6.4, 5.2.9): offsets as in its table 5.9.
+/// Returns the FADT (ACPI 6.4, 5.2.9; the offsets are those of table 5.9).
 fn fadt(dsdt: u64) -> Sdt {
     const NO_VGA_NO_RTC: u16 = 1 << 2 | 1 << 5;
     const WBINVD: u32 = 1;
@@ -83,8 +83,8 @@ fn fadt(dsdt: u64) -> Sdt {
     fadt
 }
 
-/// MADT (ACPI 6.4, 5.2.12): one local APIC for each vCPU, NMI on LINT1 of all, one IOAPIC. There is no PIC and GSIs
-/// are the IOAPIC's pins one to one, so there is nothing to override.
+/// Returns the MADT (ACPI 6.4, 5.2.12): one local APIC for each vCPU, NMI on LINT1 of all, one IOAPIC. It needs no
+/// interrupt source overrides: there is no PIC, and each GSI is the IOAPIC pin of the same number.
 fn madt(cpus: u8) -> Sdt {
     const ENABLED: u32 = 1;
     let mut madt = table(*b"APIC", 44, 5);
@@ -100,7 +100,7 @@ fn madt(cpus: u8) -> Sdt {
     madt
 }
 
-/// MCFG (PCI firmware 3.2, 4.1.2): ECAM of segment 0, bus 0.
+/// Returns the MCFG (PCI firmware 3.2, 4.1.2): the ECAM of segment 0, bus 0.
 fn mcfg() -> Sdt {
     let mut mcfg = table(*b"MCFG", 44, 1);
     mcfg.append_slice(&ECAM_START.to_le_bytes());
@@ -120,7 +120,7 @@ fn dsdt() -> Sdt {
     Scope::new(
         Path::new("\\_SB_"),
         vec![
-            // Config space must be claimed by something, or Linux does not use ECAM.
+            // A device must claim the range of ECAM, or Linux does not use it.
             &Device::new(
                 Path::new("MBRD"),
                 vec![
@@ -150,7 +150,7 @@ fn dsdt() -> Sdt {
                     ),
                 ],
             ),
-            // The name under which stock kernels know pvpanic; 15: present, enabled, shown, working.
+            // Stock kernels know pvpanic by this name. Status 15: present, enabled, shown, working.
             &Device::new(
                 Path::new("PEVT"),
                 vec![

@@ -11,7 +11,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// The whole table at `at`; its checksum is right.
+/// Returns the whole table at `at`, after checking its checksum.
 fn table_at(ram: &Ram, at: u64) -> Vec<u8> {
     let len = u32::from_le_bytes(read(ram, at + 4, 4).try_into().unwrap());
     let table = read(ram, at, len as usize);

@@ -1,46 +1,46 @@
-//! The MMIO and I/O port buses: which device answers at an address.
+//! The MMIO and I/O port buses: they find the device at an address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What answers on a bus. Any vCPU thread may call at any time; nothing a guest does may panic.
+/// A device on a bus. Any vCPU thread may call it at any time. No access of a guest may make it panic.
 pub trait BusDevice: Send + Sync {
-    /// A guest load of `data.len()` (1 to 8) bytes at `offset` within the device's range.
+    /// Performs a guest load of `data.len()` (1 to 8) bytes at `offset` within the device's range.
     fn read(&self, offset: u64, data: &mut [u8]);
-    /// A guest store.
+    /// Performs a guest store, of the same sizes.
     fn write(&self, offset: u64, data: &[u8]);
 }
 
-/// A range is taken already.
+/// The range overlaps a device that is already on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{base:#x}+{len:#x} overlaps a device or the end of the bus")]
 pub struct Overlap {
-    /// First address asked for.
+    /// First address of the range.
     pub base: u64,
-    /// Bytes asked for.
+    /// Length of the range in bytes.
     pub len: u64,
 }
 
 #[derive(Clone)]
 struct Entry {
     base: u64,
-    /// Last address, so that a range may end with the bus.
+    /// The last address (inclusive, so that a range may end where the bus ends).
     last: u64,
     device: Arc<dyn BusDevice>,
 }
 
-/// One bus. Changes are rare (a guest moves a BAR), look-ups are every exit: each vCPU looks up in a [`BusView`] of
-/// its own, which costs one shared load, no lock and no shared store while nothing changes.
+/// One bus. Changes are rare (a guest moves a BAR), but every exit makes a look-up. So each vCPU has a [`BusView`], in
+/// which a look-up costs one shared load, and no lock or shared store while nothing changes.
 #[derive(Default)]
 pub struct Bus {
-    /// Sorted by base, never overlapping; replaced as a whole.
+    /// Sorted by base, without overlaps. A change replaces the whole vector.
     entries: Mutex<Arc<Vec<Entry>>>,
-    /// Counts replacements.
+    /// The number of replacements.
     generation: AtomicU64,
 }
 
 impl Bus {
-    /// An empty bus.
+    /// Returns an empty bus.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<Bus> {
         Arc::default()
@@ -55,10 +55,10 @@ impl Bus {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Lets `device` answer at `base..base + len`.
+    /// Adds `device` at `base..base + len`.
     ///
     /// # Errors
-    /// [`Overlap`] if another device has a part of it; nothing changes then.
+    /// [`Overlap`] if another device has a part of the range, or the range exceeds the bus. Then nothing changes.
     pub fn insert(&self, base: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<(), Overlap> {
         let overlap = Overlap { base, len };
         let last = len.checked_sub(1).and_then(|n| base.checked_add(n)).ok_or(overlap)?;
@@ -72,19 +72,19 @@ impl Bus {
         Ok(())
     }
 
-    /// Takes away the device at `base`. Accesses that other vCPUs began before may still reach it.
+    /// Removes the device at `base`. Accesses that other vCPUs began before may still reach it.
     pub fn remove(&self, base: u64) {
         let guard = self.lock();
         let entries = guard.iter().filter(|e| e.base != base).cloned().collect();
         self.replace(guard, entries);
     }
 
-    /// Takes away all devices: they hold what holds the bus (the host bridge its devices and both buses).
+    /// Removes all devices. This breaks a reference cycle: the host bridge is on the buses and holds them.
     pub fn clear(&self) {
         self.replace(self.lock(), Vec::new());
     }
 
-    /// A view for one thread.
+    /// Returns a view for one thread.
     pub fn view(self: &Arc<Self>) -> BusView {
         let generation = self.generation.load(Ordering::Acquire);
         let entries = self.lock().clone();
@@ -92,7 +92,7 @@ impl Bus {
     }
 }
 
-/// One thread's look into a [`Bus`].
+/// The look-ups of one thread in a [`Bus`].
 pub struct BusView {
     bus: Arc<Bus>,
     entries: Arc<Vec<Entry>>,
@@ -101,7 +101,7 @@ pub struct BusView {
 
 impl BusView {
     fn find(&mut self, address: u64) -> Option<(u64, &dyn BusDevice)> {
-        // The counter is read before the entries: a change in between makes the next look-up refresh once more.
+        // Read the counter before the entries: if a change comes in between, the next look-up refreshes again.
         let generation = self.bus.generation.load(Ordering::Acquire);
         if generation != self.generation {
             self.entries = self.bus.lock().clone();
@@ -112,7 +112,7 @@ impl BusView {
         (address <= entry.last).then(|| (address - entry.base, &*entry.device))
     }
 
-    /// A guest load; where nothing answers it reads all ones, as on a PC.
+    /// Performs a guest load. An address without a device reads as all ones, as on a PC.
     pub fn read(&mut self, address: u64, data: &mut [u8]) {
         match self.find(address) {
             Some((offset, device)) => device.read(offset, data),
@@ -120,7 +120,7 @@ impl BusView {
         }
     }
 
-    /// A guest store; where nothing answers it is dropped.
+    /// Performs a guest store. A store to an address without a device is dropped.
     pub fn write(&mut self, address: u64, data: &[u8]) {
         if let Some((offset, device)) = self.find(address) {
             device.write(offset, data);

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// Answers with its own byte and keeps what is stored.
+/// A device that reads as its byte and records the stores.
 struct Echo(u8, Mutex<Vec<(u64, Vec<u8>)>>);
 
 impl BusDevice for Echo {

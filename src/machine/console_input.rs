@@ -1,8 +1,8 @@
-//! Standard input to the serial port.
+//! Passes standard input to the serial port.
 //!
 //! From a pipe or a file no byte is lost: what the guest does not take waits, first here and then in the pipe. From a
-//! terminal every key is read, because one of them may end the run: what the guest does not take is dropped in the end,
-//! and counted. A terminal is left alone while another job has it.
+//! terminal every key is read, because one of them may end the run. Keys that the guest does not take are dropped when
+//! the buffer is full, and counted. A terminal is not touched while another job owns it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,51 +18,51 @@ use super::terminal::{self, Ownership};
 use crate::dataplane::{EventLoop, Flow};
 use crate::host::log;
 
-/// Bytes that wait here before a pipe is left alone, and before keys are dropped.
+/// The most bytes that wait here. Beyond it, a pipe is not read, and keys are dropped.
 const BACKLOG: usize = 4096;
-/// Reads in a row; the main loop has other things to do.
+/// The most reads in a row, so that the main loop can serve its other sources.
 const READS: usize = 16;
-/// How often we look whether a terminal that another job has is ours again. Shells do not always say so: bash sends
+/// How often to check whether a terminal that another job owns is ours again. There may be no signal for it: bash sends
 /// SIGCONT only to a job that was stopped.
 const LOOK: Duration = Duration::from_millis(500);
-/// Ctrl-A, the escape of the terminal; only there.
+/// Ctrl-A, the escape key. Only a terminal has it.
 const ESCAPE: u8 = 0x01;
 
-/// Reads `input` for `port`.
+/// Reads `input` and passes it to `port`.
 pub struct ConsoleInput {
-    /// Holds the input, while there is room for it, and the port's room event. The main loop watches the epoll.
+    /// Watches the input, while there is room, and the port's room event. The main loop watches this epoll.
     epoll: Arc<OwnedFd>,
     input: RawFd,
     port: Arc<SerialPort>,
     exit: ExitLatch,
     backlog: VecDeque<u8>,
     state: State,
-    /// If the input is a terminal: wakes us while another job has it.
+    /// If the input is a terminal: the timer for checks while another job owns it.
     terminal: Option<TimerFd>,
-    /// The terminal is ours and raw: Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
+    /// Whether the terminal is ours and raw: Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
     escapes: bool,
     escaped: bool,
-    /// Keys that the guest had no room for.
+    /// How many keys were dropped because the guest had no room.
     dropped: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the epoll.
+    /// The epoll watches the input.
     Watched,
-    /// Out of it until there is room, or the terminal is ours again.
+    /// The epoll does not watch it until there is room, or the terminal is ours again.
     Paused,
-    /// A regular file: cannot be watched and is always ready.
+    /// A regular file, which cannot be watched and is always ready.
     File,
-    /// Its end was reached.
+    /// The end was reached.
     Ended,
 }
 
 impl ConsoleInput {
-    /// Makes `event_loop` feed `port` from `input`, which stays open for as long as the loop runs.
+    /// Makes `event_loop` pass `input` to `port`. `input` stays open as long as the loop runs.
     ///
     /// # Errors
-    /// The host could not make an epoll or a timer.
+    /// The host cannot create the epoll or the timer.
     pub fn attach(
         event_loop: &mut EventLoop,
         input: RawFd,
@@ -70,7 +70,7 @@ impl ConsoleInput {
         exit: ExitLatch,
         is_terminal: bool,
     ) -> io::Result<()> {
-        // SAFETY: no pointers; the result is checked and owned by nobody else.
+        // SAFETY: no pointers. The result is checked, and nothing else owns it.
         let epoll = unsafe {
             let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             if fd < 0 {
@@ -99,7 +99,7 @@ impl ConsoleInput {
         if this.is_ours() {
             this.resume();
         }
-        // One look at a regular file, which will never wake anybody.
+        // Start reading a regular file, for which epoll reports no event.
         let _ = this.port.room().write(1);
         event_loop.add_source(
             watched,
@@ -112,7 +112,7 @@ impl ConsoleInput {
 
     fn control(&self, operation: i32, fd: RawFd) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-        // SAFETY: a valid event, which the call copies.
+        // SAFETY: `event` is valid, and the call copies it.
         let ret = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) };
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -154,11 +154,11 @@ impl ConsoleInput {
         }
     }
 
-    /// Whether the input may be read: it is no terminal, or one that no other job has. Sets raw mode, or the timer for the
-    /// next look.
+    /// Returns whether the input may be read: it is not a terminal, or no other job owns it. Sets raw mode, or the
+    /// timer for the next check.
     fn is_ours(&mut self) -> bool {
         let Some(timer) = &mut self.terminal else { return true };
-        // Also takes back an expiration that has woken us.
+        // This also clears the expiration that caused this call.
         let _ = timer.clear();
         let owner = terminal::ownership();
         self.escapes = owner == Ownership::Ours;
@@ -173,13 +173,12 @@ impl ConsoleInput {
         owner != Ownership::Others
     }
 
-    /// Whether there is room, or a key that ends the run may come.
+    /// Whether to read more: there is room, or a key may come that ends the run.
     fn takes_more(&self) -> bool {
         self.backlog.len() < BACKLOG || self.escapes
     }
 
-    /// Whether a read would not wait. Standard input may be shared with other processes, so its blocking mode is not
-    /// ours to change.
+    /// Whether a read would return at once. Other processes may share standard input, so it stays in blocking mode.
     fn ready(&self) -> bool {
         let mut fd = libc::pollfd { fd: self.input, events: libc::POLLIN, revents: 0 };
         matches!(self.state, State::Watched | State::File)
@@ -189,7 +188,7 @@ impl ConsoleInput {
 
     fn read(&mut self) {
         let mut bytes = [0; 1024];
-        // SAFETY: the buffer is as long as said.
+        // SAFETY: the buffer has the length that is passed.
         match unsafe { libc::read(self.input, bytes.as_mut_ptr().cast(), bytes.len()) } {
             n @ 1.. => {
                 for &byte in &bytes[..n as usize] {
@@ -198,7 +197,7 @@ impl ConsoleInput {
             }
             0 => self.leave(State::Ended),
             _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            // Another job took the terminal since we looked.
+            // Another job has taken the terminal since the check.
             _ if self.terminal.is_some() && terminal::ownership() == Ownership::Others => {}
             _ => self.leave(State::Ended),
         }

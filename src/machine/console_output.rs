@@ -1,7 +1,7 @@
 //! The serial port's output: a bounded queue between the guest and a reader that may be slow.
 //!
-//! The UART's lock is never held while anybody waits: the main loop needs it for input. A guest that prints faster
-//! than its reader reads waits on its own vCPU thread, and the end of the run ends that wait.
+//! No thread waits while it holds the UART's lock, because the main loop needs the lock for input. A guest that prints
+//! faster than its reader reads waits on its vCPU thread, and the end of the run ends that wait.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -11,26 +11,26 @@ use super::exit::ExitLatch;
 use crate::dataplane::{EventLoop, Flow};
 use crate::host::{Stream, log};
 
-/// Bytes that a guest may be ahead of its reader.
+/// How many bytes a guest may be ahead of its reader.
 const AHEAD: usize = 4096;
 
-/// Where the guest's bytes go.
+/// Passes the guest's output to a file descriptor.
 #[derive(Debug)]
 pub struct ConsoleOutput {
     stream: Stream,
     exit: ExitLatch,
-    /// Holds the stream, for the moment when it has room again. Useless, and unused, for regular files.
+    /// An epoll that reports when the stream has room again. Not used for regular files, which always have room.
     room: Arc<OwnedFd>,
 }
 
 impl ConsoleOutput {
-    /// Output to `fd`.
+    /// Returns the output to `fd`.
     ///
     /// # Errors
-    /// No more file descriptors.
+    /// `fd` is closed, or the process has no free file descriptor (EMFILE).
     pub fn new(fd: BorrowedFd<'_>, exit: ExitLatch) -> io::Result<Arc<ConsoleOutput>> {
         let stream = Stream::new(fd)?;
-        // SAFETY: no pointers; the result is checked and owned by nobody else.
+        // SAFETY: no pointers. The result is checked, and nothing else owns it.
         let room = unsafe {
             let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             if fd < 0 {
@@ -46,14 +46,14 @@ impl ConsoleOutput {
     fn watch(&self, operation: i32, events: i32) {
         let mut event = libc::epoll_event { events: (events | libc::EPOLLONESHOT) as u32, u64: 0 };
         let fd = self.stream.as_fd().as_raw_fd();
-        // SAFETY: a valid event, which the call copies. It fails for regular files, which always have room.
+        // SAFETY: `event` is valid, and the call copies it. It fails for regular files, which always have room.
         unsafe { libc::epoll_ctl(self.room.as_raw_fd(), operation, fd, &mut event) };
     }
 
-    /// Lets `event_loop` write what is left once the reader has made room.
+    /// Makes `event_loop` write what is left when the reader has made room.
     ///
     /// # Errors
-    /// No more file descriptors.
+    /// The process has no free file descriptor (EMFILE).
     pub fn attach(self: &Arc<Self>, event_loop: &mut EventLoop) -> io::Result<()> {
         let this = self.clone();
         let flush = move || {
@@ -63,20 +63,21 @@ impl ConsoleOutput {
         event_loop.add_source(self.room.try_clone()?, Box::new(flush))
     }
 
-    /// Takes a byte; never waits. [`ConsoleOutput::flush_or_wait`] follows, without the UART's lock.
+    /// Appends `bytes` without waiting. The caller then releases the UART's lock and calls
+    /// [`ConsoleOutput::flush_or_wait`].
     pub fn push(&self, bytes: &[u8]) {
         self.stream.push(bytes);
     }
 
-    /// Writes what the reader takes; if the guest is too far ahead, waits until it is not, or the run is over.
+    /// Writes what the reader takes. While the guest is too far ahead, waits for the reader or for the end of the run.
     pub fn flush_or_wait(&self) {
         while !self.flush() && self.stream.len() > AHEAD && self.exit.reason().is_none() {
-            // Ends by room, by the end of the run, or by the signal that stops vCPUs.
+            // Room, the end of the run, or the signal that stops vCPUs ends this wait.
             self.wait(self.exit.event().as_raw_fd());
         }
     }
 
-    /// Waits until all is written, or someone wants the run to end at once. For the end of a run.
+    /// Waits until everything is written, or the run must end at once. For the end of a run.
     pub fn finish(&self) {
         while !self.flush() && !self.exit.is_urgent() {
             self.wait(self.exit.urgent_event().as_raw_fd());

@@ -1,4 +1,4 @@
-//! The registers a vCPU starts with: the 64-bit Linux entry, the PVH entry, and what both need.
+//! The initial registers of a vCPU: the 64-bit Linux entry, the PVH entry, and what both need.
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;
@@ -8,21 +8,19 @@ use super::MachineError;
 use super::layout::boot;
 use super::memory::Ram;
 
-/// Where and how the first vCPU starts. The others wait for the guest's INIT and SIPI.
+/// The entry point of the first vCPU, and its mode. The others wait for the guest's INIT and SIPI.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Linux boot protocol, 64-bit: long mode, RSI = zero page.
     Linux64 {
-        /// First instruction.
+        /// Address of the first instruction.
         rip: u64,
     },
     /// PVH: 32-bit protected mode without paging, EBX = `hvm_start_info`.
     Pvh {
-        /// First instruction.
+        /// Address of the first instruction.
         eip: u32,
     },
-    /// Exactly these registers; for a guest that comes with its own page tables.
-    Registers(Box<(kvm_regs, kvm_sregs)>),
 }
 
 const CR0_PE: u64 = 1;
@@ -32,7 +30,7 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-/// GDT: null, null, code at 0x10, data at 0x18, TSS at 0x20: Linux's `__BOOT_CS` and `__BOOT_DS`.
+/// Selectors of the GDT: null, null, code (Linux's `__BOOT_CS`), data (`__BOOT_DS`), TSS.
 const CODE: u16 = 0x10;
 const DATA: u16 = 0x18;
 const TASK: u16 = 0x20;
@@ -60,7 +58,8 @@ fn descriptor(s: &kvm_segment) -> u64 {
     limit & 0xffff | access << 40 | (limit >> 16 & 0xf) << 48 | flags << 52
 }
 
-/// Puts the GDT and, for the 64-bit entry, an identity map of the first 4 GiB into RAM.
+/// Writes the GDT to RAM and, for the 64-bit entry, page tables that map the first 4 GiB one to one. Returns the
+/// segments.
 fn tables(ram: &Ram, long: bool) -> Result<[kvm_segment; 3], MachineError> {
     let write = |at: u64, value: u64| {
         ram.write_obj(value, GuestAddress(at)).map_err(|e| MachineError::Host(format!("boot tables: {e}")))
@@ -85,14 +84,13 @@ fn tables(ram: &Ram, long: bool) -> Result<[kvm_segment; 3], MachineError> {
     Ok(segments)
 }
 
-/// Gives the first vCPU the state that `entry` asks for.
+/// Sets the registers of the first vCPU for `entry`.
 ///
 /// # Errors
 /// KVM refused the registers.
 pub fn start(vcpu: &VcpuFd, ram: &Ram, entry: &Entry) -> Result<(), MachineError> {
     let old = vcpu.get_sregs().map_err(|e| MachineError::kvm("KVM_GET_SREGS", e))?;
     let (regs, sregs) = match entry {
-        Entry::Registers(both) => **both,
         Entry::Linux64 { rip } => {
             let mut sregs = flat(old, tables(ram, true)?);
             sregs.cr0 = CR0_PE | CR0_ET | CR0_PG;
@@ -134,13 +132,13 @@ fn flat(mut sregs: kvm_sregs, [code, data, task]: [kvm_segment; 3]) -> kvm_sregs
     sregs
 }
 
-/// What firmware leaves behind in every CPU: memory is write-back by default, string moves are fast.
+/// Sets the MSRs that firmware sets on every CPU: memory is write-back by default, fast string moves are on.
 pub fn firmware_msrs(vcpu: &VcpuFd) {
     const IA32_MISC_ENABLE: u32 = 0x1a0;
     const FAST_STRINGS: u64 = 1;
     const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
     const ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
-    // One by one, and without a look at the answer: a KVM that does not know one of them does without it.
+    // One at a time, and errors are ignored: a KVM that does not know one of them works without it.
     let update = |index, change: fn(u64) -> u64| {
         let mut msrs = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
         vcpu.get_msrs(&mut msrs).ok()?;
@@ -148,12 +146,12 @@ pub fn firmware_msrs(vcpu: &VcpuFd) {
         entry.data = change(entry.data);
         vcpu.set_msrs(&msrs).ok()
     };
-    // KVM keeps bits of its own in the first one (no PEBS, no BTS).
+    // KVM sets bits of IA32_MISC_ENABLE too (no PEBS, no BTS), so keep them.
     let _ = update(IA32_MISC_ENABLE, |old| old | FAST_STRINGS);
     let _ = update(IA32_MTRR_DEF_TYPE, |_| ENABLE_WRITE_BACK);
 }
 
-/// LINT1 is NMI, as the MP specification wants it; LINT0, where a PIC would be, is masked: this machine has none.
+/// Sets LINT1 to NMI, as the MP specification requires, and masks LINT0, where other machines have a PIC.
 ///
 /// # Errors
 /// KVM refused the local APIC state.

@@ -1,14 +1,14 @@
-//! CPUID: what KVM supports, passed through, with the leaves that say which vCPU this is and how many there are.
+//! CPUID: the leaves that KVM supports, with the vCPU's number and the topology filled in.
 //!
-//! The topology is one package, one thread a core, one L3 for all; APIC ID = vCPU number.
+//! The topology is one package, one thread per core, one L3 cache for all. The APIC ID is the vCPU's number.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
 use super::MachineError;
 
-/// What `KVM_GET_SUPPORTED_CPUID` offers, and the TSC deadline timer, which it leaves to the VMM to add where the
-/// in-kernel local APIC has it.
+/// Returns the leaves of `KVM_GET_SUPPORTED_CPUID`, with the TSC deadline timer added if the in-kernel local APIC has
+/// it (`KVM_CAP_TSC_DEADLINE_TIMER`: KVM leaves that bit to the VMM).
 ///
 /// # Errors
 /// The ioctl failed.
@@ -25,12 +25,12 @@ pub fn supported(kvm: &Kvm) -> Result<CpuId, MachineError> {
     Ok(cpuid)
 }
 
-/// CPUID of vCPU `index` of `count`, made from `supported`.
+/// Returns the CPUID of vCPU `index` of `count`, made from `supported`.
 pub fn for_vcpu(supported: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
     let first = supported.iter().find(|e| e.function == 0);
     let max_leaf = first.map_or(0, |e| e.eax);
     let amd = first.is_some_and(|e| matches!(&e.ebx.to_le_bytes(), b"Auth" | b"Hygo"));
-    // The extended topology leaves are made anew; AMD's own (0x8000_0026) says no more than they do.
+    // The extended topology leaves are replaced. AMD's leaf 0x8000_0026 has no further information, so it is dropped.
     let kept = supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f | 0x8000_0026));
     let mut entries: Vec<_> = kept.copied().collect();
     for entry in &mut entries {
@@ -42,7 +42,7 @@ pub fn for_vcpu(supported: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm
     entries
 }
 
-/// Bits that an APIC ID needs for `count` CPUs.
+/// Returns how many bits of an APIC ID `count` CPUs need.
 fn id_bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }
@@ -58,7 +58,8 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
             entry.ecx |= HYPERVISOR;
             set(&mut entry.edx, HTT, count > 1);
         }
-        // Caches (Intel 4, AMD 0x8000_001D): private to a core but for level 3; EAX 25:14 is sharers - 1.
+        // Caches (Intel 4, AMD 0x8000_001D): all but level 3 are private to a core. EAX 25:14 is the number of CPUs
+        // that share the cache, minus 1.
         4 | 0x8000_001d if entry.eax & 0x1f != 0 => {
             let level = entry.eax >> 5 & 7;
             let sharers = if level >= 3 { count.next_power_of_two() } else { 1 };
@@ -68,9 +69,9 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
             }
         }
         0x8000_0001 if amd => set(&mut entry.ecx, CMP_LEGACY, count > 1),
-        // ECX: bits of the APIC ID, cores - 1.
+        // ECX 15:12 is the number of bits of the APIC ID, 7:0 the number of cores minus 1.
         0x8000_0008 if amd => entry.ecx = entry.ecx & !0xf0ff | id_bits(count) << 12 | (count - 1),
-        // Extended APIC ID; one thread a core; one node.
+        // The extended APIC ID; one thread per core; one node.
         0x8000_001e => {
             entry.eax = index;
             entry.ebx = index;
@@ -80,7 +81,7 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
     }
 }
 
-/// The extended topology leaves: a thread level of one, a core level of `count`, the end.
+/// Returns the sub-leaves of an extended topology leaf: a thread level of 1, a core level of `count`, and the end.
 fn topology(function: u32, index: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     let level = |number, shift, threads, kind: u32| kvm_cpuid_entry2 {
         function,

@@ -1,4 +1,4 @@
-//! How a run ends: the first reason wins, and the main loop hears of it.
+//! The end of a run: the first reason is kept, and the main loop is woken.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -12,28 +12,28 @@ use crate::host::thread::OnDeath;
 /// Why a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// The guest turned the machine off.
+    /// The guest switched the machine off.
     PowerOff,
     /// The guest reset the machine.
     Reset,
-    /// The guest's kernel panicked and said so (pvpanic).
+    /// The guest's kernel reported a panic (pvpanic).
     Panicked,
     /// The user typed Ctrl-A x.
     Quit,
     /// A signal asked the process to end.
     Signal(i32),
-    /// The VMM asked for it ([`ExitLatch::request`] by a bench).
+    /// The VMM ended the run ([`ExitLatch::request`] by a bench).
     Stopped,
-    /// The guest cannot go on: one sentence.
+    /// The guest cannot continue: one sentence.
     Crash(String),
-    /// The VMM cannot go on, because one of its threads died: one sentence.
+    /// The VMM cannot continue, because one of its threads failed: one sentence.
     Failed(String),
-    /// The host refused what the guest cannot do without: one sentence.
+    /// The host refused something that the guest needs: one sentence.
     Host(String),
 }
 
 impl ExitReason {
-    /// The sentence of an end that nobody asked for.
+    /// Returns a sentence if the end is an error, and `None` if the guest or the user requested it.
     pub fn why(&self) -> Option<&str> {
         match self {
             ExitReason::Crash(why) | ExitReason::Failed(why) | ExitReason::Host(why) => Some(why),
@@ -43,7 +43,7 @@ impl ExitReason {
     }
 }
 
-/// Where any thread says that the run is over.
+/// Lets any thread end the run.
 #[derive(Clone, Debug)]
 pub struct ExitLatch(Arc<Inner>);
 
@@ -51,24 +51,24 @@ pub struct ExitLatch(Arc<Inner>);
 struct Inner {
     reason: Mutex<Option<ExitReason>>,
     event: EventFd,
-    /// Somebody wants the end now, and no waiting for readers of the console.
+    /// Signalled when the run must end at once, without waiting for readers of the console.
     urgent: EventFd,
-    /// The main loop has begun: it listens to `event`.
+    /// Whether the main loop has started, so that it reacts to `event`.
     running: AtomicBool,
 }
 
 impl ExitLatch {
-    /// A latch that nobody has used.
+    /// Returns a latch without a reason.
     ///
     /// # Errors
-    /// The host could not make an eventfd.
+    /// The host cannot create an eventfd.
     pub fn new() -> io::Result<ExitLatch> {
         let event = || EventFd::new(EFD_NONBLOCK);
         let (reason, running) = (Mutex::new(None), AtomicBool::new(false));
         Ok(ExitLatch(Arc::new(Inner { reason, event: event()?, urgent: event()?, running })))
     }
 
-    /// Ends the run because of `reason`, unless it is ending already.
+    /// Ends the run because of `reason`. If the run is ending already, the first reason stays.
     pub fn request(&self, reason: ExitReason) {
         if matches!(reason, ExitReason::Quit | ExitReason::Signal(_) | ExitReason::Stopped) {
             let _ = self.0.urgent.write(1);
@@ -77,30 +77,30 @@ impl ExitLatch {
         let _ = self.0.event.write(1);
     }
 
-    /// Ends the run when a thread dies.
+    /// Returns a callback that ends the run when a thread fails.
     pub fn on_death(&self) -> OnDeath {
         let exit = self.clone();
         Arc::new(move |why| exit.request(ExitReason::Failed(why)))
     }
 
-    /// The first reason.
+    /// Returns the first reason, or `None` while the run goes on.
     pub fn reason(&self) -> Option<ExitReason> {
         self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The run is to end at once, without waiting for a reader of the console.
+    /// Returns whether the run must end at once, without waiting for a reader of the console.
     pub fn is_urgent(&self) -> bool {
         let mut fd = libc::pollfd { fd: self.0.urgent.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd.
         unsafe { libc::poll(&mut fd, 1, 0) == 1 }
     }
 
-    /// Readable once [`ExitLatch::is_urgent`] is true.
+    /// Returns an eventfd that is readable once [`ExitLatch::is_urgent`] is true.
     pub fn urgent_event(&self) -> &EventFd {
         &self.0.urgent
     }
 
-    /// The main loop runs, or has run: a request is heard.
+    /// Returns whether the main loop has started, so that it reacts to a request.
     pub fn is_running(&self) -> bool {
         self.0.running.load(Ordering::Acquire)
     }
@@ -109,7 +109,7 @@ impl ExitLatch {
         self.0.running.store(true, Ordering::Release);
     }
 
-    /// Readable once there is a reason.
+    /// Returns an eventfd that is readable once there is a reason.
     pub fn event(&self) -> &EventFd {
         &self.0.event
     }

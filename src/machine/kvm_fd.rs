@@ -1,4 +1,4 @@
-//! /dev/kvm and what becomes of a VM before anything is in it.
+//! Opens /dev/kvm and creates an empty VM.
 
 use kvm_bindings::{KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_irqchip};
 use kvm_ioctls::{Kvm, VmFd};
@@ -8,7 +8,7 @@ use super::error::MachineError;
 /// Opens /dev/kvm.
 ///
 /// # Errors
-/// It is not there or may not be opened: one sentence with what to do.
+/// /dev/kvm does not exist or cannot be opened: one sentence with what to do.
 pub fn open_kvm() -> Result<Kvm, MachineError> {
     Kvm::new().map_err(|e| {
         MachineError::Host(match e.errno() {
@@ -25,8 +25,8 @@ pub fn open_kvm() -> Result<Kvm, MachineError> {
     })
 }
 
-/// Masks all pins of the in-kernel PIC. KVM routes GSI 0 to 15 to it as well as to the IOAPIC, and a guest that was told
-/// that there is none does not mask it.
+/// Masks all pins of the in-kernel PIC. KVM routes GSIs 0 to 15 to it as well as to the IOAPIC. The guest does not mask
+/// it, because ACPI reports that there is none.
 pub(super) fn mask_pic(vm: &VmFd) -> Result<(), MachineError> {
     for chip_id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE] {
         let mut chip = kvm_irqchip { chip_id, ..Default::default() };
@@ -37,8 +37,8 @@ pub(super) fn mask_pic(vm: &VmFd) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// `KVM_CREATE_VM`, again as often as it is interrupted: the kernel gives up with EINTR when anything is pending for
-/// the thread while it takes the locks of all mappings (`mm_take_all_locks`), an io_uring's task work included.
+/// Creates a VM (`KVM_CREATE_VM`), and repeats the call as long as it returns EINTR. The kernel returns it if anything
+/// is pending for the thread, including an io_uring's task work, while it locks all mappings (`mm_take_all_locks`).
 pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
     loop {
         match kvm.create_vm() {

@@ -1,19 +1,23 @@
 //! Guest RAM.
 
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+};
 
 use super::MachineError;
 use super::layout::{HIGH_RAM_START, LOW_RAM_END};
 
-/// Guest RAM as every room sees it.
+/// The type of guest RAM in all rooms.
 pub type Ram = GuestMemoryMmap<()>;
 
-/// The ranges that `size` bytes of RAM fill: up to 3 GiB below the hole, the rest from 4 GiB on.
+/// Returns the (address, length) ranges of `size` bytes of RAM: up to 3 GiB below the hole, the rest from 4 GiB on.
 pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     let low = size.min(LOW_RAM_END);
     let mut ranges = vec![(0, low)];
@@ -23,13 +27,15 @@ pub fn ranges(size: u64) -> Vec<(u64, u64)> {
     ranges
 }
 
-/// What guest RAM is made of.
+/// The kind of host memory behind guest RAM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RamBacking {
-    /// Pages of hugetlbfs; without them, transparent huge pages where the kernel has some.
+    /// The page size of hugetlbfs. `None`: ordinary memory, with transparent huge pages if the kernel has them.
     pub huge: Option<HugePage>,
-    /// Whether every page is there before the guest runs.
+    /// Whether every page is allocated before the guest runs.
     pub prefault: bool,
+    /// Whether the RAM is a file in memory, which another process can map too, or private to this process.
+    pub shared: bool,
 }
 
 /// A page size of hugetlbfs.
@@ -42,7 +48,7 @@ pub enum HugePage {
 }
 
 impl HugePage {
-    /// In bytes.
+    /// Returns the size in bytes.
     pub fn bytes(self) -> u64 {
         match self {
             HugePage::TwoMib => 2 << 20,
@@ -51,27 +57,34 @@ impl HugePage {
     }
 }
 
-/// KVM maps a guest page by a large page only if guest and host address agree in all bits below its size.
+/// KVM uses a large page only if guest and host address agree in all bits below the page size.
 const ALIGNMENT: u64 = 2 << 20;
 
-/// Maps `size` bytes of RAM, untouched unless `backing` says otherwise, aligned so that KVM can use large pages.
+/// Maps `size` bytes of RAM as `backing` describes, aligned so that KVM can use large pages. Pages are allocated on
+/// first use unless `prefault` is set.
 ///
 /// # Errors
-/// The host has no address space for it, or too few huge pages.
+/// The host has too little address space or memory, or too few huge pages.
 pub fn allocate(size: u64, backing: RamBacking) -> Result<Arc<Ram>, MachineError> {
     let mut regions = Vec::new();
     for (base, len) in ranges(size) {
         let mapping = match backing.huge {
+            Some(_) if backing.shared => {
+                let what =
+                    "memory of huge pages is not shared with a vhost-user backend: leave out --hugepages";
+                return Err(MachineError::Config(what.into()));
+            }
             Some(page) => map_huge(len, page)?,
-            None => map_aligned(len).map_err(|e| cannot_map(size, &e))?,
+            None if backing.shared => map_shared(len).map_err(|e| cannot_map(size, &e))?,
+            None => map_aligned(len, &MmapRegion::new).map_err(|e| cannot_map(size, &e))?,
         };
         let region = GuestRegionMmap::new(mapping, GuestAddress(base));
         regions.push(region.ok_or_else(|| cannot_map(size, &"its addresses wrap around"))?);
     }
     let ram = Ram::from_regions(regions).map_err(|e| cannot_map(size, &e))?;
     for region in ram.iter() {
-        // SAFETY: the range is a mapping that was made above and stays; the advice changes no contents. A kernel
-        // without huge pages refuses, which costs speed only.
+        // SAFETY: the range is a live mapping that was made above. The advice changes no contents. A kernel without
+        // huge pages refuses it, which only costs speed.
         unsafe {
             libc::madvise(region.as_ptr().cast(), region.len() as usize, libc::MADV_HUGEPAGE);
             libc::madvise(region.as_ptr().cast(), region.len() as usize, libc::MADV_DONTDUMP);
@@ -87,11 +100,14 @@ fn cannot_map(size: u64, why: &dyn std::fmt::Display) -> MachineError {
     MachineError::Host(format!("{} MiB of guest RAM cannot be mapped: {why}", size >> 20))
 }
 
-/// Maps `len` bytes at a multiple of [`ALIGNMENT`]. The kernel places mappings downwards, each right below the last one: a
-/// filler of what is too much lets the next one end where it should. Another thread's mapping may come between; then it is
-/// tried again, and in the end done without, which costs speed only.
-fn map_aligned(len: u64) -> Result<MmapRegion, MmapRegionError> {
-    let mut mapping = MmapRegion::new(len as usize)?;
+/// Maps `len` bytes at a multiple of [`ALIGNMENT`]. The kernel places each mapping directly below the one before. So a
+/// filler, as long as the misalignment, makes the next mapping aligned. A mapping of another thread may come in
+/// between; then this tries again. After a few tries it accepts a misaligned mapping, which only costs speed.
+fn map_aligned(
+    len: u64,
+    map: &dyn Fn(usize) -> Result<MmapRegion, MmapRegionError>,
+) -> Result<MmapRegion, MmapRegionError> {
+    let mut mapping = map(len as usize)?;
     for _ in 0..8 {
         let beyond = mapping.as_ptr() as u64 % ALIGNMENT;
         if beyond == 0 {
@@ -99,13 +115,28 @@ fn map_aligned(len: u64) -> Result<MmapRegion, MmapRegionError> {
         }
         drop(mapping);
         let filler = MmapRegion::<()>::new(beyond as usize)?;
-        mapping = MmapRegion::new(len as usize)?;
+        mapping = map(len as usize)?;
         drop(filler);
     }
     Ok(mapping)
 }
 
-/// Maps `len` bytes of huge pages, which are aligned by themselves, and reserved: a guest cannot run out of them later.
+/// Maps `len` bytes of a file in memory, which the kernel frees when its last user closes it.
+fn map_shared(len: u64) -> Result<MmapRegion, MmapRegionError> {
+    // SAFETY: the name ends with 0. The call returns a new descriptor, or -1.
+    let fd = unsafe { libc::memfd_create(c"guest-ram".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(MmapRegionError::Mmap(std::io::Error::last_os_error()));
+    }
+    // SAFETY: the descriptor is new, and nothing else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len).map_err(MmapRegionError::Mmap)?;
+    let file = Arc::new(file);
+    map_aligned(len, &|len| MmapRegion::from_file(FileOffset::from_arc(file.clone(), 0), len))
+}
+
+/// Maps `len` bytes of huge pages. Such mappings are always aligned. The pages are reserved, so a guest cannot run out
+/// of them later.
 fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
     let (bytes, wanted) = (page.bytes(), len.div_ceil(page.bytes()));
     if !len.is_multiple_of(bytes) {
@@ -115,7 +146,7 @@ fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
             bytes >> 20
         )));
     }
-    // MAP_HUGE_SHIFT (mmap(2)): the logarithm of the size stands in the flags.
+    // MAP_HUGE_SHIFT (mmap(2)): the flags contain the logarithm of the size.
     let size = (bytes.trailing_zeros() as i32) << 26;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size;
     MmapRegion::build(None, len as usize, libc::PROT_READ | libc::PROT_WRITE, flags).map_err(|error| {
@@ -132,9 +163,9 @@ fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
     })
 }
 
-/// Lets the kernel make every page now (MADV_POPULATE_WRITE, Linux 5.14).
+/// Makes the kernel allocate every page now (MADV_POPULATE_WRITE, Linux 5.14).
 fn prefault(start: *mut u8, len: u64) -> Result<(), MachineError> {
-    // SAFETY: a mapping of this length; populating changes no contents.
+    // SAFETY: `start` is a mapping of this length. Populating changes no contents.
     if unsafe { libc::madvise(start.cast(), len as usize, libc::MADV_POPULATE_WRITE) } == 0 {
         return Ok(());
     }
@@ -145,7 +176,7 @@ fn prefault(start: *mut u8, len: u64) -> Result<(), MachineError> {
     }))
 }
 
-/// Makes `ram` the VM's memory, one slot for each region.
+/// Makes `ram` the VM's memory, with one slot for each region (KVM API 4.35).
 ///
 /// # Errors
 /// KVM refused a slot.
@@ -202,8 +233,8 @@ mod tests {
 
     #[test]
     fn too_few_huge_pages_is_one_sentence_that_says_what_to_do() {
-        let huge = |page| RamBacking { huge: Some(page), prefault: false };
-        // More than any test machine has set aside.
+        let huge = |page| RamBacking { huge: Some(page), prefault: false, shared: false };
+        // No test machine reserves that many huge pages.
         let error = allocate(8 * GIB, huge(HugePage::OneGib)).err().map(|error| error.to_string());
         assert!(error.is_none_or(|e| e.contains("nr_hugepages") || e.contains("no huge pages")));
         let error = allocate(129 * MIB, huge(HugePage::TwoMib)).unwrap_err().to_string();
@@ -212,10 +243,11 @@ mod tests {
 
     #[test]
     fn prefaulted_memory_is_there_before_anyone_touches_it() {
-        let ram = allocate(128 * MIB, RamBacking { huge: None, prefault: true }).unwrap();
+        let ram =
+            allocate(128 * MIB, RamBacking { huge: None, prefault: true, ..RamBacking::default() }).unwrap();
         let region = ram.iter().next().unwrap();
         let mut resident = vec![0u8; 128 << 8];
-        // SAFETY: the range is a mapping, and there is a byte of room for each of its pages.
+        // SAFETY: the range is a mapping, and the buffer has a byte for each of its pages.
         let asked =
             unsafe { libc::mincore(region.as_ptr().cast(), region.len() as usize, resident.as_mut_ptr()) };
         assert_eq!((asked, resident.iter().filter(|page| **page & 1 == 1).count()), (0, 128 << 8));

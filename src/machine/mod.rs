@@ -1,12 +1,12 @@
-//! A PC small enough to read: what a stock Linux kernel needs to boot, and nothing else.
+//! A small PC: what a stock Linux kernel needs to boot, and nothing else.
 //!
 //! What lives here: guest RAM, vCPUs and their exits, CPUID, kernel loading, ACPI, the serial port, the address map,
 //! the MMIO and port buses, and the PCI host bridge, which knows devices only as [`crate::pci::PciDevice`]. What may
 //! not: virtio, queues, disks.
 //!
-//! The machine: in-kernel local APICs and IOAPIC (no PIC, no PIT: hardware-reduced ACPI and kvm-clock make do without),
-//! one 16550, PCI bus 0 by ECAM and by ports, poweroff and reset registers. Reading order: [`layout`], [`Machine`],
-//! [`boot`], [`vcpu`], [`bus`], [`pci_root`].
+//! The machine has in-kernel local APICs and an IOAPIC (no PIC and no PIT, which hardware-reduced ACPI and kvm-clock do
+//! not need), one 16550, PCI bus 0 by ECAM and by ports, and registers for poweroff and reset. Reading order:
+//! [`layout`], [`Machine`], [`boot`], [`vcpu`], [`bus`], [`pci_root`].
 
 mod acpi;
 pub mod boot;
@@ -56,26 +56,26 @@ use serial::SerialPort;
 use terminal::Terminal;
 use vcpu::{ExitCounters, Vcpu, VcpuThreads};
 
-/// What machine to make.
+/// The description of a machine.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// What to boot.
+    /// The kernel to boot.
     pub kernel: Kernel,
     /// Initial ramdisk.
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
     pub cmdline: String,
-    /// vCPUs, 1 to [`layout::VCPUS_MAX`].
+    /// Number of vCPUs, 1 to [`layout::VCPUS_MAX`].
     pub cpus: u8,
     /// RAM in bytes, [`layout::RAM_MIN`] to [`layout::RAM_MAX`], a multiple of 1 MiB.
     pub memory: u64,
-    /// What the serial port is connected to.
+    /// The console that the serial port is connected to.
     pub console: Console,
-    /// Host CPUs that the vCPUs stay on, in their order; those beyond the list run anywhere.
+    /// The host CPUs to pin the vCPUs to, in order. vCPUs beyond the end of the list are not pinned.
     pub vcpu_pins: Vec<usize>,
-    /// The guest's time-stamp counter reads as the host's, where KVM can do that; else it begins at 0.
+    /// Whether the guest's time-stamp counter equals the host's, if KVM supports that. Otherwise it begins at 0.
     pub host_tsc: bool,
-    /// What its RAM is made of.
+    /// The kind of host memory behind the RAM.
     pub backing: RamBacking,
 }
 
@@ -95,7 +95,7 @@ impl MachineConfig {
     }
 }
 
-/// A machine that has not started yet.
+/// A machine: the VM and its devices.
 pub struct Machine {
     config: MachineConfig,
     kvm: Kvm,
@@ -115,10 +115,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes the VM with its RAM, interrupt controllers, buses and serial port. Nothing runs yet.
+    /// Creates the VM with its RAM, interrupt controllers, buses and serial port. No vCPU runs yet.
     ///
     /// # Errors
-    /// The configuration is out of range, or the host refuses something.
+    /// The configuration is out of range, or the host refused a system call.
     pub fn new(config: MachineConfig) -> Result<Machine, MachineError> {
         config.check()?;
         boot::check(&config.kernel, config.initrd.as_deref())?;
@@ -126,7 +126,7 @@ impl Machine {
         let vm = Arc::new(create_vm(&kvm).map_err(|e| MachineError::kvm("KVM_CREATE_VM", e))?);
         let ram = memory::allocate(config.memory, config.backing)?;
         memory::register(&vm, &ram)?;
-        // Both are for Intel CPUs without unrestricted guests; elsewhere they change nothing.
+        // Both are for Intel CPUs without unrestricted guests. On other CPUs they have no effect.
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
             .map_err(|e| MachineError::kvm("KVM_SET_IDENTITY_MAP_ADDR", e))?;
         vm.set_tss_address(layout::KVM_TSS as usize).map_err(|e| MachineError::kvm("KVM_SET_TSS_ADDR", e))?;
@@ -178,7 +178,7 @@ impl Machine {
         ports.into_iter().try_for_each(|(port, len, device)| self.pio.insert(port.into(), len, device))
     }
 
-    /// Puts a device into the lowest free slot of PCI bus 0 and gives its BARs addresses.
+    /// Adds a device in the lowest free slot of PCI bus 0, gives its BARs addresses, and returns the slot.
     ///
     /// # Errors
     /// All slots are taken, or a BAR window is full.
@@ -186,7 +186,8 @@ impl Machine {
         self.pci.add(device).map_err(|e| MachineError::Config(e.to_string()))
     }
 
-    /// The slot that the next [`Machine::add_pci_device`] takes, and the line that INTA of that slot is wired to.
+    /// Returns the slot that the next [`Machine::add_pci_device`] takes, and the line that INTA of that slot is wired
+    /// to.
     ///
     /// # Errors
     /// All slots are taken.
@@ -197,43 +198,44 @@ impl Machine {
         Ok((slot, self.intx[line as usize].clone()))
     }
 
-    /// The VM-wide ioctls.
+    /// Returns the VM-wide ioctls.
     pub fn vm(&self) -> Arc<dyn VmIoctls> {
         self.kvm_vm.clone()
     }
 
-    /// The GSI routing table.
+    /// Returns the GSI routing table.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.clone()
     }
 
-    /// Guest RAM.
+    /// Returns guest RAM.
     pub fn memory(&self) -> Arc<Ram> {
         self.ram.clone()
     }
 
-    /// The MMIO bus.
+    /// Returns the MMIO bus.
     pub fn mmio(&self) -> Arc<Bus> {
         self.mmio.clone()
     }
 
-    /// The port bus.
+    /// Returns the I/O port bus.
     pub fn pio(&self) -> Arc<Bus> {
         self.pio.clone()
     }
 
-    /// Where any thread may end the run.
+    /// Returns the latch with which any thread may end the run.
     pub fn exit_latch(&self) -> ExitLatch {
         self.exit.clone()
     }
 
-    /// Makes the console look at its terminal again; to be called after the process was stopped and continued.
+    /// Returns a function that makes the console check its terminal again. Call it after the process was stopped and
+    /// continued.
     pub fn console_waker(&self) -> impl Fn() + Send + use<> {
         let serial = self.serial.clone();
         move || _ = serial.room().write(1)
     }
 
-    /// Exits of each vCPU.
+    /// Returns the exit counters of each vCPU.
     pub fn exit_counters(&self) -> &[Arc<ExitCounters>] {
         &self.counters
     }
@@ -245,7 +247,7 @@ impl Machine {
     }
 
     /// Loads the kernel, starts the vCPUs, and runs `event_loop` on the calling thread until the run is over. When it
-    /// returns no vCPU runs.
+    /// returns, no vCPU runs.
     ///
     /// # Errors
     /// The kernel cannot be loaded, the host refuses a vCPU, or the loop failed.
@@ -289,7 +291,7 @@ impl Machine {
             exit.request(ExitReason::Stopped);
         }
         threads.stop();
-        // Before the last output is waited for: Ctrl-C ends that wait.
+        // Leave raw mode before the wait for the last output, so that Ctrl-C can end that wait.
         drop(terminal);
         if let Some(output) = output {
             output.finish();
@@ -304,7 +306,7 @@ impl Machine {
             let fd =
                 self.vm.create_vcpu(index.into()).map_err(|e| MachineError::kvm("KVM_CREATE_VCPU", e))?;
             if let Ok(Some(stats)) = KvmStats::of(&fd) {
-                // Refused only by a machine that runs for a second time.
+                // This fails only if the machine runs for a second time.
                 let _ = counters.kvm.set(stats);
             }
             let entries = cpuid::for_vcpu(supported.as_slice(), index, self.config.cpus);
@@ -343,6 +345,6 @@ impl Drop for Machine {
 
 fn event_into_fd(event: vmm_sys_util::eventfd::EventFd) -> std::os::fd::OwnedFd {
     use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-    // SAFETY: the descriptor is given up by its owner in the same breath.
+    // SAFETY: `into_raw_fd` gives up the ownership of the descriptor.
     unsafe { OwnedFd::from_raw_fd(event.into_raw_fd()) }
 }

@@ -1,4 +1,4 @@
-//! What firmware does for BARs: size each one, give it an address, turn decoding on.
+//! The work of firmware on BARs: size each one, give it an address, switch decoding on.
 
 use super::layout::{MMIO32_END, MMIO32_START, MMIO64_END, MMIO64_START, PIO_END, PIO_START, intx_gsi};
 use crate::pci::PciDevice;
@@ -9,26 +9,26 @@ const INTERRUPT_LINE: u16 = 0x3c;
 const INTERRUPT_PIN: u16 = 0x3d;
 const DECODE: u32 = 0x3;
 
-/// Slots of a bus.
+/// Number of slots of a bus.
 pub const SLOTS: usize = 32;
 
-/// No slot or no address space is left.
+/// There is no free slot, or no free address space.
 #[derive(Debug, thiserror::Error)]
 pub enum PciFull {
-    /// 31 devices are there.
+    /// The bus has 31 devices.
     #[error("no free PCI slot: the machine has {} for devices; use fewer disks", SLOTS - 1)]
     Slots,
-    /// The BAR windows are full.
+    /// A BAR window is full.
     #[error("no room for a {len:#x}-byte BAR of the device in slot {slot}")]
     Bars {
         /// Slot of the device.
         slot: u8,
-        /// Bytes asked for.
+        /// Length of the BAR in bytes.
         len: u64,
     },
 }
 
-/// The parts of the BAR windows that are free.
+/// The free parts of the BAR windows.
 pub struct BarSpace {
     pio: (u64, u64),
     low: (u64, u64),
@@ -36,7 +36,7 @@ pub struct BarSpace {
 }
 
 impl BarSpace {
-    /// All of them.
+    /// Returns the whole windows, all free.
     pub fn whole() -> BarSpace {
         BarSpace {
             pio: (PIO_START, PIO_END),
@@ -46,7 +46,7 @@ impl BarSpace {
     }
 }
 
-/// Takes `len` bytes (a power of two) with natural alignment from `free`.
+/// Takes `len` bytes (a power of two), naturally aligned, from `free`. Returns their address.
 fn take(free: &mut (u64, u64), len: u64) -> Option<u64> {
     let base = free.0.checked_next_multiple_of(len)?;
     let end = base.checked_add(len).filter(|&end| end <= free.1)?;
@@ -64,13 +64,13 @@ fn write(device: &dyn PciDevice, offset: u16, value: u32) {
     device.config_write(offset, &value.to_le_bytes());
 }
 
-/// Writes all ones and reads the size mask back (PCI local bus 3.0, 6.2.5.1).
+/// Writes all ones, and reads and returns the size mask (PCI Local Bus 3.0, 6.2.5.1).
 fn probe(device: &dyn PciDevice, offset: u16) -> u32 {
     write(device, offset, u32::MAX);
     read(device, offset)
 }
 
-/// Gives every BAR of `device` an address and turns I/O and memory decoding on.
+/// Gives every BAR of `device` an address, and switches I/O and memory decoding on.
 ///
 /// # Errors
 /// A window is full.
@@ -89,7 +89,7 @@ pub fn assign(device: &dyn PciDevice, slot: u8, space: &mut BarSpace) -> Result<
         let wide = !io && mask & 0x6 == 0x4 && bar < 6;
         let mut size_mask = u64::from(mask & if io { !0x3 } else { !0xf });
         size_mask |= match (io, wide) {
-            // I/O BARs may leave the upper half out.
+            // I/O BARs may not implement the upper half of the mask.
             (true, _) => 0xffff_ffff_ffff_0000,
             (_, true) => u64::from(probe(device, offset + 4)) << 32,
             _ => 0xffff_ffff_0000_0000,

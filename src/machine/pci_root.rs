@@ -1,4 +1,4 @@
-//! The host bridge: finds devices on bus 0, passes config accesses on, and keeps the buses in step with the BARs.
+//! The host bridge: finds devices on bus 0, forwards config accesses to them, and makes the buses match the BARs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -7,21 +7,21 @@ use super::bus::{Bus, BusDevice};
 use super::pci_bars::{self, BarSpace, PciFull, SLOTS};
 use crate::pci::{PciDevice, Space, Window};
 
-/// Bus 0 with the host bridge at slot 0 and devices at 1 to 31, function 0 each.
+/// Bus 0: the host bridge in slot 0, and devices with one function each in slots 1 to 31.
 pub struct PciRoot {
     devices: RwLock<[Option<Arc<dyn PciDevice>>; SLOTS]>,
-    /// The windows that are on a bus now, by slot. One lock for all of them: map and unmap calls come one at a time.
+    /// The windows that are on a bus now, by slot. One lock for all of them orders the map and unmap calls.
     mapped: Mutex<[Vec<Window>; SLOTS]>,
     mmio: Arc<Bus>,
     pio: Arc<Bus>,
     /// CONFIG_ADDRESS, the last value stored to port 0xCF8.
     address: AtomicU32,
-    /// Room that is left for BARs at start.
+    /// The address space that is left for BARs at start.
     space: Mutex<BarSpace>,
 }
 
 impl PciRoot {
-    /// A bus without devices whose BARs appear on `mmio` and `pio`.
+    /// Returns a bus without devices. The BARs of its devices will appear on `mmio` and `pio`.
     pub fn new(mmio: Arc<Bus>, pio: Arc<Bus>) -> Arc<PciRoot> {
         Arc::new(PciRoot {
             devices: RwLock::default(),
@@ -41,11 +41,11 @@ impl PciRoot {
         self.devices.read().unwrap_or_else(PoisonError::into_inner).get(slot)?.clone()
     }
 
-    /// Puts `device` into the lowest free slot, gives its BARs addresses and turns their decoding on, as firmware
-    /// would. Returns the slot.
+    /// Adds `device` in the lowest free slot, gives its BARs addresses and switches their decoding on, as firmware
+    /// does. Returns the slot.
     ///
     /// # Errors
-    /// `PciFull`.
+    /// [`PciFull`]: all slots are taken, or a BAR window is full.
     pub fn add(&self, device: Arc<dyn PciDevice>) -> Result<u8, PciFull> {
         let slot = self.free_slot()?;
         self.devices.write().unwrap_or_else(PoisonError::into_inner)[usize::from(slot)] =
@@ -56,28 +56,28 @@ impl PciRoot {
         Ok(slot)
     }
 
-    /// The lowest free slot.
+    /// Returns the lowest free slot.
     ///
     /// # Errors
-    /// `PciFull::Slots`.
+    /// [`PciFull::Slots`].
     pub fn free_slot(&self) -> Result<u8, PciFull> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         (1..SLOTS).find(|&s| devices[s].is_none()).map(|s| s as u8).ok_or(PciFull::Slots)
     }
 
-    /// The devices by slot.
+    /// Returns the devices with their slots.
     pub fn devices(&self) -> Vec<(u8, Arc<dyn PciDevice>)> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         devices.iter().enumerate().filter_map(|(s, d)| Some((s as u8, d.clone()?))).collect()
     }
 
-    /// Makes the buses show what the devices decode now. A window that overlaps another one, or a device of the
-    /// machine, waits until the other is gone: a guest may overlap its BARs, and then only the first one answers.
+    /// Makes the buses match what the devices decode now. A window that overlaps another one, or a device of the
+    /// machine, is left out until the other is gone. So if a guest lets BARs overlap, accesses reach the first one.
     fn reconcile(&self) {
         let mut mapped = self.mapped();
         let wanted: Vec<_> =
             self.devices().into_iter().map(|(slot, device)| (slot, device.windows(), device)).collect();
-        // All old windows go before any new one comes: two devices may swap their addresses.
+        // Remove all old windows before any new one is added, because two devices may swap their addresses.
         for (slot, windows, device) in &wanted {
             mapped[usize::from(*slot)].retain(|window| {
                 let keep = windows.contains(window);
@@ -110,7 +110,7 @@ impl PciRoot {
         }
     }
 
-    /// Reads config space of function 0 of `slot`; all ones where nothing is.
+    /// Reads config space of function 0 of `slot`. A slot without a device reads as all ones.
     pub fn config_read(&self, slot: usize, offset: u16, data: &mut [u8]) {
         if slot == 0 {
             return host_bridge_read(offset, data);
@@ -122,7 +122,7 @@ impl PciRoot {
         }
     }
 
-    /// Writes config space, then moves windows that moved by it.
+    /// Writes config space, then moves the windows that changed by it.
     pub fn config_write(&self, slot: usize, offset: u16, data: &[u8]) {
         let Some(device) = self.device(slot) else { return };
         for (at, part) in natural(offset, data.len()) {
@@ -131,7 +131,8 @@ impl PciRoot {
         self.reconcile();
     }
 
-    /// Slot and register that CONFIG_ADDRESS points at; none if it is disabled or points at another bus or function.
+    /// Returns the slot and the register that CONFIG_ADDRESS selects. `None` if it is disabled or selects another bus
+    /// or function.
     fn target(&self) -> Option<(usize, u16)> {
         let address = self.address.load(Ordering::Acquire);
         let here = address & 0x80ff_0700 == 0x8000_0000;
@@ -139,13 +140,13 @@ impl PciRoot {
     }
 }
 
-/// An I/O BAR's upper bits are the guest's to set, but ports end at 0xFFFF.
+/// Whether the window is within the bus. A guest may set the upper bits of an I/O BAR, but ports end at 0xFFFF.
 fn in_reach(window: &Window) -> bool {
     window.space == Space::Mmio || window.base.saturating_add(window.len) <= 0x1_0000
 }
 
-/// Splits an access into naturally aligned ones of 4, 2 or 1 bytes that end with config space: (config offset, range
-/// of the data).
+/// Splits an access into naturally aligned ones of 4, 2 or 1 bytes, up to the end of config space. Returns config
+/// offsets and ranges of the data.
 fn natural(offset: u16, len: usize) -> impl Iterator<Item = (u16, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -156,7 +157,7 @@ fn natural(offset: u16, len: usize) -> impl Iterator<Item = (u16, std::ops::Rang
     })
 }
 
-/// The bridge at slot 0: only its identity, "PCIe host bridge", read-only.
+/// Reads the config space of the bridge in slot 0. It only has an identity, "PCIe host bridge", and is read-only.
 fn host_bridge_read(offset: u16, data: &mut [u8]) {
     /// Vendor and device (Red Hat's PCIe host bridge), command and status, revision and class 0x060000.
     const HEADER: [u32; 3] = [0x0008_1b36, 0, 0x0600_0000];
@@ -166,7 +167,7 @@ fn host_bridge_read(offset: u16, data: &mut [u8]) {
     }
 }
 
-/// A BAR on a bus.
+/// A BAR as a device on a bus.
 struct Bar {
     device: Arc<dyn PciDevice>,
     bar: u8,
@@ -182,7 +183,7 @@ impl BusDevice for Bar {
     }
 }
 
-/// Config space as memory: slot, function and register are in the address (PCI Express base specification, 7.2.2).
+/// Config space as memory. The address selects slot, function and register (PCI Express base specification, 7.2.2).
 pub struct Ecam(pub Arc<PciRoot>);
 
 impl Ecam {
@@ -207,11 +208,11 @@ impl BusDevice for Ecam {
     }
 }
 
-/// CONFIG_ADDRESS and CONFIG_DATA, ports 0xCF8 to 0xCFF (PCI local bus 3.0, 3.2.2.3.2).
+/// CONFIG_ADDRESS and CONFIG_DATA, ports 0xCF8 to 0xCFF (PCI Local Bus 3.0, 3.2.2.3.2).
 pub struct ConfigPorts {
-    /// Whose config space.
+    /// The bus whose config space the ports access.
     pub root: Arc<PciRoot>,
-    /// Called by the reset control register, which hides in the range as port 0xCF9.
+    /// Called on a reset through the reset control register, port 0xCF9, which lies in this range.
     pub reset: Box<dyn Fn() + Send + Sync>,
 }
 

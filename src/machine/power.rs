@@ -1,8 +1,9 @@
-//! Poweroff and reset as the guest asks for them: the ACPI sleep register and the keyboard controller's reset pulse. And
-//! the port by which its kernel says that it panicked.
-//! A guest that jumps to the firmware's reset vector is reset as well: Linux does so on a machine with
+//! Poweroff and reset by the guest: the ACPI sleep registers, the keyboard controller's reset pulse, and the port on
+//! which the guest's kernel reports a panic.
+//!
+//! A guest that jumps to the firmware's reset vector is reset as well. Linux does so on a machine with
 //! hardware-reduced ACPI and without EFI (reboot_type BOOT_EFI, then BOOT_BIOS, arch/x86/kernel/reboot.c).
-//! (The reset control register, port 0xCF9, is in [`super::pci_root::ConfigPorts`], whose range it shares.)
+//! The reset control register, port 0xCF9, is in [`super::pci_root::ConfigPorts`], whose range it shares.
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -13,10 +14,10 @@ use super::layout::{RESET_PORT, RESET_VALUE, SLEEP_TYPE_S5, boot};
 use super::memory::Ram;
 use crate::host::log;
 
-/// Puts at the reset vector what firmware would end up doing there: a store to the reset control register.
+/// Writes code to the reset vector that stores to the reset control register, as firmware finally does.
 ///
 /// # Errors
-/// RAM does not reach that far, which no configuration within limits causes.
+/// RAM ends below the reset vector. No configuration within the limits causes this.
 pub fn write_reset_vector(ram: &Ram) -> Result<(), MachineError> {
     let [low, high] = RESET_PORT.to_le_bytes();
     // mov al, RESET_VALUE; mov dx, RESET_PORT; out dx, al; hlt; jmp to the hlt
@@ -43,7 +44,7 @@ impl BusDevice for SleepRegisters {
     }
 }
 
-/// pvpanic: reads as the events that it knows. Linux's driver of that name writes them.
+/// pvpanic. A read returns the events that it supports; Linux's driver of that name writes events.
 pub struct PanicPort(pub ExitLatch);
 
 impl BusDevice for PanicPort {
@@ -57,7 +58,7 @@ impl BusDevice for PanicPort {
     fn write(&self, _: u64, data: &[u8]) {
         match data.first() {
             Some(event) if event & PanicPort::PANICKED != 0 => self.0.request(ExitReason::Panicked),
-            // It goes on with a kernel that saves the memory of the first one.
+            // The guest continues with a kernel that saves the memory of the first one.
             Some(event) if event & PanicPort::CRASH_KERNEL != 0 => {
                 log::warn("guest", format_args!("its kernel panicked; its crash kernel goes on"));
             }
@@ -71,7 +72,7 @@ impl PanicPort {
     const CRASH_KERNEL: u8 = 2;
 }
 
-/// Port 0x64: reads as a controller that is ready and has nothing to say.
+/// Port 0x64. It reads as a controller that is ready and has no data.
 pub struct KeyboardReset(pub ExitLatch);
 
 impl BusDevice for KeyboardReset {

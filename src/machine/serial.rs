@@ -1,4 +1,4 @@
-//! The first serial port: a 16550A with its interrupt on GSI 4, and where its bytes go.
+//! The first serial port: a 16550A with its interrupt on GSI 4, and the console it is connected to.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,18 +18,18 @@ use super::exit::ExitLatch;
 use super::layout::SERIAL_GSI;
 use crate::kvm::VmIoctls;
 
-/// What the serial port is connected to.
+/// The console of the serial port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Console {
     /// Standard input and output.
     Stdio,
-    /// Output to a file, made or cut to nothing; no input.
+    /// Output to a file, which is created or truncated. No input.
     File(PathBuf),
-    /// Nothing: output is dropped, no input.
+    /// Output is dropped. No input.
     Off,
 }
 
-/// The interrupt line: an edge by `KVM_IRQ_LINE`, up and down.
+/// The interrupt line. An interrupt is an edge: two calls of `KVM_IRQ_LINE`, up and down.
 struct Line(Arc<dyn VmIoctls>);
 
 impl Trigger for Line {
@@ -41,7 +41,7 @@ impl Trigger for Line {
     }
 }
 
-/// Tells the main loop that the receive FIFO has room again.
+/// Signals the main loop when the receive FIFO has room again.
 struct Room(Arc<EventFd>);
 
 impl SerialEvents for Room {
@@ -54,7 +54,7 @@ impl SerialEvents for Room {
     }
 }
 
-/// The UART's side of the output, if there is any: takes every byte at once.
+/// The output for the UART, if there is any. It takes every byte at once.
 struct Sink(Option<Arc<ConsoleOutput>>);
 
 impl Write for Sink {
@@ -70,7 +70,7 @@ impl Write for Sink {
     }
 }
 
-/// Makes or cuts the console's file. A FIFO needs a reader: without one, opening it would wait for ever.
+/// Creates or truncates the console's file. A FIFO must have a reader: without one, opening it would wait forever.
 fn open(path: &Path) -> Result<File, MachineError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -82,7 +82,7 @@ fn open(path: &Path) -> Result<File, MachineError> {
     })
 }
 
-/// The port as a bus device.
+/// The serial port as a bus device.
 pub struct SerialPort {
     uart: Mutex<Serial<Line, Room, Sink>>,
     room: Arc<EventFd>,
@@ -90,10 +90,10 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// A port on `vm` that prints to `console`.
+    /// Creates a port on `vm` that is connected to `console`.
     ///
     /// # Errors
-    /// The console's file cannot be made.
+    /// The console's file cannot be created or opened.
     pub fn new(
         vm: Arc<dyn VmIoctls>,
         console: &Console,
@@ -116,19 +116,19 @@ impl SerialPort {
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where its bytes go, if anywhere.
+    /// Returns the output, unless the console is off.
     pub fn output(&self) -> Option<&Arc<ConsoleOutput>> {
         self.output.as_ref()
     }
 
-    /// Readable when the guest has emptied the receive FIFO.
+    /// Returns an eventfd that is readable when the guest has emptied the receive FIFO.
     pub fn room(&self) -> &EventFd {
         &self.room
     }
 
-    /// Gives the guest as many of `bytes` as the receive FIFO takes now; returns how many.
+    /// Gives the guest as many of `bytes` as the receive FIFO takes now. Returns how many.
     pub fn receive(&self, bytes: &[u8]) -> usize {
-        // FullFifo, or an interrupt that failed after the bytes were queued, which `fifo_capacity` then shows.
+        // It fails with FullFifo, or if the interrupt failed after the bytes were queued. `fifo_capacity` shows which.
         let mut uart = self.uart();
         let before = uart.fifo_capacity();
         match uart.enqueue_raw_bytes(bytes) {

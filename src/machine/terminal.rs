@@ -1,32 +1,32 @@
-//! The user's terminal in raw mode, and back.
+//! Puts the user's terminal into raw mode and restores it.
 
 use std::io;
 use std::mem::zeroed;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-/// What the terminal was before; also reached by the panic hook and the thread that takes signals.
+/// The mode of the terminal before raw mode. The panic hook and the signal thread use it too.
 static BEFORE: Mutex<Option<libc::termios>> = Mutex::new(None);
 
-/// Whose the terminal is at the moment.
+/// Which process group owns the terminal now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This process is in the foreground.
+    /// This process group is in the foreground.
     Ours,
-    /// Another process group is: a read would stop this process, and a change of the mode would be felt by that group.
+    /// Another process group is. A read would stop this process, and a change of the mode would affect that group.
     Others,
-    /// No job control: standard input is not the controlling terminal.
+    /// There is no job control: standard input is not the controlling terminal.
     Nobody,
 }
 
-/// Standard input, if it is a terminal. In raw mode keys reach the guest one by one, Ctrl-C included.
+/// Standard input as a terminal. In raw mode, keys reach the guest one by one, including Ctrl-C.
 ///
-/// The mode is changed only while this process is in the foreground. The old mode comes back when this is dropped,
-/// before a panic is printed, and by [`restore`].
+/// The mode is changed only while this process is in the foreground. Dropping this restores the old mode; so do the
+/// panic hook, before it prints, and [`restore`].
 #[derive(Debug)]
 pub struct Terminal(());
 
 impl Terminal {
-    /// `None` if standard input is no terminal.
+    /// Returns `None` if standard input is not a terminal.
     pub fn of_stdin() -> Option<Terminal> {
         static HOOK: Once = Once::new();
         // SAFETY: a plain call on a file descriptor.
@@ -50,7 +50,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Raw mode, if the terminal is ours and not in it already: a shell that brings a stopped job back resets the mode.
+/// Sets raw mode, if the terminal is ours and not raw already. A shell that continues a stopped job resets the mode.
 ///
 /// # Errors
 /// The terminal refused.
@@ -65,7 +65,7 @@ pub fn make_raw() -> io::Result<()> {
     let mut raw = mode;
     // SAFETY: a valid termios.
     unsafe { libc::cfmakeraw(&mut raw) };
-    // Output processing stays, so that our own lines end properly too.
+    // Output processing stays on, so that our messages get proper line ends.
     raw.c_oflag |= libc::OPOST;
     let is_raw = (mode.c_iflag, mode.c_lflag, mode.c_cflag) == (raw.c_iflag, raw.c_lflag, raw.c_cflag);
     if is_raw && before.is_some() || ownership() != Ownership::Ours {
@@ -75,9 +75,9 @@ pub fn make_raw() -> io::Result<()> {
     set(&raw)
 }
 
-/// Puts the old mode back, if the terminal is ours; if it is not, its owner has set the mode that it wants.
+/// Restores the old mode if the terminal is ours. If it is not, its owner has set the mode that it needs.
 pub fn restore() {
-    // Whoever panics while holding the lock is between two assignments: the value is good.
+    // A thread that panics with the lock leaves a complete value.
     let before = before();
     if let Some(mode) = &*before
         && ownership() == Ownership::Ours
@@ -100,7 +100,7 @@ fn before() -> MutexGuard<'static, Option<libc::termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whose the terminal is now.
+/// Returns which process group owns the terminal now.
 pub fn ownership() -> Ownership {
     // SAFETY: plain calls on a file descriptor.
     let (foreground, own) = unsafe { (libc::tcgetpgrp(libc::STDIN_FILENO), libc::getpgrp()) };
@@ -111,7 +111,8 @@ pub fn ownership() -> Ownership {
     }
 }
 
-/// With SIGTTOU blocked: the terminal may have been taken away since we looked, and the signal would stop all threads.
+/// Sets the mode with SIGTTOU blocked. Another job may have taken the terminal since the check, and the signal would
+/// stop all threads.
 fn set(mode: &libc::termios) -> io::Result<()> {
     // SAFETY: both sets are initialized before they are used; `mode` is a valid termios.
     unsafe {

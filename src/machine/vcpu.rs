@@ -1,4 +1,4 @@
-//! vCPU threads: the KVM_RUN loop, what each exit means, and how a thread is stopped.
+//! vCPU threads: the KVM_RUN loop, the handling of each exit, and the end of a thread.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ use crate::host::thread::{self, watched};
 use crate::host::{log, pin_to_cpu};
 use crate::kvm::KvmStats;
 
-/// Exits of one vCPU by reason. Written by its thread only, on cache lines of its own.
+/// Exits of one vCPU by reason. Only its thread writes them. They do not share a cache line with other data.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct ExitCounters {
@@ -32,19 +32,20 @@ pub struct ExitCounters {
     pub hlt: AtomicU64,
     /// KVM_RUN interrupted by a signal.
     pub interrupted: AtomicU64,
-    /// Any other.
+    /// Any other exit.
     pub other: AtomicU64,
-    /// KVM's own statistics of the vCPU, once there is one and if the kernel offers them.
+    /// KVM's statistics of the vCPU, once the vCPU exists and if the kernel offers them.
     pub kvm: OnceLock<KvmStats>,
 }
 
 impl ExitCounters {
-    /// All exits, those that KVM handled by itself included (its statistic `exits`); `None` if it does not tell.
+    /// Returns the number of all exits, including those that KVM handled (its statistic `exits`); `None` if KVM has no
+    /// statistics.
     pub fn all_exits(&self) -> Option<u64> {
         self.kvm.get()?.read().ok()?.get("exits")
     }
 
-    /// All exits to user space.
+    /// Returns the number of all exits to user space.
     pub fn total(&self) -> u64 {
         [
             &self.mmio_read,
@@ -61,43 +62,44 @@ impl ExitCounters {
     }
 }
 
-/// One writer: a load and a store cost less than a locked addition.
+/// Adds 1. There is one writer, so a load and a store are enough, and cheaper than a locked add.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }
 
-/// A vCPU before its thread runs.
+/// A vCPU, ready for its thread.
 pub struct Vcpu {
     /// The file descriptor.
     pub fd: VcpuFd,
-    /// Its number and APIC ID.
+    /// The vCPU's number, which is its APIC ID.
     pub index: u8,
     /// Memory-mapped devices.
     pub mmio: BusView,
     /// Port devices.
     pub pio: BusView,
-    /// Where it says that the run is over.
+    /// Ends the run.
     pub exit: ExitLatch,
-    /// Its counts.
+    /// The exit counters.
     pub counters: Arc<ExitCounters>,
-    /// Host CPU to stay on.
+    /// The host CPU to pin the thread to.
     pub pin: Option<usize>,
-    /// Times in a row that KVM_RUN returned EAGAIN.
+    /// How many times in a row KVM_RUN has returned EAGAIN.
     pub again: u32,
 }
 
-/// EAGAIN of KVM_RUN that many times in a row is no vCPU that waits for its start.
+/// A vCPU that waits for its start gets EAGAIN from KVM_RUN, but never this many times in a row.
 const AGAIN_MAX: u32 = 1000;
 
-/// What other threads need to stop one.
+/// A running vCPU thread, with what is needed to stop it.
 struct Running {
     thread: JoinHandle<VcpuFd>,
-    /// `immediate_exit` of its `kvm_run` page, which lives until the thread has been joined: it hands the VcpuFd back.
+    /// The `immediate_exit` byte of the `kvm_run` page. The page lives until the thread is joined, because the thread
+    /// returns the VcpuFd.
     immediate_exit: Arc<AtomicPtr<u8>>,
     ended: Receiver<()>,
 }
 
-/// The running vCPU threads; dropping stops them.
+/// The running vCPU threads. Dropping it stops them.
 pub struct VcpuThreads {
     running: Vec<Running>,
     /// Dropped when the guest may run.
@@ -107,7 +109,7 @@ pub struct VcpuThreads {
 
 extern "C" fn do_nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-/// The signal that takes a vCPU thread out of KVM_RUN. Its handler does nothing; EINTR is the message.
+/// Returns the signal that interrupts KVM_RUN. Its handler does nothing; the effect is that KVM_RUN returns EINTR.
 fn stop_signal() -> i32 {
     libc::SIGRTMIN()
 }
@@ -116,7 +118,7 @@ impl VcpuThreads {
     /// Starts one thread for each of `vcpus`, named vcpu0, vcpu1, ... They wait for [`VcpuThreads::go`].
     ///
     /// # Errors
-    /// The host could not start a thread; those that run already are stopped.
+    /// The host cannot start a thread. The threads that run already are stopped.
     pub fn start(vcpus: Vec<Vcpu>) -> Result<VcpuThreads, MachineError> {
         register_signal_handler(stop_signal(), do_nothing)
             .map_err(|e| MachineError::Host(format!("the signal that stops vCPUs has no handler: {e}")))?;
@@ -143,8 +145,8 @@ impl VcpuThreads {
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Release);
         let interrupt_run = |vcpu: &Running| {
-            // SAFETY: the byte lives until the join below, and the kernel and this are its only users. It is set
-            // before the signal: a thread that is not in KVM_RUN yet leaves it at once.
+            // SAFETY: the byte lives until the join below, and only the kernel and this function use it. It is set
+            // before the signal, so that a thread that is not in KVM_RUN yet leaves it at once.
             unsafe { AtomicU8::from_ptr(vcpu.immediate_exit.load(Ordering::Relaxed)) }
                 .store(1, Ordering::Release);
             let _ = vcpu.thread.kill(stop_signal());
@@ -152,8 +154,8 @@ impl VcpuThreads {
         self.go();
         self.running.iter().for_each(interrupt_run);
         for vcpu in self.running.drain(..) {
-            // The thread may also sit in a system call of a device (a console that nobody reads), which the first
-            // signal may have come too early for.
+            // The thread may also enter a blocking system call of a device (a console that nobody reads) just after
+            // the signal, so repeat the signal.
             while vcpu.ended.recv_timeout(Duration::from_millis(20)).is_err() && !vcpu.thread.is_finished() {
                 interrupt_run(&vcpu);
             }
@@ -168,7 +170,7 @@ impl Drop for VcpuThreads {
     }
 }
 
-/// Gives the VcpuFd back whatever happens: [`VcpuThreads::stop`] writes into its `kvm_run` page.
+/// Runs the vCPU, and returns the VcpuFd even after a panic: [`VcpuThreads::stop`] writes into its `kvm_run` page.
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, opened: &Receiver<()>, sender: Sender<()>) -> VcpuFd {
     if let Some(cpu) = vcpu.pin {
         pin_to_cpu(cpu);
@@ -190,7 +192,7 @@ fn run(mut vcpu: Vcpu, stop: &AtomicBool, opened: &Receiver<()>, sender: Sender<
 }
 
 impl Vcpu {
-    /// Runs the guest up to its next exit and handles it; `Some` ends the run.
+    /// Runs the guest until its next exit and handles the exit. Returns a reason if the run must end.
     fn step(&mut self) -> Option<ExitReason> {
         let run = std::ptr::from_mut(self.fd.get_kvm_run());
         let counters = &self.counters;
@@ -205,9 +207,9 @@ impl Vcpu {
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&counters.io_in);
-                // SAFETY: the exit says that the union holds `io`; the page is mapped as long as `fd`.
+                // SAFETY: the exit reason shows that the union holds `io`. The page is mapped as long as `fd` is open.
                 let size = unsafe { (*run).__bindgen_anon_1.io.size };
-                // A string instruction brings many items for one port.
+                // A string instruction transfers many items through one port.
                 data.chunks_mut(size.max(1).into()).for_each(|item| self.pio.read(port.into(), item));
             }
             Ok(VcpuExit::IoOut(port, data)) => {
@@ -225,7 +227,7 @@ impl Vcpu {
                     _ => self.crash(&format!("the guest reported a crash (system event {kind})")),
                 });
             }
-            // As on a PC. Linux does it on purpose (reboot=t), others by accident, so it is said.
+            // A triple fault resets a PC. Linux uses it on purpose (reboot=t), but it may be an accident, so print it.
             Ok(VcpuExit::Shutdown) => {
                 log::warn(
                     "guest",
@@ -237,7 +239,7 @@ impl Vcpu {
                 return Some(self.crash(&format!("the CPU refused to enter the guest (reason {reason:#x})")));
             }
             Ok(VcpuExit::InternalError) => {
-                // SAFETY: as above; the exit says `internal`.
+                // SAFETY: as above; the exit reason shows that the union holds `internal`.
                 let suberror = unsafe { (*run).__bindgen_anon_1.internal.suberror };
                 let what = match suberror {
                     kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => "KVM cannot emulate the instruction",
@@ -253,7 +255,7 @@ impl Vcpu {
                 return Some(self.crash(&what));
             }
             Err(e) if e.errno() == libc::EINTR => count(&counters.interrupted),
-            // A vCPU that waits for its start is told so at each event.
+            // A vCPU that waits for its start gets EAGAIN at each event.
             Err(e) if e.errno() == libc::EAGAIN && self.again < AGAIN_MAX => {
                 count(&counters.interrupted);
                 self.again += 1;

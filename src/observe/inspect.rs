@@ -1,15 +1,15 @@
-//! A live VM as tables: what KVM and the devices hold at one moment.
+//! A snapshot of a live VM: the tables in KVM and in the devices.
 //!
-//! Everything is read from published counters, from the kernel's own files, or under locks that no I/O thread takes, so
-//! that looking never holds a request up. One exception: a vector's lock, which KVM_SIGNAL_MSI takes too; looking holds
-//! it for a few instructions as long as the vector is not masked.
+//! Everything is read from published counters, from /proc, or under locks that no I/O thread takes, so a snapshot never
+//! delays a request. One exception is a vector's lock, which KVM_SIGNAL_MSI takes, too: while the vector is not masked,
+//! a snapshot holds it for a few instructions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MsiView, ThreadView, VfioView};
+use super::{MsiView, PostedView, ThreadView, VfioView};
 use crate::dataplane::{LoopHandle, NO_VECTOR, QueueCounts, Sent};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
 use crate::vfio::{VectorReport, VfioPci};
@@ -18,10 +18,10 @@ use crate::virtio::{DeviceView, VirtioBlk};
 /// Name and version of the JSON.
 pub const INSPECT_SCHEMA: &str = "doorbell-inspect/1";
 
-/// What may be asked for, and for `all`.
+/// The sections; `all` stands for all of them.
 pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "threads", "vfio"];
 
-/// What there is to see of a VM.
+/// The parts of a VM that a snapshot reads.
 #[derive(Default)]
 pub struct VmParts {
     /// Disks.
@@ -34,7 +34,7 @@ pub struct VmParts {
     pub vfio: Vec<Arc<VfioPci>>,
 }
 
-/// A VM at one moment; sections that were not asked for are absent.
+/// A snapshot of a VM; sections that were not requested are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VmView {
     /// [`INSPECT_SCHEMA`].
@@ -59,12 +59,15 @@ pub struct VmView {
     /// Passed-through devices.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vfio: Option<Vec<VfioView>>,
+    /// Beside vectors and passed-through devices: whether their interrupts can be posted here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub posted_interrupts: Option<PostedView>,
 }
 
 /// The table behind `KVM_SET_GSI_ROUTING`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoutesView {
-    /// How often it was handed to the kernel.
+    /// How often KVM_SET_GSI_ROUTING was called.
     pub commits: u64,
     /// In GSI order; GSIs 0 to 15 have two entries.
     pub entries: Vec<RouteView>,
@@ -73,7 +76,7 @@ pub struct RoutesView {
 /// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteView {
-    /// KVM's handle.
+    /// The GSI.
     pub gsi: u32,
     /// "pic-master", "pic-slave", "ioapic" or "msi".
     pub kind: String,
@@ -81,7 +84,7 @@ pub struct RouteView {
     pub pin: Option<u32>,
     /// Message, for MSI.
     pub msi: Option<MsiView>,
-    /// Which vector holds it: "disk0 vector 1", "0000:00:10.0 MSI-X 0".
+    /// The vector that holds the GSI: "disk0 vector 1", "0000:00:10.0 MSI-X 0".
     pub holder: Option<String>,
 }
 
@@ -96,15 +99,15 @@ pub struct DoorbellView {
     pub notify: String,
     /// Whether an ioeventfd is armed.
     pub armed: bool,
-    /// "mmio" or "pio"; `None` without an ioeventfd, as the four that follow.
+    /// "mmio" or "pio". This and the next three are `None` without an ioeventfd.
     pub bus: Option<String>,
     /// Guest-physical address, or port.
     pub address: Option<u64>,
-    /// Bytes that a store must have, 0 for any.
+    /// Bytes that a store must have; 0: any number.
     pub length: Option<u8>,
-    /// Value that a store must have (datamatch), `None` for any.
+    /// Value that a store must have (datamatch); `None`: any.
     pub value: Option<u64>,
-    /// Kicks that an ioeventfd caught; `None` where the kernel does not say.
+    /// Kicks that an ioeventfd caught; `None` if /proc/self/fdinfo does not show them.
     pub hits: Option<u64>,
     /// Kicks that came by exit.
     pub kicks_exit: u64,
@@ -119,7 +122,7 @@ pub struct VectorView {
     pub device: String,
     /// Table entry.
     pub vector: usize,
-    /// What interrupts by it: "queue 0", "config".
+    /// What interrupts through it: "queue 0", "config".
     pub sources: Vec<String>,
     /// The path that is configured.
     pub complete: String,
@@ -133,11 +136,11 @@ pub struct VectorView {
     pub pending: bool,
     /// The message that the driver wrote.
     pub msi: MsiView,
-    /// GSI that it holds.
+    /// The GSI that it holds.
     pub gsi: Option<u32>,
     /// Whether an irqfd joins its eventfd to the GSI now.
     pub irqfd: bool,
-    /// What its sources sent.
+    /// Interrupts sent through it.
     pub interrupts: Sent,
 }
 
@@ -150,35 +153,35 @@ pub struct QueueState {
     pub queue: usize,
     /// The driver has enabled it.
     pub enabled: bool,
-    /// It runs.
+    /// A loop runs it.
     pub running: bool,
-    /// The thread that owns it while it runs.
+    /// The name of the thread that runs it.
     pub thread: String,
     /// Descriptors.
     pub size: u16,
-    /// Table entry that it interrupts by, `None` if the driver gave none.
+    /// MSI-X table entry that it interrupts through; `None`: the driver set none.
     pub vector: Option<u16>,
-    /// Next available entry the device takes, after its last batch.
+    /// Index of the next available entry that the device will take, after its last batch.
     pub next_avail: u16,
-    /// Next used entry the device writes.
+    /// Index of the next used entry that the device will write.
     pub next_used: u16,
-    /// How it interrupted the guest, by INTx too.
+    /// How it interrupted the guest, INTx included.
     pub interrupts: Sent,
-    /// Requests at the backend.
+    /// Requests in flight at the backend.
     pub in_flight: u32,
-    /// Next available entry the driver fills, as it stands in guest memory; `None` while the rings cannot be read.
+    /// `avail.idx`, the next entry that the driver will fill; `None` while the rings cannot be read.
     pub driver_avail: Option<u16>,
     /// Used index at which the driver wants an interrupt (EVENT_IDX).
     pub used_event: Option<u16>,
     /// Available index at which the device wants a kick (EVENT_IDX).
     pub avail_event: Option<u16>,
-    /// What it did.
+    /// Counts of its work.
     #[serde(flatten)]
     pub counts: QueueCounts,
 }
 
 impl VmParts {
-    /// Looks at `section`, one of [`SECTIONS`], or at `all` of them; `None`: there is no such section.
+    /// Reads `section`, one of [`SECTIONS`] or `all`; `None`: there is no such section.
     pub fn look(&self, section: &str) -> Option<VmView> {
         let wanted = |name: &str| section == name || section == "all";
         if !SECTIONS.into_iter().any(wanted) {
@@ -198,6 +201,7 @@ impl VmParts {
                 super::threads::of_this_process(&owners, &self.loops)
             }),
             vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| VfioView::of(device)).collect()),
+            posted_interrupts: (wanted("vectors") || wanted("vfio")).then(PostedView::here),
         })
     }
 
@@ -217,7 +221,7 @@ impl VmParts {
         RoutesView { commits: routes.commits(), entries: routes.entries().into_iter().map(entry).collect() }
     }
 
-    /// Which vector of which device holds a GSI.
+    /// The owner of each GSI: device and vector.
     fn holders(&self) -> HashMap<u32, String> {
         let of_disks = self.disks.iter().flat_map(|disk| {
             let held = |(n, vector): (usize, &Arc<crate::kvm::Vector>)| {
@@ -317,7 +321,7 @@ fn queues((disk, view): (&VirtioBlk, &DeviceView)) -> Vec<QueueState> {
     view.queues.iter().zip(disk.counters()).enumerate().map(one).collect()
 }
 
-/// Which thread owns which running queue.
+/// Pairs of thread name and running queue.
 fn owners(view: &DeviceView) -> Vec<(String, String)> {
     let running = view.queues.iter().enumerate().filter(|(_, queue)| queue.running);
     running.map(|(n, queue)| (queue.thread.clone(), format!("{} queue {n}", view.name))).collect()

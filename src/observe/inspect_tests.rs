@@ -7,7 +7,7 @@ fn parts(rig: &Rig) -> VmParts {
     VmParts { disks: vec![rig.device.clone()], routes: Some(rig.routes.clone()), ..VmParts::default() }
 }
 
-/// A device with both queues running and MSI-X on, and what is seen of it.
+/// A device with both queues running and MSI-X on, and its snapshot.
 fn started() -> (Rig, VmView) {
     let rig = Rig::new(|_| {});
     rig.start_msix();
@@ -28,7 +28,7 @@ fn the_doorbells_are_those_that_the_machine_armed() {
     rig.place(BAR + 0x10_0000);
     rig.kick(1);
     let after = &parts(&rig).look("doorbells").unwrap().doorbells.unwrap()[1];
-    assert_eq!(after.address, Some(BAR + 0x10_0000 + offset), "it follows the BAR");
+    assert_eq!(after.address, Some(BAR + 0x10_0000 + offset), "the address follows the BAR");
     assert_eq!(after.kicks_exit, 1);
 }
 
@@ -51,14 +51,17 @@ fn vectors_show_mask_pending_and_who_rings_by_them() {
     let vectors = view.vectors.unwrap();
     assert_eq!((vectors[0].sources.as_slice(), vectors[0].irqfd), (&["queue 0".to_string()][..], true));
     assert!(vectors.iter().all(|vector| vector.enabled && !vector.masked && !vector.pending));
-    // Function mask on, then an interrupt.
+    // The function mask is set, then an interrupt is sent.
     let (_, at) = rig.capabilities().into_iter().find(|&(id, _)| id == 0x11).unwrap();
     rig.config_write(u16::from(at) + 2, &[0, 0xc0]);
     rig.device.interrupts()[1].deliver();
     let vectors = parts(&rig).look("vectors").unwrap().vectors.unwrap();
     let masked = &vectors[1];
     assert!(masked.masked && !masked.entry_masked && masked.pending && !masked.irqfd);
-    assert_eq!(masked.interrupts.pending, 1, "auto completes by message on a thread that is no I/O thread");
+    assert_eq!(
+        masked.interrupts.pending, 1,
+        "on a thread other than an I/O thread, auto uses KVM_SIGNAL_MSI"
+    );
 }
 
 #[test]

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::kvm::MsiMessage;
 
-/// An x86 MSI message in words (Intel SDM 3A, 11.11; destination bits beyond 8 as KVM takes them).
+/// An x86 MSI message, decoded (Intel SDM 3A, 11.11; destination bits beyond 8 as KVM defines them).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MsiView {
     /// Message address.
     pub address: u64,
     /// Message data.
     pub data: u32,
-    /// APIC ID, physical or a logical set by `destination_mode`.
+    /// A physical APIC ID, or a logical set; see `destination_mode`.
     pub destination: u32,
     /// "physical" or "logical".
     pub destination_mode: String,

@@ -1,8 +1,8 @@
-//! Tables for eyes, all in one look.
+//! Text tables, all in one style.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-/// A table with `headings`; a heading that ends in `>` (not shown) makes its column flush right. Cells beyond the
+/// A table with `headings`; a heading that ends in `>` (not shown) aligns its column to the right. Cells beyond the
 /// headings are dropped.
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let right = |n: usize| headings.get(n).is_some_and(|heading| heading.ends_with('>'));

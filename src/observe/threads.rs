@@ -14,27 +14,27 @@ pub struct ThreadView {
     pub name: String,
     /// "running", "sleeping", "uninterruptible", or the kernel's letter.
     pub state: String,
-    /// CPU that it ran on last.
+    /// The CPU on which it ran last.
     pub cpu: Option<u32>,
-    /// CPU time in user space and in the kernel, milliseconds.
+    /// CPU time in user space, in milliseconds.
     pub user_ms: u64,
-    /// See `user_ms`.
+    /// CPU time in the kernel, in milliseconds.
     pub system_ms: u64,
-    /// Queues that it owns: "disk0 queue 0".
+    /// The queues that it runs: "disk0 queue 0".
     pub owns: Vec<String>,
     /// Its loop's waits, one system call each; `None`: it runs no loop.
     pub waits: Option<u64>,
-    /// Its loop's waits that a busy-poll made needless.
+    /// Waits that a busy-poll of its loop made unnecessary.
     pub poll_hits: Option<u64>,
 }
 
-/// The threads of this process; `owners` are pairs of thread name and queue, `loops` know their waits.
+/// The threads of this process. `owners` are pairs of thread name and queue; `loops` count their waits.
 pub(super) fn of_this_process(owners: &[(String, String)], loops: &[LoopHandle]) -> Vec<ThreadView> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let mut threads: Vec<_> = tasks
         .filter_map(|task| {
             let tid = task.file_name().to_str()?.parse().ok()?;
-            // The first thread is the main loop, whatever the process is called.
+            // The first thread is the main loop; its name is that of the process.
             let mut thread = parse(tid, &fs::read_to_string(task.path().join("stat")).ok()?)?;
             if tid == std::process::id() {
                 thread.name = "main".into();
@@ -61,7 +61,7 @@ pub(super) fn names() -> Vec<(u32, String)> {
 
 /// Reads `/proc/PID/task/TID/stat` (proc(5)).
 fn parse(tid: u32, stat: &str) -> Option<ThreadView> {
-    // The name may hold anything, parentheses too; what follows the last one does not.
+    // The name may contain parentheses; nothing after the last one does.
     let (name, rest) = (stat.get(stat.find('(')? + 1..stat.rfind(')')?)?, stat.get(stat.rfind(')')? + 1..)?);
     let fields: Vec<_> = rest.split_whitespace().collect();
     let number = |n: usize| fields.get(n).and_then(|field| field.parse::<u64>().ok());
@@ -78,7 +78,7 @@ fn parse(tid: u32, stat: &str) -> Option<ThreadView> {
         tid,
         name: name.into(),
         state: state.into(),
-        // Fields 14, 15 and 39 of proc(5), which counts from 1 and begins with the PID.
+        // Fields 14, 15 and 39 of proc(5), which counts from 1; the PID is field 1.
         user_ms: milliseconds(11),
         system_ms: milliseconds(12),
         cpu: number(36).map(|cpu| cpu as u32),

@@ -1,15 +1,16 @@
 use serde::{Deserialize, Serialize};
 
-use crate::vfio::{Host, IrqIndex, Posting, VectorReport, VfioPci};
+use crate::host::Posting;
+use crate::vfio::{VectorReport, VfioPci};
 
-/// A passed-through device: how each of its vectors is armed.
+/// A passed-through device, and how each of its vectors is armed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfioView {
     /// Its address on the host: "0000:00:03.0".
     pub device: String,
     /// `irq=`: "kernel" or "user".
     pub irq: String,
-    /// Whether the host can post its interrupts to running vCPUs, and if not why.
+    /// Whether it can post its interrupts to running vCPUs, and if not why.
     pub posted_interrupts: String,
     /// Its vectors that are or were armed.
     pub vectors: Vec<VfioVectorView>,
@@ -20,7 +21,7 @@ pub struct VfioView {
 pub struct VfioVectorView {
     /// "MSI-X 0".
     pub name: String,
-    /// It is armed now; if not, the rest is how it was.
+    /// It is armed now; if not, the other fields are from when it was.
     pub armed: bool,
     /// How the device's signal reaches the guest while the vector is not masked.
     pub armed_by: String,
@@ -35,12 +36,12 @@ pub struct VfioVectorView {
 }
 
 impl VfioView {
-    /// As `device` is now.
+    /// Takes a snapshot of `device`.
     pub fn of(device: &VfioPci) -> VfioView {
         VfioView {
             device: device.bdf().to_string(),
             irq: device.path().to_string(),
-            posted_interrupts: Posting::read(&Host::real()).to_string(),
+            posted_interrupts: Posting::here().by_device().to_string(),
             vectors: device.report().iter().map(VfioVectorView::from).collect(),
         }
     }
@@ -48,16 +49,10 @@ impl VfioView {
 
 impl From<&VectorReport> for VfioVectorView {
     fn from(report: &VectorReport) -> VfioVectorView {
-        let armed_by = match (report.direct, report.index) {
-            (true, IrqIndex::Intx) => "level irqfd with resamplefd",
-            (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
-            (true, _) => "irqfd",
-            (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
-        };
         VfioVectorView {
             name: report.name(),
             armed: report.armed,
-            armed_by: armed_by.into(),
+            armed_by: report.armed_by().into(),
             masked: report.masked,
             gsi: report.gsi,
             host: report.host,

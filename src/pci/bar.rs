@@ -1,15 +1,16 @@
 use super::config::{BARS, Command, ConfigSpace};
 use super::{Space, Window};
 
-/// No x86 CPU has wider physical addresses. A 64-bit BAR whose upper half is being sized lies above.
+/// The end of the widest physical address space of an x86 CPU, 52 bits. A 64-bit BAR whose upper half is being sized
+/// lies above it.
 const PHYSICAL_TOP: u64 = 1 << 52;
 
-/// What a BAR decodes, and how wide its address is.
+/// What a BAR decodes, and the width of its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
     /// Memory below 4 GiB.
     Memory32,
-    /// Memory anywhere; takes the next BAR register too.
+    /// Memory at any address. The BAR also occupies the next BAR register.
     Memory64,
     /// I/O ports.
     Io,
@@ -20,22 +21,23 @@ pub enum BarKind {
 pub struct Bar {
     /// Register number, 0 to 5 (0 to 4 for [`BarKind::Memory64`]).
     pub index: u8,
-    /// What it decodes.
+    /// What the BAR decodes.
     pub kind: BarKind,
-    /// Bytes; rounded up to a power of two of at least 16 (memory) or 4 (I/O).
+    /// Length in bytes, rounded up to a power of two of at least 16 (memory) or 4 (I/O).
     pub len: u64,
 }
 
-/// The BARs of a function. Their addresses live in the [`ConfigSpace`], whose write mask does the sizing: a guest
-/// that stores all ones reads back the mask (PCI Local Bus 3.0, 6.2.5.1).
+/// The BARs of a function. The [`ConfigSpace`] holds their addresses. Its write mask implements sizing: a guest that
+/// stores all ones reads the mask back (PCI Local Bus 3.0, 6.2.5.1).
 #[derive(Clone, Debug, Default)]
 pub struct Bars(Vec<Bar>);
 
 impl Bars {
-    /// Lays `bars` out in `config`, without addresses.
+    /// Sets up the registers of `bars` in `config`, without addresses.
     ///
     /// # Panics
-    /// If two BARs overlap or one does not exist. The device's code chooses them, never a guest.
+    /// If two BARs use the same register, or a register does not exist. Only the device's code chooses BARs, never a
+    /// guest.
     pub fn new(config: &mut ConfigSpace, bars: &[Bar]) -> Bars {
         let mut taken = [false; 6];
         let bars = bars.iter().map(|&bar| {
@@ -54,13 +56,13 @@ impl Bars {
         Bars(bars.collect())
     }
 
-    /// The windows that `config` decodes now. A BAR at address 0 or at the top of its address space (as
-    /// while the guest sizes it) decodes nothing. Neither does an I/O BAR above port 0xffff.
+    /// Returns the windows that `config` decodes now. A BAR at address 0 or at the top of its address space decodes
+    /// nothing (it is there while the guest sizes it). Neither does an I/O BAR above port 0xffff.
     pub fn windows(&self, config: &ConfigSpace) -> Vec<Window> {
         self.0.iter().filter_map(|bar| bar.window(config)).collect()
     }
 
-    /// All BARs.
+    /// Returns all BARs.
     pub fn all(&self) -> &[Bar] {
         &self.0
     }
@@ -91,7 +93,7 @@ impl Bar {
         }
         base &= !(self.len - 1);
         let last = base.checked_add(self.len - 1)?;
-        // A 64-bit BAR ends at 4 GiB only while its lower half is being sized.
+        // Only while its lower half is being sized does a 64-bit BAR end at 4 GiB.
         let sizing = last == u64::from(u32::MAX);
         (base != 0 && last < top && !sizing).then_some(Window { bar: self.index, space, base, len: self.len })
     }

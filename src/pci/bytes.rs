@@ -1,4 +1,4 @@
-/// A guest's load at `offset` of `source`, at any offset and of any width. Bytes beyond the end of `source` are 0.
+/// Fills `data` from `source` at `offset`, for a guest load of any width at any offset. Bytes beyond the end are 0.
 pub fn load(source: &[u8], offset: u64, data: &mut [u8]) {
     data.fill(0);
     let rest = usize::try_from(offset).ok().and_then(|offset| source.get(offset..)).unwrap_or(&[]);

@@ -1,11 +1,11 @@
 use bitflags::bitflags;
 
-/// Bytes of a function's config space (PCI Express Base 5.0, 7.2): 256 legacy ones, the rest extended.
+/// The length of a function's config space in bytes (PCI Express Base 5.0, 7.2): 256 legacy bytes, then extended ones.
 pub const CONFIG_LEN: usize = 4096;
 
-/// First byte that a capability may take in a type 0 header.
+/// The first offset for capabilities: a type 0 header ends here.
 const FIRST_CAPABILITY: usize = 0x40;
-/// End of the legacy space, where capabilities live.
+/// The end of the legacy space, which holds the capabilities.
 const LEGACY_LEN: usize = 0x100;
 
 pub(super) const BARS: usize = 0x10;
@@ -18,17 +18,17 @@ const STATUS_INTERRUPT: u8 = 1 << 3;
 const STATUS_CAPABILITIES: u8 = 1 << 4;
 
 bitflags! {
-    /// The bits of the command register (PCI Local Bus 3.0, 6.2.2) that a guest may change here.
+    /// The bits of the command register (PCI Local Bus 3.0, 6.2.2) that a guest may change.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Command: u16 {
         /// I/O BARs are decoded.
         const IO = 1 << 0;
         /// Memory BARs are decoded.
         const MEMORY = 1 << 1;
-        /// The function may read and write guest memory. Stored, not enforced: no device here starts a transfer that
-        /// its driver did not request through a queue.
+        /// The function may read and write guest memory. The bit is stored and not enforced, because no device here
+        /// starts a transfer that its driver did not request through a queue.
         const BUS_MASTER = 1 << 2;
-        /// INTx is not asserted.
+        /// The function does not assert INTx.
         const INTX_DISABLE = 1 << 10;
     }
 }
@@ -52,12 +52,12 @@ pub struct Identity {
     pub interrupt_pin: u8,
 }
 
-/// A capability without its place: everything after its ID and next pointer.
+/// A capability without its offset and next pointer.
 #[derive(Clone, Debug)]
 pub struct Capability {
     /// Capability ID (PCI Code and ID Assignment): 0x09 vendor specific, 0x11 MSI-X.
     pub id: u8,
-    /// The bytes from offset 2 on.
+    /// The bytes from offset 2 of the capability on.
     pub body: Vec<u8>,
     /// The bits of `body` that a guest may write; bytes beyond its end are read-only.
     pub writable: Vec<u8>,
@@ -67,28 +67,28 @@ pub struct Capability {
 #[derive(Debug, thiserror::Error)]
 #[error("no room in PCI config space for capability {id:#04x} of {len} bytes")]
 pub struct NoRoom {
-    /// Its ID.
+    /// ID of the capability.
     pub id: u8,
-    /// Its length.
+    /// Length of the capability in bytes.
     pub len: usize,
 }
 
-/// Config space of one function as data: what each byte holds and which of its bits a guest may change.
+/// The config space of one function as data: the value of each byte, and which of its bits a guest may change.
 ///
-/// Any access of any width at any offset is safe: bytes beyond the end read as ones and ignore writes, like an absent
-/// function. It has no side effects: after a write, the owner reads [`ConfigSpace::command`], its BARs and its
-/// capabilities.
+/// Any access of any width at any offset is safe: bytes beyond the end read as ones and ignore writes, as for an absent
+/// function. Accesses have no side effects. After a write, the owner reads [`ConfigSpace::command`], the BARs and the
+/// capabilities, and acts on what changed.
 #[derive(Clone)]
 pub struct ConfigSpace {
     bytes: Box<[u8; CONFIG_LEN]>,
     writable: Box<[u8; CONFIG_LEN]>,
-    /// Place of the next capability, and of the pointer that will lead there.
+    /// Offset of the next capability, and offset of the pointer that will lead to it.
     free: usize,
     link: usize,
 }
 
 impl ConfigSpace {
-    /// A type 0 header without BARs and capabilities.
+    /// Returns a type 0 header without BARs and capabilities.
     pub fn new(identity: Identity) -> ConfigSpace {
         let mut config = ConfigSpace {
             bytes: Box::new([0; CONFIG_LEN]),
@@ -104,20 +104,20 @@ impl ConfigSpace {
         config.set(0x2e, &identity.subsystem.to_le_bytes());
         config.set(0x3d, &[identity.interrupt_pin]);
         config.allow(COMMAND, &Command::all().bits().to_le_bytes());
-        // Cache line size and latency timer: meaningless on PCI Express, but software may store them.
+        // Cache line size and latency timer have no meaning on PCI Express, but software may store them.
         config.allow(0x0c, &[0xff, 0xff]);
         config.allow(INTERRUPT_LINE, &[0xff]);
         config
     }
 
-    /// Reads bytes; those beyond the end are 0xff.
+    /// Fills `data` from `offset` on. Bytes beyond the end are 0xff.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
         for (at, byte) in (usize::from(offset)..).zip(data) {
             *byte = self.bytes.get(at).copied().unwrap_or(0xff);
         }
     }
 
-    /// A guest's write: changes the writable bits only.
+    /// Performs a guest's write: changes only the writable bits.
     pub fn write(&mut self, offset: u16, data: &[u8]) {
         for (at, new) in (usize::from(offset)..CONFIG_LEN).zip(data) {
             let mask = self.writable[at];
@@ -125,46 +125,46 @@ impl ConfigSpace {
         }
     }
 
-    /// The device's own write: changes any bit. Bytes beyond the end are dropped.
+    /// Performs a write of the device: changes any bit. Bytes beyond the end are dropped.
     pub fn set(&mut self, offset: usize, data: &[u8]) {
         for (at, new) in (offset..CONFIG_LEN).zip(data) {
             self.bytes[at] = *new;
         }
     }
 
-    /// Sets which bits a guest may write from `offset` on.
+    /// Sets which bits a guest may write, from `offset` on.
     pub fn allow(&mut self, offset: usize, mask: &[u8]) {
         for (at, bits) in (offset..CONFIG_LEN).zip(mask) {
             self.writable[at] = *bits;
         }
     }
 
-    /// Two bytes, little endian.
+    /// Returns the two bytes at `offset`, little endian.
     pub fn u16(&self, offset: usize) -> u16 {
         let mut bytes = [0; 2];
         self.read(offset as u16, &mut bytes);
         u16::from_le_bytes(bytes)
     }
 
-    /// Four bytes, little endian.
+    /// Returns the four bytes at `offset`, little endian.
     pub fn u32(&self, offset: usize) -> u32 {
         let mut bytes = [0; 4];
         self.read(offset as u16, &mut bytes);
         u32::from_le_bytes(bytes)
     }
 
-    /// The command register.
+    /// Returns the command register.
     pub fn command(&self) -> Command {
         Command::from_bits_truncate(self.u16(COMMAND))
     }
 
-    /// Sets or clears the interrupt status bit, which shows an INTx request whether or not it is disabled.
+    /// Sets or clears the Interrupt Status bit. It shows the state of INTx even while INTx is disabled (PCI 6.2.3).
     pub fn set_interrupt_status(&mut self, asserted: bool) {
         let status = self.bytes[STATUS] & !STATUS_INTERRUPT;
         self.bytes[STATUS] = if asserted { status | STATUS_INTERRUPT } else { status };
     }
 
-    /// Appends a capability to the list and returns its offset (of its ID byte; a multiple of 4).
+    /// Appends a capability to the list. Returns the offset of its ID byte, a multiple of 4.
     ///
     /// # Errors
     /// The legacy config space is full.
@@ -186,8 +186,8 @@ impl ConfigSpace {
     }
 }
 
-/// Walks a capability list as a driver does: (ID, offset) in list order. `read` reads one byte of config space.
-/// Stops after 48 steps, the most that fit, in case the list has a loop.
+/// Walks a capability list as a driver does. Returns (ID, offset) pairs in list order. `read` reads one byte of config
+/// space. Stops after 48 steps, because no more capabilities fit and the list may have a loop.
 pub fn capabilities(mut read: impl FnMut(u8) -> u8) -> Vec<(u8, u8)> {
     let mut found = Vec::new();
     if read(STATUS as u8) & STATUS_CAPABILITIES == 0 {
@@ -196,7 +196,7 @@ pub fn capabilities(mut read: impl FnMut(u8) -> u8) -> Vec<(u8, u8)> {
     let mut at = read(CAPABILITY_POINTER as u8) & !3;
     while usize::from(at) >= FIRST_CAPABILITY && found.len() < 48 {
         found.push((read(at), at));
-        // `at` is a multiple of 4, so the next byte is there.
+        // `at` is a multiple of 4, so `at + 1` cannot overflow.
         at = read(at + 1) & !3;
     }
     found

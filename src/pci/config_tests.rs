@@ -113,7 +113,7 @@ proptest! {
         config.add_capability(&Capability { id: 9, body: vec![0; 14], writable: vec![0xff; 14] }).unwrap();
         for (at, data) in &writes {
             config.write(*at, data);
-            // Half of them where something can happen.
+            // Half of the writes hit offsets where a write has an effect.
             config.write(*at % 0x60, data);
         }
         prop_assert_eq!(config.u32(0), 0x1042_1af4);

@@ -1,4 +1,4 @@
-/// Which address space a BAR decodes.
+/// The address space of a BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// Memory.
@@ -7,7 +7,7 @@ pub enum Space {
     Pio,
 }
 
-/// A BAR that the device decodes now.
+/// The address range that a BAR decodes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// BAR number, 0 to 5 (the lower one of a 64-bit pair).
@@ -20,27 +20,28 @@ pub struct Window {
     pub len: u64,
 }
 
-/// A PCI function as the host bridge sees it. Any vCPU thread may call any method at any time; no method may panic
-/// on anything that a guest can write.
+/// A PCI function as the host bridge sees it. Any vCPU thread may call any method at any time. No method may panic on
+/// anything that a guest can write.
 pub trait PciDevice: Send + Sync {
     /// Reads `data.len()` (1, 2 or 4) bytes of config space at `offset` (below 4096, naturally aligned).
     fn config_read(&self, offset: u16, data: &mut [u8]);
 
-    /// Writes config space. The caller finds changed windows through [`PciDevice::windows`].
+    /// Writes config space. Afterwards the caller reads [`PciDevice::windows`] to find the windows that changed.
     fn config_write(&self, offset: u16, data: &[u8]);
 
-    /// The windows decoded now: memory or I/O decode is on in the command register and the BAR has an address.
+    /// Returns the windows that the function decodes now: those of BARs that have an address, while memory or I/O
+    /// decoding is on in the command register.
     fn windows(&self) -> Vec<Window>;
 
-    /// The bridge routes `window` to this device from now on: register doorbells at its addresses.
+    /// Called when the bridge begins to route `window` to this device. The device registers doorbells at its addresses.
     fn bar_mapped(&self, window: Window);
 
-    /// The bridge stopped routing `window`: doorbells registered there must be gone when this returns.
+    /// Called when the bridge has stopped routing `window`. The device removes its doorbells there before it returns.
     fn bar_unmapped(&self, window: Window);
 
-    /// A guest load from BAR `bar` at `offset` within it (1 to 8 bytes, any alignment).
+    /// Performs a guest load from BAR `bar` at `offset` within it (1 to 8 bytes, any alignment).
     fn bar_read(&self, bar: u8, offset: u64, data: &mut [u8]);
 
-    /// A guest store to BAR `bar`.
+    /// Performs a guest store to BAR `bar` at `offset` within it (1 to 8 bytes, any alignment).
     fn bar_write(&self, bar: u8, offset: u64, data: &[u8]);
 }

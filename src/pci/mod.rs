@@ -1,7 +1,7 @@
-//! PCI, shared by virtio devices and passed-through ones: config space, capabilities, BARs, MSI-X.
+//! The PCI parts that virtio devices and passed-through devices share: config space, capabilities, BARs, MSI-X.
 //!
 //! What lives here: state machines that turn a guest's config and table accesses into requests to the host (map a BAR
-//! here, unmask a vector with this message). What may not: virtio, VFIO, and the host bridge that finds devices
+//! here, unmask a vector with this message). What may not: virtio, VFIO, and the host bridge with its devices
 //! (`machine::pci_root`).
 
 mod bar;

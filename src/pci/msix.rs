@@ -4,7 +4,7 @@ use super::{Capability, load};
 
 /// Capability ID of MSI-X.
 pub const MSIX_CAPABILITY: u8 = 0x11;
-/// Most vectors of one function (PCI Local Bus 3.0, 6.8.2.3).
+/// The most vectors that a function can have (PCI Local Bus 3.0, 6.8.2.3).
 pub const MAX_VECTORS: u16 = 2048;
 
 const ENTRY_LEN: usize = 16;
@@ -12,27 +12,27 @@ const CONTROL_MASKED: u8 = 1;
 const ENABLE: u16 = 1 << 15;
 const FUNCTION_MASK: u16 = 1 << 14;
 
-/// Vectors whose state in force changed, by number, each once, in ascending order. One value is one batch: whoever
-/// commits routes does it once. It holds effective changes only: never a vector that stays masked, whatever was
-/// written to its entry, and never one that stays unmasked with the same message.
+/// The vectors whose effective state changed: number and new state, each vector once, in ascending order. One value is
+/// one batch, for one commit of routes. A vector that stays masked is not in it, whatever was written to its entry, and
+/// neither is one that stays unmasked with the same message.
 pub type VectorChanges = Vec<(usize, VectorState)>;
 
-/// The place of a structure: a BAR and an offset in it, a multiple of 8.
+/// The location of a structure: a BAR and an offset in it, a multiple of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarOffset {
     /// BAR number, 0 to 5.
     pub bar: u8,
-    /// Bytes from the BAR's start.
+    /// Offset in bytes from the start of the BAR.
     pub offset: u32,
 }
 
-/// The MSI-X capability's state machine (PCI Local Bus 3.0, 6.8.2): the table as the guest sees it, the enable and
-/// function mask bits, and what of it is in force.
+/// The state machine of the MSI-X capability (PCI Local Bus 3.0, 6.8.2): the table as the guest sees it, the enable
+/// and function mask bits, and the effective state of each vector.
 ///
-/// A vector is unmasked when MSI-X is enabled, the function is not masked, and neither is its entry. After every
-/// write the table is compared with what is in force, and the difference is returned as one [`VectorChanges`], so
-/// enabling MSI-X with a full table is one batch, and rewriting masked entries, as Linux 5.18 and later does at boot, is
-/// none. Not synchronized: the owner holds a lock and applies the changes under it.
+/// A vector is unmasked when MSI-X is enabled, the function is not masked, and neither is its entry. After every write
+/// the table is compared with the effective state, and the difference is returned as one [`VectorChanges`]. So enabling
+/// MSI-X with a full table is one batch, and rewriting masked entries, as Linux 5.18 and later do at boot, is none. The
+/// type is not synchronized: the owner holds a lock and applies the changes under it.
 #[derive(Debug)]
 pub struct Msix {
     table: Vec<u8>,
@@ -43,7 +43,7 @@ pub struct Msix {
 }
 
 impl Msix {
-    /// `vectors` masked entries (clamped to 1 to [`MAX_VECTORS`]), MSI-X off.
+    /// Returns a table of `vectors` masked entries (clamped to 1 to [`MAX_VECTORS`]), with MSI-X off.
     pub fn new(vectors: u16) -> Msix {
         let vectors = usize::from(vectors.clamp(1, MAX_VECTORS));
         let mut msix = Msix {
@@ -63,22 +63,23 @@ impl Msix {
         }
     }
 
-    /// Number of vectors.
+    /// Returns the number of vectors.
     pub fn vectors(&self) -> usize {
         self.in_force.len()
     }
 
-    /// Bytes of a table of `vectors` entries.
+    /// Returns the length in bytes of a table of `vectors` entries.
     pub const fn table_len(vectors: u16) -> u64 {
         vectors as u64 * ENTRY_LEN as u64
     }
 
-    /// Bytes of a pending bit array of `vectors` bits: whole 64-bit words.
+    /// Returns the length in bytes of a pending bit array of `vectors` bits: whole 64-bit words.
     pub const fn pba_len(vectors: u16) -> u64 {
         (vectors as u64).div_ceil(64) * 8
     }
 
-    /// The capability; its message control register is at offset 2 and goes to [`Msix::set_control`] when written.
+    /// Returns the capability. Its message control register is at offset 2. When the guest writes it, pass the value to
+    /// [`Msix::set_control`].
     pub fn capability(&self, table: BarOffset, pba: BarOffset) -> Capability {
         let control = (self.vectors() - 1) as u16;
         let place = |at: BarOffset| (at.offset & !7) | u32::from(at.bar & 7);
@@ -88,22 +89,22 @@ impl Msix {
         Capability { id: MSIX_CAPABILITY, body, writable: (ENABLE | FUNCTION_MASK).to_le_bytes().to_vec() }
     }
 
-    /// Whether MSI-X is on: INTx and MSI are off then.
+    /// Returns whether MSI-X is on. While it is, INTx and MSI are off.
     pub fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Whether `control`, a message control register, turns MSI-X on.
+    /// Returns whether `control`, a value of the message control register, turns MSI-X on.
     pub const fn enables(control: u16) -> bool {
         control & ENABLE != 0
     }
 
-    /// Whether the function mask bit is set.
+    /// Returns whether the function mask bit is set.
     pub fn function_masked(&self) -> bool {
         self.function_masked
     }
 
-    /// Applies a message control register that the guest has written.
+    /// Applies a value that the guest wrote to the message control register.
     #[must_use]
     pub fn set_control(&mut self, control: u16) -> VectorChanges {
         self.enabled = Msix::enables(control);
@@ -111,19 +112,19 @@ impl Msix {
         self.reconcile(0, self.vectors())
     }
 
-    /// A guest load from the table. Bytes beyond its end are 0.
+    /// Performs a guest load from the table. Bytes beyond its end are 0.
     pub fn table_read(&self, offset: u64, data: &mut [u8]) {
         load(&self.table, offset, data);
     }
 
-    /// A guest store to the table, of any width and alignment. Bytes beyond its end are dropped. A write
-    /// to an unmasked entry takes effect at once, which the specification allows.
+    /// Performs a guest store to the table, of any width and alignment. Bytes beyond its end are dropped. A write to an
+    /// unmasked entry takes effect at once; the specification calls the result of such a write undefined.
     #[must_use]
     pub fn table_write(&mut self, offset: u64, data: &[u8]) -> VectorChanges {
         let Ok(start) = usize::try_from(offset) else { return Vec::new() };
         let end = start.saturating_add(data.len()).min(self.table.len());
         for (at, new) in (start..end).zip(data) {
-            // The vector control word has only the mask bit.
+            // Of the vector control word, only the mask bit is writable.
             let writable = match at % ENTRY_LEN {
                 0..=11 => 0xff,
                 12 => CONTROL_MASKED,
@@ -134,18 +135,18 @@ impl Msix {
         self.reconcile(start / ENTRY_LEN, end.div_ceil(ENTRY_LEN))
     }
 
-    /// A guest load from the pending bit array; `pending` reads the bit of a vector without consuming it. Bits without a
-    /// vector are 0. The owner drops stores to the array.
+    /// Performs a guest load from the pending bit array. `pending` reads the bit of a vector without consuming it. Bits
+    /// without a vector are 0. The owner drops stores to the array.
     pub fn pba_read(&self, offset: u64, data: &mut [u8], pending: impl Fn(usize) -> bool) {
         for (n, byte) in (0u64..).zip(data) {
-            // The vectors of this byte; none beyond the last vector.
+            // The first vector of this byte; `None` if the offset overflows.
             let first = offset.checked_add(n).and_then(|at| usize::try_from(at.checked_mul(8)?).ok());
             let vectors = first.map_or(0..0, |first| first..first.saturating_add(8).min(self.vectors()));
             *byte = vectors.enumerate().fold(0, |byte, (bit, n)| byte | u8::from(pending(n)) << bit);
         }
     }
 
-    /// Entry `n` alone, without regard to enable and function mask; `None` if there is no such entry.
+    /// Returns entry `n` of the table, ignoring the enable and function mask bits; `None` if there is no such entry.
     pub fn entry(&self, n: usize) -> Option<VectorState> {
         let entry = self.table.get(n.checked_mul(ENTRY_LEN)?..)?.first_chunk::<ENTRY_LEN>()?;
         let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, control, ..] = *entry;
@@ -156,19 +157,19 @@ impl Msix {
         Some(VectorState { message, masked: control & CONTROL_MASKED != 0 })
     }
 
-    /// The message of vector `n` if it is unmasked now.
+    /// Returns the message of vector `n` if it is unmasked now.
     pub fn in_force(&self, n: usize) -> Option<MsiMessage> {
         self.in_force.get(n).copied().flatten()
     }
 
-    /// A reset of the function: off, all entries masked. (A reset of a virtio device leaves PCI state unchanged.)
+    /// Resets the function: MSI-X off, all entries masked. (A reset of a virtio device leaves PCI state unchanged.)
     #[must_use]
     pub fn reset(&mut self) -> VectorChanges {
         self.clear_table();
         self.set_control(0)
     }
 
-    /// Makes what is in force match what the guest asked for, for the entries `from..to`.
+    /// Makes the effective state of the entries `from..to` match the guest's settings. Returns the changes.
     fn reconcile(&mut self, from: usize, to: usize) -> VectorChanges {
         let on = self.enabled && !self.function_masked;
         let mut changes = Vec::new();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The host's side: remembers each batch, and the state that they add up to.
+/// The host's side: records each batch, and the state that the batches add up to.
 #[derive(Default)]
 struct Host {
     batches: Vec<VectorChanges>,
@@ -38,7 +38,7 @@ fn unmasked(data: u32) -> VectorState {
     VectorState { message: message(data), masked: false }
 }
 
-/// Writes entry `n` as Linux does: address low, high, data, then vector control.
+/// Writes entry `n` in Linux's order: address low, address high, data, vector control.
 fn program(msix: &mut Msix, host: &mut Host, n: u64, data: u32, masked: bool) {
     for (at, word) in [(0, 0xfee0_1000), (4, 1), (8, data), (12, u32::from(masked))] {
         host.apply(msix.table_write(n * 16 + at, &word.to_le_bytes()));
@@ -181,7 +181,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// `Host::apply` asserts that no call applies what was in force already.
+    /// `Host::apply` asserts that every change differs from the effective state.
     #[test]
     fn whatever_is_written_the_host_holds_exactly_what_the_table_says(ops in prop::collection::vec(op(), 0..80)) {
         let (mut msix, mut host) = (Msix::new(5), Host::default());

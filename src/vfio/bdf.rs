@@ -17,7 +17,7 @@ pub struct Bdf {
 /// Not a PCI address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no PCI address: it is written 0000:01:00.0 (domain:bus:device.function, hexadecimal), as lspci -D does"
+    "'{0}' is not a PCI address: write it as lspci -D does, 0000:01:00.0 (domain:bus:device.function, hexadecimal)"
 )]
 pub struct InvalidBdf(pub String);
 

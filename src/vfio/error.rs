@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use crate::kvm::KvmError;
 use crate::vfio::{Bdf, InvalidBdf};
 
-/// Why a passed-through device does not work: one sentence each, with the fix.
+/// Why a passed-through device does not work. Each message is one sentence, with the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum VfioError {
     /// Not a PCI address.
     #[error(transparent)]
     InvalidBdf(#[from] InvalidBdf),
     /// No such function.
-    #[error("no PCI device {0}: `doorbell vfio list` shows what there is")]
+    #[error("no PCI device {0}: `doorbell vfio list` shows all devices")]
     NoDevice(Bdf),
     /// The platform has no IOMMU, or it is off.
     #[error(
@@ -23,19 +23,19 @@ pub enum VfioError {
     #[error("the vfio-pci driver is not loaded: run `modprobe vfio-pci` as root")]
     NoVfioPci,
     /// Bound to another driver.
-    #[error("{bdf} is {}: run `doorbell vfio bind {bdf}` first", driven(.driver))]
+    #[error("{bdf} is bound to {}: run `doorbell vfio bind {bdf}` first", driven(.driver))]
     NotBound {
         /// The device.
         bdf: Bdf,
-        /// The driver that it has.
+        /// Its present driver.
         driver: Option<String>,
     },
     /// Not bound to vfio-pci.
-    #[error("{bdf} is {}, not with vfio-pci: there is nothing to unbind", driven(.driver))]
+    #[error("{bdf} is bound to {}, not to vfio-pci: there is nothing to unbind", driven(.driver))]
     NotOurs {
         /// The device.
         bdf: Bdf,
-        /// The driver that it has.
+        /// Its present driver.
         driver: Option<String>,
     },
     /// The host uses it.
@@ -53,16 +53,16 @@ pub enum VfioError {
     Refused {
         /// The device.
         bdf: Bdf,
-        /// Who should have taken it.
+        /// The driver.
         driver: String,
-        /// What the kernel said, if anything.
+        /// The kernel's error, if there was one.
         source: Option<io::Error>,
-        /// In what state the device is now.
+        /// The present state of the device, as a clause.
         left: String,
     },
     /// Other devices of the group have host drivers.
     #[error(
-        "IOMMU group {group} of {bdf} is not viable: {others}; give these to vfio-pci too (`doorbell vfio bind`)"
+        "IOMMU group {group} of {bdf} is not viable: {others}; bind these to vfio-pci, too (`doorbell vfio bind`)"
     )]
     NotViable {
         /// The device.
@@ -72,7 +72,7 @@ pub enum VfioError {
         /// The others and their drivers.
         others: String,
     },
-    /// Another process has it.
+    /// Another process has opened it.
     #[error("{bdf} is used by another process already (a second VMM?): end that one first")]
     Busy {
         /// The device.
@@ -133,7 +133,7 @@ pub enum VfioError {
 }
 
 fn driven(driver: &Option<String>) -> String {
-    driver.as_ref().map_or("without a driver".into(), |name| format!("with the driver {name}"))
+    driver.as_ref().map_or("no driver".into(), |name| format!("the driver {name}"))
 }
 
 fn because(source: &Option<io::Error>) -> String {

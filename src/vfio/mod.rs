@@ -1,8 +1,8 @@
-//! A device of the host given to the guest: VFIO.
+//! Devices of the host passed through to the guest by VFIO.
 //!
 //! What lives here: finding devices and binding them to vfio-pci ([`Host`], [`bind()`]), opening them through a container
 //! or iommufd, their regions and interrupts, and the [`crate::pci::PciDevice`] made of these. What may not: virtio,
-//! queues, disks; this room and `virtio` both stand on `kvm` and `pci`, never on each other.
+//! queues, disks. This room and `virtio` both use `kvm` and `pci`, and never each other.
 
 mod admin;
 mod bdf;
@@ -17,7 +17,6 @@ pub use admin::bind::{Bound, bind, unbind};
 pub use admin::host::{Group, Host, HostDevice, VFIO_PCI, blocks_binding, class_name};
 pub use admin::inspect::{Inspection, inspect};
 pub use admin::irq_test::{IrqTest, irq_test};
-pub use admin::posting::{Obstacle, Posting};
 pub use bdf::{Bdf, InvalidBdf};
 pub use device::vector_report::{Signals, VectorReport};
 pub use device::{VfioPci, VmResources};

@@ -34,13 +34,9 @@ impl FromStr for VfioSpec {
         let mut spec = VfioSpec { bdf, irq: IrqPath::default() };
         for part in parts {
             spec.irq = match part.split_once('=') {
-                Some(("irq", path)) => {
-                    path.parse().map_err(|_| format!("irq={path}: it takes kernel or user"))?
-                }
+                Some(("irq", path)) => path.parse().map_err(|_| format!("irq={path}: use kernel or user"))?,
                 _ => {
-                    return Err(format!(
-                        "'{part}' is no key of --vfio: it takes BDF,irq=kernel or BDF,irq=user"
-                    ));
+                    return Err(format!("--vfio has no key '{part}': use BDF,irq=kernel or BDF,irq=user"));
                 }
             };
         }
@@ -62,8 +58,8 @@ mod tests {
     #[test]
     fn mistakes_say_what_is_allowed() {
         let error = |text: &str| text.parse::<VfioSpec>().unwrap_err();
-        assert_eq!(error("01:00.0,irq=fast"), "irq=fast: it takes kernel or user");
+        assert_eq!(error("01:00.0,irq=fast"), "irq=fast: use kernel or user");
         assert!(error("01:00.0,irq").contains("BDF,irq=kernel"));
-        assert!(error("nvme0").contains("no PCI address"));
+        assert!(error("nvme0").contains("not a PCI address"));
     }
 }

@@ -39,6 +39,7 @@ impl PciDevice for VirtioBlk {
         }
         self.apply_vectors(&msix.set_control(control));
         self.interrupts.configure(msix.enabled(), intx_disabled);
+        self.interrupts_changed(&state);
         if let Some(target) = target(&state, offset, data.len()) {
             let at = state.window_at + WINDOW_DATA;
             let value = state.pci.u32(at).to_le_bytes();
@@ -133,15 +134,15 @@ impl VirtioBlk {
     }
 }
 
-/// What the PCI_CFG window points at.
+/// Where the PCI_CFG window points.
 struct Target {
     bar: u8,
     offset: u64,
     len: usize,
 }
 
-/// The access that a config access at `offset` makes through the PCI_CFG window: none unless it touches the window's
-/// data, or if its length or alignment is not what virtio 1.2, 4.1.4.9.1 demands.
+/// The BAR access that a config access at `offset` makes through the PCI_CFG window. `None` if it does not touch the
+/// window's data, or if its length or alignment violates virtio 1.2, 4.1.4.9.1.
 fn target(state: &State, offset: u16, len: usize) -> Option<Target> {
     let start = state.window_at + WINDOW_DATA;
     let data: Range<usize> = start..start + 4;

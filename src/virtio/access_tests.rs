@@ -31,7 +31,7 @@ fn a_driver_finds_all_five_structures_and_msix_inside_the_bar_apart_from_each_ot
     }
     let (start, len) = ranges[5];
     assert!(start + len <= bar.len);
-    assert_eq!(rig.notify(1).1 - rig.notify(0).1, 4, "each queue has an address of its own");
+    assert_eq!(rig.notify(1).1 - rig.notify(0).1, 4, "each queue has another address");
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn the_pci_cfg_window_reaches_every_register_of_the_bar() {
     assert_eq!(rig.config_u32(window + 16), 2, "num_queues");
     point(common + 0x14, 1);
     rig.config_write(window + 16, &[3, 0xff, 0xff, 0xff]);
-    assert_eq!(rig.status(), 3, "one byte went through");
-    assert_eq!(rig.get(1, 0x16, 2), 0, "and no more");
+    assert_eq!(rig.status(), 3, "one byte was written");
+    assert_eq!(rig.get(1, 0x16, 2), 0, "the next register was not");
     point(rig.structure(4).offset, 4);
     assert_eq!(rig.config_u32(window + 16), 2048, "the disk's capacity");
     let (bar, notify) = rig.notify(1);
@@ -104,14 +104,14 @@ fn without_msix_the_isr_and_the_interrupt_pin_tell_and_reading_the_isr_ends_both
     rig.device.interrupts()[0].deliver();
     rig.device.interrupts()[2].deliver();
     assert_eq!((rig.vm.take_deliveries(), pending()), (vec![Delivery::Line(INTX, true)], 1));
-    assert_eq!(rig.get(3, 1, 4), 0, "beside it there is nothing, and reading there clears nothing");
+    assert_eq!(rig.get(3, 1, 4), 0, "nothing is beside the ISR, and a read there does not clear it");
     assert_eq!(rig.get(3, 0, 1), 3, "a queue is bit 0 and the configuration bit 1");
     assert_eq!((rig.vm.take_deliveries(), pending()), (vec![Delivery::Line(INTX, false)], 0));
     assert_eq!(rig.get(3, 0, 1), 0);
     rig.device.interrupts()[0].deliver();
     rig.set_status(0);
     assert_eq!(rig.vm.take_deliveries(), [Delivery::Line(INTX, true), Delivery::Line(INTX, false)]);
-    assert_eq!(rig.get(3, 0, 4), 0, "a reset ends it too");
+    assert_eq!(rig.get(3, 0, 4), 0, "a reset clears the ISR");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn interrupts_go_out_with_the_tables_message_and_wait_while_masked() {
     ring(1);
     let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
     assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)], "auto, and this is no I/O thread");
-    assert_eq!(rig.get(3, 0, 1), 0, "messages leave the ISR alone");
+    assert_eq!(rig.get(3, 0, 1), 0, "an MSI-X interrupt does not set the ISR");
     // Mask vector 1 by its control word; find the table as the driver does.
     let (_, msix) = rig.capabilities()[5];
     let table = u64::from(rig.config_u32(u16::from(msix) + 4));
@@ -223,7 +223,7 @@ fn access() -> impl Strategy<Value = Access> {
     let data = || prop::collection::vec(prop_oneof![any::<u8>(), 0u8..16], 1..9);
     let width = prop::sample::select(vec![1usize, 2, 4, 8, 3, 7]);
     let bar = prop::sample::select(vec![0u8, 0, 0, 0, 2, 1, 6]);
-    // Mostly where registers are.
+    // Most accesses go to registers.
     let offset = || {
         let near = (prop::sample::select(vec![0u64, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000]), 0u64..0x48);
         prop_oneof![12 => near.prop_map(|(page, at)| page + at), 1 => 0u64..0x9000, 1 => any::<u64>()]
@@ -255,7 +255,7 @@ proptest! {
                 Access::Read(bar, at, len) => rig.device.bar_read(bar, at, &mut [0; 8][..len]),
                 Access::Write(bar, at, data) => rig.device.bar_write(bar, at, &data),
             }
-            // What is armed is what should be: a live queue's doorbell, in the window that is decoded now.
+            // Exactly the live queues' doorbells are armed, in the window that is decoded now.
             let view = rig.device.view();
             let armed: Vec<_> = view.queues.iter().filter_map(|queue| queue.doorbell).collect();
             prop_assert_eq!(&armed, &rig.vm.ioeventfds());
@@ -266,7 +266,7 @@ proptest! {
                 prop_assert!(!queue.running || view.status & 4 != 0);
             }
         }
-        // Whatever happened, a reset brings it back.
+        // After any sequence, a reset makes the device work.
         rig.place(BAR);
         rig.config_write(4, &[7, 0]);
         rig.set_status(0);

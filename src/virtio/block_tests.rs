@@ -35,7 +35,7 @@ fn every_field_is_where_linux_has_it() {
     assert_eq!(
         DEVICE_LEN,
         offset_of!(Layout, max_secure_erase_sectors),
-        "the end of virtio 1.2's older part"
+        "virtio 1.2, 5.2.4: the fields before secure erase end at 60"
     );
 }
 
@@ -68,7 +68,7 @@ fn what_is_offered_follows_the_disk() {
     assert_eq!(config_space(&readonly, &readonly.params())[36..], [0; 24]);
     let undiscardable = BlkConfig { discard: false, ..blk_config() };
     let may_unmap = config_space(&undiscardable, &undiscardable.params())[56];
-    assert_eq!(may_unmap, 0, "what cannot free space does not promise to");
+    assert_eq!(may_unmap, 0, "without discard, write-zeroes does not promise to free space");
     assert!(!bit(&undiscardable, VIRTIO_BLK_F_DISCARD) && bit(&undiscardable, VIRTIO_BLK_F_WRITE_ZEROES));
 }
 
@@ -95,7 +95,7 @@ fn only_the_writeback_byte_can_be_written_and_only_if_negotiated() {
 }
 
 #[test]
-fn a_serial_number_is_cut_to_what_get_id_answers() {
+fn a_serial_number_is_cut_to_the_20_bytes_of_get_id() {
     let config = BlkConfig { serial: "0123456789012345678901234".into(), ..blk_config() };
     assert_eq!(&config.params().serial, b"01234567890123456789");
     assert_eq!(blk_config().params().serial[..6], *b"lab0\0\0");

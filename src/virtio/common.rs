@@ -65,19 +65,21 @@ const FIELDS: [(usize, usize, Field); 18] = [
     (0x3a, 2, Field::QueueReset),
 ];
 
-/// What the owner must react to after a write.
+/// What a write changed, for the device to react to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effect {
     /// The driver wrote status 0.
     pub reset: bool,
     /// FEATURES_OK was accepted just now.
     pub negotiated: bool,
+    /// A queue has another vector.
+    pub vector: bool,
     /// Status, a queue's enable bit or its reset bit changed: queues may have to start or stop.
     pub changed: bool,
 }
 
 /// The registers. Reads and writes of any width at any offset are safe: a write that covers a field in part is merged
-/// with what the field reads.
+/// with the field's present value.
 #[derive(Debug)]
 pub(super) struct Common {
     offered: u64,
@@ -196,6 +198,7 @@ impl Common {
             (Field::QueueVector, _) => {
                 if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {
                     queue.interrupt.set_vector(value as u16);
+                    effect.vector = true;
                 }
             }
             (Field::QueueSize, Some(queue)) => queue.size = value as u16,

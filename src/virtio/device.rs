@@ -6,20 +6,21 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::backend::Backend;
 use crate::dataplane::{
-    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters,
+    BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLoop,
+    RunningQueue,
 };
 use crate::host::{Locked, log};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
 
 use super::block::{BlkConfig, config_space, writeback_after};
-use super::common::{Common, Effect};
+use super::common::Common;
 use super::device_status::DeviceStatus;
 use super::doorbells::Doorbells;
 use super::kick::Kick;
 use super::layout::{self, NotifySpace};
 use super::queue::QueueRegs;
-use super::{NotifyPath, QueueLoop, RunningQueue, VirtioError};
+use super::{NotifyPath, VirtioError};
 
 const VENDOR: u16 = 0x1af4;
 /// 0x1040 plus the virtio device ID of a block device (virtio 1.2, 4.1.2.1).
@@ -68,7 +69,7 @@ pub(super) struct State {
     pub(super) slots: Vec<Slot>,
     /// The driver asked for a reset that is not over.
     pub(super) resetting: bool,
-    /// The last thing that the host refused; the device works without it.
+    /// The last error of a host call; the device works without what it asked for.
     pub(super) last_error: Option<String>,
 }
 
@@ -78,16 +79,16 @@ pub(super) struct Slot {
     pub(super) running: Option<Box<dyn RunningQueue>>,
     /// The backend of a queue that does not run.
     pub(super) backend: Option<Box<dyn Backend>>,
-    /// It could not be started; not tried again before a reset.
+    /// It could not be started; it is tried again only after a reset.
     pub(super) failed: bool,
 }
 
 impl VirtioBlk {
-    /// A device without a driver. Queue n runs at `loops[n % loops.len()]`; its backend comes from `backends`. Without
-    /// MSI-X, because the driver leaves it off or because a level path hides it, it interrupts by `intx`.
+    /// Makes a device that no driver uses yet. `loops[n % loops.len()]` runs queue n; its backend comes from `backends`.
+    /// It interrupts by `intx` while MSI-X is off: the driver left it off, or a level path hides it.
     ///
     /// # Errors
-    /// A bad configuration, no file descriptors, or no backend.
+    /// The configuration is invalid, file descriptors ran out, or a backend could not be made.
     pub fn new(
         config: BlkConfig,
         vm: Arc<dyn VmIoctls>,
@@ -188,7 +189,7 @@ impl VirtioBlk {
     /// Switches how kicks reach the host, also on a live device: kicks in between come by exit, and none is lost.
     ///
     /// # Errors
-    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver knows where the registers are.
+    /// [`VirtioError::OtherSpace`] between a path in memory and `pio`: the driver has read where the registers are.
     pub fn set_notify_path(&self, path: NotifyPath) -> Result<(), VirtioError> {
         let mut state = self.state();
         let name = || self.config.name.clone();
@@ -198,6 +199,25 @@ impl VirtioBlk {
             return Err(VirtioError::OtherSpace { name: name(), from, to: path, place });
         }
         state.doorbells.set_path(path).map_err(|source| VirtioError::Kvm { name: name(), source })
+    }
+
+    /// Switches how completions reach the guest, also on a live device: none is lost.
+    ///
+    /// # Errors
+    /// As [`DeviceInterrupts::set_path`].
+    pub fn set_complete_path(&self, path: CompletePath) -> Result<(), String> {
+        self.interrupts.set_path(path)?;
+        self.interrupts_changed(&self.state());
+        Ok(())
+    }
+
+    /// Tells the queues that run that their interrupts may go another way now.
+    pub(super) fn interrupts_changed(&self, state: &State) {
+        state
+            .slots
+            .iter()
+            .filter_map(|slot| slot.running.as_ref())
+            .for_each(|queue| queue.interrupt_changed());
     }
 
     /// A driver's store to the common configuration.
@@ -210,9 +230,12 @@ impl VirtioBlk {
             }
             // Until the reset is done, the status register reads non-zero (4.1.4.3.1); an unused device is done at once.
             state.resetting |= effect.reset;
+            if effect.vector {
+                self.interrupts_changed(&state);
+            }
             effect
         };
-        if effect != Effect::default() {
+        if effect.reset || effect.changed {
             self.reconcile();
         }
     }
@@ -228,7 +251,7 @@ impl VirtioBlk {
         config_space(&self.config, &self.block)
     }
 
-    /// Records something that the host refused; the device works without it.
+    /// Records the error of a host call; the device works without what it asked for.
     pub(super) fn note(&self, state: &mut State, error: Option<KvmError>) {
         if let Some(error) = error {
             if state.last_error.is_none() {

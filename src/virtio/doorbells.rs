@@ -7,8 +7,8 @@ use super::NotifyPath;
 use super::kick::Kick;
 use super::layout::{NOTIFY_STRIDE, NotifySpace};
 
-/// The ioeventfds of one device: what should be armed follows from the live queues, the place of the BAR and the
-/// configured path; [`Doorbells::reconcile`] alone arms and disarms.
+/// The ioeventfds of one device. What should be armed follows from the live queues, the address of the BAR and the
+/// configured path; only [`Doorbells::reconcile`] arms and disarms.
 #[derive(Debug)]
 pub(super) struct Doorbells {
     vm: Arc<dyn VmIoctls>,
@@ -71,18 +71,18 @@ impl Doorbells {
         self.reconcile()
     }
 
-    /// Whether kicks carry 32 bits, which the driver decides before a queue takes kicks.
+    /// Sets whether kicks carry 32 bits, which the driver decides before a queue takes kicks.
     pub(super) fn set_notification_data(&mut self, on: bool) {
         self.notification_data = on;
     }
 
-    /// Which queues take kicks.
+    /// Sets which queues take kicks.
     pub(super) fn set_live(&mut self, live: Vec<bool>) -> Result<(), KvmError> {
         self.live = live;
         self.reconcile()
     }
 
-    /// What is armed for `queue`.
+    /// The match of the ioeventfd armed for `queue`; `None`: none is armed.
     pub(super) fn armed(&self, queue: usize) -> Option<IoeventfdSpec> {
         Some(self.armed.get(queue)?.as_ref()?.spec())
     }

@@ -159,7 +159,7 @@ fn two_devices_at_one_address_cost_the_second_its_doorbells_not_its_kicks() {
     assert_eq!((queue.kicks_exit, queue.kicks_missed), (2, 0));
     drop(taken);
     rig.place(BAR + 0x10_0000);
-    assert_eq!(rig.vm.ioeventfds(), any(BAR + 0x10_0000), "tried again with the next change");
+    assert_eq!(rig.vm.ioeventfds(), any(BAR + 0x10_0000), "arming is tried again at the next change");
 }
 
 #[test]
@@ -170,15 +170,15 @@ fn a_kick_by_exit_reaches_the_eventfd_and_one_that_should_not_have_come_is_count
         (queue.kicks_exit, queue.kicks_missed)
     };
     rig.kick(0);
-    assert_eq!(rig.device.kicks[0].event().read().unwrap(), 1, "before the queue is live, too");
+    assert_eq!(rig.device.kicks[0].event().read().unwrap(), 1, "also before the queue is live");
     assert_eq!(counts(0), (1, 0));
     rig.start();
     rig.kick(0);
-    assert_eq!(counts(0), (2, 0), "may have left the guest before the doorbell was armed");
+    assert_eq!(counts(0), (2, 0), "this kick may have left the guest before the doorbell was armed");
     rig.kick(0);
     assert_eq!(counts(0), (3, 1));
     rig.kick(1);
-    assert_eq!(counts(1), (1, 1), "this thread has been here since");
+    assert_eq!(counts(1), (1, 1), "this thread has handled a kick since then");
     rig.place(BAR + 0x10_0000);
     rig.kick(1);
     assert_eq!(counts(1), (2, 1), "armed anew");
@@ -197,7 +197,11 @@ fn stores_that_a_datamatch_does_not_want_are_not_missed() {
         rig.device.bar_write(bar, at, data);
     }
     let queue = &rig.device.view().queues[1];
-    assert_eq!((queue.kicks_exit, queue.kicks_missed), (4, 0), "value or width is not the doorbell's");
+    assert_eq!(
+        (queue.kicks_exit, queue.kicks_missed),
+        (4, 0),
+        "the doorbell does not match this value or width"
+    );
     rig.device.bar_write(bar, at, &[1, 0]);
     assert_eq!(rig.device.view().queues[1].kicks_missed, 1);
 }

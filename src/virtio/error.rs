@@ -29,10 +29,10 @@ pub enum VirtioError {
         /// errno.
         source: io::Error,
     },
-    /// Too many capabilities: a bug in this room, which its tests would find.
+    /// The capabilities do not fit into config space: a bug in src/virtio, which its tests would find.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The notify registers cannot move: the driver knows where they are.
+    /// The notify registers cannot move: the driver has read where they are.
     #[error(
         "{name} cannot switch from notify={from} to notify={to} while it exists: its notify registers are in {place}"
     )]

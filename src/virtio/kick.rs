@@ -24,18 +24,18 @@ const VALUE: u64 = 0;
 const LENGTH: u64 = 1;
 const ANY: u64 = 2;
 
-/// One queue's kick: the eventfd that every path ends in, and what came by exit. Any thread, no lock.
+/// One queue's kick: the eventfd that every path signals, and counts of kicks by exit. Any thread may use it; no lock.
 #[derive(Debug)]
 pub(super) struct Kick {
     event: Arc<EventFd>,
     /// What the kernel says of `event`; `None`: there is no /proc.
     info: Option<File>,
     queue: u16,
-    /// The present registration, 0 for none, times 4, and the kind of its match.
+    /// Number of the present registration times 4, and the kind of its match; 0: none.
     armed: AtomicU64,
     exits: AtomicU64,
     missed: AtomicU64,
-    /// Writes to the eventfd by us, not by KVM.
+    /// Writes to the eventfd by doorbell, not by KVM.
     by_hand: AtomicU64,
 }
 
@@ -58,8 +58,8 @@ impl Kick {
         &self.event
     }
 
-    /// What an ioeventfd on this queue's register catches on `path`; `None`: there is none. With `data` (NOTIFICATION_DATA)
-    /// a kick has 32 bits, and half of them differ from kick to kick: no value can match them, only the length.
+    /// What an ioeventfd on this queue's register matches on `path`; `None`: the path has no ioeventfd. With `data`
+    /// (NOTIFICATION_DATA) a kick has 32 bits, and half of them differ from kick to kick: no value matches them, only the length.
     pub(super) fn matching(&self, path: NotifyPath, data: bool) -> Option<Match> {
         match path {
             NotifyPath::FastMmio => Some(Match::Any),
@@ -81,25 +81,25 @@ impl Kick {
         self.armed.store(number << 2 | kind, Ordering::SeqCst);
     }
 
-    /// Records that none does.
+    /// Records that no ioeventfd catches them from now on.
     pub(super) fn set_disarmed(&self) {
         self.armed.store(0, Ordering::SeqCst);
     }
 
     /// Signals the eventfd, so that the queue checks its ring.
     pub(super) fn self_kick(&self) {
-        // Fails only if the counter would pass 2^64 - 2; it is readable then.
+        // Fails only if the counter would exceed 2^64 - 2; then it is readable already.
         let _ = self.event.write(1);
         self.by_hand.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Kicks that left the guest, and of these the ones that an ioeventfd should have caught.
+    /// Kicks by exit, and how many of these an ioeventfd should have caught.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.exits.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
     }
 
-    /// Kicks by ioeventfd: the eventfd's counter as the kernel shows it (`eventfd-count`, hexadecimal), minus our own
-    /// writes. `None` if there is no /proc. Exact while no kick is on its way.
+    /// Kicks by ioeventfd: the eventfd's counter as the kernel shows it (`eventfd-count`, hexadecimal), minus
+    /// doorbell's own writes. `None` if there is no /proc. Exact while no kick is on its way.
     pub(super) fn by_ioeventfd(&self) -> Option<u64> {
         let info = read_again(self.info.as_ref()?).ok()?;
         let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;

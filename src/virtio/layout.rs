@@ -1,7 +1,6 @@
 //! Where the device's registers are, and the capabilities that say so (virtio 1.2, 4.1.4).
 //!
-//! BAR 0, 64-bit memory, 32 KiB; every structure on a page of its own, so that each can be mapped or trapped
-//! separately:
+//! BAR 0 is 32 KiB of 64-bit memory. Each structure has its own page, so that it can be mapped or trapped alone:
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
@@ -9,11 +8,11 @@
 //! | 0x1000 | 1 | ISR status |
 //! | 0x2000 | 0x3c | device configuration (`virtio_blk_config`) |
 //! | 0x3000 | 8 | MSI-X pending bits |
-//! | 0x4000 | 16 a vector | MSI-X table |
-//! | 0x5000 | 4 a queue | notify registers |
+//! | 0x4000 | 16 per vector | MSI-X table |
+//! | 0x5000 | 4 per queue | notify registers |
 //!
-//! A device made with `notify=pio` has its notify registers in BAR 2 instead, I/O ports, 4 a queue: there is
-//! one notify capability, so the driver has no choice and uses the configured path.
+//! With `notify=pio` the notify registers are I/O ports instead, in BAR 2, 4 bytes per queue. There is one notify
+//! capability, so the driver has no choice and uses the configured path.
 
 use crate::pci::{Bar, BarKind, BarOffset, Capability};
 
@@ -38,7 +37,7 @@ pub(super) const NOTIFY: u64 = 0x5000;
 
 pub(super) const COMMON_LEN: usize = 0x3c;
 pub(super) const DEVICE_LEN: usize = 0x3c;
-/// `notify_off_multiplier`: the register of queue n is n times this behind the first.
+/// `notify_off_multiplier`, in bytes: queue n's register is n times this after queue 0's (virtio 1.2, 4.1.4.4).
 pub(super) const NOTIFY_STRIDE: u64 = 4;
 
 /// Capability ID "vendor specific".
@@ -95,7 +94,7 @@ pub(super) fn structures(notify: NotifySpace, queues: u16) -> [Capability; 4] {
     ]
 }
 
-/// The window onto the BARs through config space: the driver writes BAR, offset and length, then reads or writes
+/// VIRTIO_PCI_CAP_PCI_CFG, a window to the BARs in config space (virtio 1.2, 4.1.4.9): the driver writes BAR, offset and length, then reads or writes
 /// the four data bytes at the end.
 pub(super) fn window() -> Capability {
     let mut capability = vendor(PCI_CFG, 0, 0, 0);

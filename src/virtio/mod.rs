@@ -13,7 +13,6 @@
 //! | `doorbells`, `kick` | ioeventfds, and kicks that came by exit |
 //! | `device`, `reconcile` | the device: lock order; starting and stopping queues, reset |
 //! | `device_status` | what an I/O thread may report about the device without a lock |
-//! | `queue_loop` | the interface to the threads that run the queues |
 
 mod access;
 mod block;
@@ -26,16 +25,14 @@ mod kick;
 mod layout;
 mod notify_path;
 mod queue;
-mod queue_loop;
 mod reconcile;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
 
-pub use block::BlkConfig;
+pub use block::{BlkConfig, RemoteDisk};
 pub use device::{Backends, VirtioBlk};
 pub use error::VirtioError;
 pub use layout::{MAX_QUEUE_SIZE, MAX_QUEUES};
 pub use notify_path::NotifyPath;
-pub use queue_loop::{QueueLoop, RunningQueue};
 pub use view::{DeviceView, QueueView, RingWords};

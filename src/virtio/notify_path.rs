@@ -6,7 +6,7 @@ use crate::host::named;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumCount, EnumString, VariantArray, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub enum NotifyPath {
-    /// An ioeventfd of length 0 on the notify register: KVM matches the address alone and has nothing to decode
+    /// An ioeventfd of length 0 on the notify register: KVM matches the address alone and decodes nothing
     /// (KVM API 4.59, `KVM_CAP_IOEVENTFD_ANY_LENGTH`; `KVM_FAST_MMIO_BUS`).
     FastMmio,
     /// An ioeventfd of length 2 that also matches the queue index, on the ordinary MMIO bus.
@@ -18,7 +18,7 @@ pub enum NotifyPath {
 }
 
 impl NotifyPath {
-    /// Every path with its name on the command line.
+    /// Every path, with its name on the command line.
     pub const NAMES: [(&'static str, NotifyPath); NotifyPath::COUNT] =
         named(<NotifyPath as VariantNames>::VARIANTS, <NotifyPath as VariantArray>::VARIANTS);
 }

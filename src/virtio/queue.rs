@@ -6,9 +6,9 @@ use crate::dataplane::{Interrupt, NO_VECTOR, QueueLayout};
 
 /// The registers of one queue, as the driver wrote them.
 ///
-/// They hold any value, because a driver reads back what it wrote and writes a 64-bit address in halves. What they amount
-/// to is a [`Queue`] of the virtio-queue crate, made when the queue is to run: that type alone knows which sizes and
-/// alignments virtio allows.
+/// They hold any value, because a driver reads back what it wrote and writes a 64-bit address in halves. When the queue
+/// is to run, they become a [`Queue`] of the virtio-queue crate: only that type knows which sizes and alignments virtio
+/// allows.
 #[derive(Debug)]
 pub(super) struct QueueRegs {
     max_size: u16,
@@ -44,7 +44,7 @@ impl QueueRegs {
     /// The queue that the registers describe.
     ///
     /// # Errors
-    /// The size is no power of two or too large, or a ring is misaligned (virtio 1.2, 2.7).
+    /// The size is not a power of two or is too large, or a ring is misaligned (virtio 1.2, 2.7).
     pub(super) fn queue(&self, features: u64) -> Result<Queue, Error> {
         let mut queue = Queue::new(self.max_size)?;
         // try_set_*: the plain setters keep the old value where the new one is invalid, and only log it.

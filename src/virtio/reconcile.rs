@@ -5,10 +5,9 @@ use std::sync::Arc;
 use virtio_bindings::virtio_config::VIRTIO_F_NOTIFICATION_DATA;
 
 use crate::backend::Backend;
-use crate::dataplane::QueueSetup;
+use crate::dataplane::{QueueSetup, RunningQueue};
 use crate::host::Locked;
 
-use super::RunningQueue;
 use super::common::DRIVER_OK;
 use super::device::{State, VirtioBlk};
 use super::queue::QueueRegs;
@@ -27,7 +26,7 @@ impl VirtioBlk {
     /// Makes the queues that run match what the driver asked for.
     ///
     /// A step is decided under the state lock and done without it. Starting and stopping a queue waits for the thread
-    /// that runs it; that thread may be the main loop, which takes the state lock to answer a reader, and each would
+    /// that runs it; that thread may be the main loop, which takes the state lock to serve `inspect`, and each would
     /// wait for the other. The driver may have written again meanwhile: so after each step the state is compared anew,
     /// until nothing is left to do. `turn` admits one vCPU at a time, or two could start the same queue.
     pub(super) fn reconcile(&self) {
@@ -85,7 +84,7 @@ impl VirtioBlk {
         if setups.is_empty() { Step::Settled } else { Step::Start(setups) }
     }
 
-    /// Everything that queue `n` needs to run. `Err`: its registers are invalid, or it gets no backend.
+    /// Everything that queue `n` needs to run. `Err`: its registers are invalid, or its backend could not be made.
     fn setup(
         &self,
         n: usize,
@@ -102,6 +101,7 @@ impl VirtioBlk {
         Ok(QueueSetup {
             name: format!("{} queue {n}", self.config.name),
             layout,
+            features,
             memory: self.memory.clone(),
             kick: self.kicks[n].event().clone(),
             backend,

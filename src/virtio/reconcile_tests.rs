@@ -25,12 +25,16 @@ fn queues_start_with_driver_ok_and_stop_with_reset() {
     rig.set_status(15);
     assert_eq!(rig.fake.names(), strings(&["disk0 queue 0"]));
     rig.enable_queue(1);
-    assert_eq!(rig.fake.names(), strings(&["disk0 queue 0", "disk0 queue 1"]), "one may also come later");
+    assert_eq!(
+        rig.fake.names(),
+        strings(&["disk0 queue 0", "disk0 queue 1"]),
+        "a queue may be enabled later"
+    );
     rig.set_status(0);
     assert_eq!((rig.fake.names(), rig.status()), (strings(&[]), 0));
     assert_eq!((rig.get(1, 0x10, 2), rig.get(1, 0x1a, 2), rig.get(1, 0x1c, 2)), (0xffff, 0xffff, 0));
     rig.start();
-    assert_eq!(rig.fake.names().len(), 2, "and again, with the same backends");
+    assert_eq!(rig.fake.names().len(), 2, "the device starts again with the same backends");
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn a_broken_ring_is_needs_reset_and_one_configuration_interrupt() {
     let message = MsiMessage { address: 0xfee0_0000, data: 0x42 };
     assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)]);
     assert_eq!(rig.config_u32(4) >> 19 & 1, 0, "no INTx is pending: MSI-X is on");
-    assert_eq!(rig.get(3, 0, 1), 2, "the ISR tells of the configuration with MSI-X too (4.1.4.5.1)");
+    assert_eq!(rig.get(3, 0, 1), 2, "the ISR reports a configuration change with MSI-X, too (4.1.4.5.1)");
     assert_eq!((rig.get(3, 0, 1), rig.vm.take_deliveries()), (0, vec![]));
     rig.set_status(0);
     assert_eq!(rig.status(), 0);
@@ -127,17 +131,17 @@ fn rings_that_cannot_be_are_needs_reset_and_the_others_run() {
         assert_eq!(rig.status(), 15 | NEEDS_RESET, "{value:#x} at {at:#x}");
         assert_eq!(rig.fake.names(), strings(&["disk0 queue 1"]));
         assert!(rig.device.view().last_error.is_some());
-        // It is not tried again with every store.
+        // A store does not start it again.
         rig.set_status(15);
         assert_eq!(rig.fake.log.lock().unwrap().len(), 1);
         rig.set_status(0);
         rig.start();
-        assert_eq!(rig.fake.names().len(), 2, "a reset gives it another chance");
+        assert_eq!(rig.fake.names().len(), 2, "after a reset it is started again");
     }
 }
 
 /// A loop's thread may report a broken ring, and the main loop may look at the device and switch its path, at any
-/// moment: also while a vCPU waits for it to take or to give back a queue. If a lock were held, this would hang.
+/// moment: also while a vCPU waits for that thread to attach or detach a queue. If a lock were held, this would hang.
 #[test]
 fn a_vcpu_that_waits_for_a_loop_holds_no_lock_that_the_loop_could_want() {
     let rig = Rig::new(|_| {});
@@ -149,7 +153,7 @@ fn a_vcpu_that_waits_for_a_loop_holds_no_lock_that_the_loop_could_want() {
         let broken: Vec<_> = fake.running.lock().unwrap().iter().map(|(_, broken)| broken.clone()).collect();
         broken.iter().for_each(|broken| broken());
         device.set_notify_path(super::super::NotifyPath::Mmio).unwrap();
-        // A reset in progress reads as not over.
+        // While a reset is in progress, the status is not 0.
         calls.fetch_add(u32::from(device.view().status & 4 != 0), Ordering::Relaxed);
     }));
     assert!(rig.negotiate(VERSION_1));

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use crate::backend::{Backend, Geometry, Op, Outcome, Request, Submitter};
-use crate::dataplane::{CompletePath, DataplaneError, QueueSetup, Ring};
+use crate::dataplane::{CompletePath, DataplaneError, QueueLoop, QueueSetup, Ring, RunningQueue};
 use crate::kvm::testing::FakeVm;
 use crate::kvm::{Line, Routes};
 use crate::pci::{PciDevice, Space, Window, capabilities};
 
-use super::{BlkConfig, NotifyPath, QueueLoop, RunningQueue, VirtioBlk};
+use super::{BlkConfig, NotifyPath, VirtioBlk};
 
 /// Completes everything at once.
 pub struct Instant;
@@ -84,7 +84,7 @@ pub const BAR: u64 = 0xd000_0000;
 pub const PORT: u64 = 0xc000;
 /// The GSI of the device's interrupt pin.
 pub const INTX: u32 = 16;
-/// Everything that a test's driver may ask for.
+/// Every feature that a test's driver may accept.
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
 pub const NOTIFICATION_DATA: u64 = 1 << 38;
@@ -92,7 +92,7 @@ pub const RING_RESET: u64 = 1 << 40;
 pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
 
-/// A structure that a vendor capability points at.
+/// A structure that a vendor-specific capability points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub kind: u8,
@@ -133,6 +133,7 @@ pub fn blk_config() -> BlkConfig {
         event_idx: true,
         notification_data: false,
         moderation: crate::dataplane::Moderation::Off,
+        remote: None,
     }
 }
 
@@ -251,7 +252,7 @@ impl Rig {
         self.put(1, 0x14, status.into(), 1);
     }
 
-    /// Up to FEATURES_OK; returns whether it was accepted.
+    /// Initializes the device up to FEATURES_OK; returns whether the device accepted the features.
     pub fn negotiate(&self, features: u64) -> bool {
         self.set_status(1);
         self.set_status(3);
@@ -263,7 +264,7 @@ impl Rig {
         self.status() & 8 != 0
     }
 
-    /// Puts queue `n` where its rings fit, with MSI-X vector `n`, and enables it.
+    /// Gives queue `n` valid ring addresses and MSI-X vector `n`, and enables it.
     pub fn enable_queue(&self, n: u64) {
         let base = 0x1_0000 * (n + 1);
         self.put(1, 0x16, n, 2);
@@ -274,7 +275,7 @@ impl Rig {
         self.put(1, 0x1c, 1, 2);
     }
 
-    /// A whole driver start with two queues.
+    /// Initializes the device as a driver does, with two queues, up to DRIVER_OK.
     pub fn start(&self) {
         assert!(self.negotiate(VERSION_1 | EVENT_IDX));
         self.enable_queue(0);
@@ -296,7 +297,7 @@ impl Rig {
         self.config_write(u16::from(at) + 2, &[0, 0x80]);
     }
 
-    /// The address that a kick of queue `n` goes to, by the notify capability.
+    /// The address of queue `n`'s notify register, from the notify capability.
     pub fn notify(&self, n: u64) -> (u8, u64) {
         let found = self.structure(2);
         let stride = u64::from(self.config_u32(found.at + 16));

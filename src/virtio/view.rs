@@ -19,7 +19,7 @@ pub struct DeviceView {
     pub features: u64,
     /// How kicks reach the host.
     pub notify: NotifyPath,
-    /// The last thing that the host refused; the device works without it.
+    /// The last error of a host call; the device works without what it asked for.
     pub last_error: Option<String>,
     /// MSI-X is on.
     pub msix_enabled: bool,
@@ -36,19 +36,19 @@ pub struct DeviceView {
 pub struct QueueView {
     /// The driver has enabled it.
     pub enabled: bool,
-    /// It runs at a loop.
+    /// A loop runs it.
     pub running: bool,
-    /// The thread whose queue it is while it runs.
+    /// The name of the thread that runs it.
     pub thread: String,
     /// Descriptors.
     pub size: u16,
     /// MSI-X table entry, [`crate::dataplane::NO_VECTOR`] for none.
     pub vector: u16,
-    /// The ioeventfd armed for it.
+    /// What its ioeventfd matches; `None`: no ioeventfd is armed.
     pub doorbell: Option<IoeventfdSpec>,
-    /// Kicks that came by exit.
+    /// Kicks that came by exit, since the device was made.
     pub kicks_exit: u64,
-    /// Of these, kicks that an ioeventfd should have caught: more than 0 means that a doorbell does not match.
+    /// Of these, kicks that an ioeventfd should have caught. Above 0, a doorbell does not match what the guest writes.
     pub kicks_missed: u64,
     /// The driver's words in the rings, while the queue is enabled and they lie in RAM.
     pub rings: Option<RingWords>,
@@ -84,17 +84,17 @@ impl RingWords {
 }
 
 impl VirtioBlk {
-    /// Its description.
+    /// The device's configuration.
     pub fn config(&self) -> &super::BlkConfig {
         &self.config
     }
 
-    /// Its interrupts as a whole: vectors, path and counts.
+    /// The interrupts of the device: vectors, path and counts.
     pub fn device_interrupts(&self) -> &Arc<DeviceInterrupts> {
         &self.interrupts
     }
 
-    /// How interrupts of its queues are held; may be changed at any time.
+    /// How the interrupts of its queues are held back; may be changed at any time.
     pub fn moderation(&self) -> &ModerationSwitch {
         &self.moderation
     }
@@ -104,7 +104,7 @@ impl VirtioBlk {
         &self.counters
     }
 
-    /// The interrupt of each queue, and last that of the configuration.
+    /// The interrupt of each queue, then the configuration interrupt.
     pub fn interrupts(&self) -> Vec<Interrupt> {
         let state = self.state();
         let queues = state.common.queues.iter().map(|queue| queue.interrupt.clone());
@@ -112,9 +112,12 @@ impl VirtioBlk {
     }
 
     /// Kicks of queue `n` that an ioeventfd caught in the kernel; read from the kernel without side effects (proc(5),
-    /// fdinfo). `None` if there is no /proc.
+    /// fdinfo). `None` if there is no /proc, or
+    /// another process takes the kicks.
     pub fn kicks_ioeventfd(&self, n: usize) -> Option<u64> {
-        self.kicks.get(n)?.by_ioeventfd()
+        // A backend in another process reads the eventfd, and with it the kernel's count.
+        let ours = self.config.remote.is_none();
+        ours.then(|| self.kicks.get(n)?.by_ioeventfd()).flatten()
     }
 
     /// Whether writes may complete before they are durable, as the driver last chose.

@@ -1,7 +1,7 @@
 //! A virtual machine with its disks, I/O threads and passed-through devices.
 //!
-//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which puts the rooms
-//! below together from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
+//! What lives here: the description of a VM as plain data ([`VmConfig`], [`DiskConfig`]), and [`Vm`], which builds the
+//! VM from it, for `run` and for the benches. What may not: text from a command line, tables, measurements.
 
 mod disk;
 mod sandbox;
@@ -12,13 +12,16 @@ use std::sync::Arc;
 pub use disk::{DiskConfig, IoThreadChoice};
 pub use sandbox::SandboxConfig;
 
-use crate::backend::{BackendKind, Disk, DiskError};
-use crate::dataplane::{CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle};
+use crate::backend::{Backend, BackendKind, Disk, DiskError, Geometry};
+use crate::dataplane::{
+    CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle, Moderation, QueueLoop,
+};
 use crate::host::log;
 use crate::kvm::MemorySlots;
 use crate::machine::{ExitReason, Machine, MachineConfig, MachineError};
 use crate::vfio::{Dma, Guest, Host, VfioError, VfioPci, VfioSpec, VmResources};
-use crate::virtio::{BlkConfig, QueueLoop, VirtioBlk, VirtioError};
+use crate::vhost::{self, NoBackend, VhostDisk, VhostError};
+use crate::virtio::{Backends, BlkConfig, RemoteDisk, VirtioBlk, VirtioError};
 
 /// The description of a VM.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ pub struct VmConfig {
     pub machine: MachineConfig,
     /// Its disks; the first one is disk0 (vda).
     pub disks: Vec<DiskConfig>,
-    /// I/O threads. Those that no disk uses are not started.
+    /// The I/O threads. A thread that no disk uses is not started.
     pub threads: Vec<ThreadConfig>,
     /// What its threads may ask of the kernel while the guest runs.
     pub sandbox: SandboxConfig,
@@ -36,13 +39,13 @@ pub struct VmConfig {
 /// The description of an I/O thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadConfig {
-    /// Longest busy-poll before it sleeps, in nanoseconds.
+    /// The longest busy-poll before a sleep, in nanoseconds; 0 switches it off.
     pub poll_max_ns: u64,
     /// Host CPU to pin it to.
     pub cpu: Option<usize>,
 }
 
-/// Why a VM cannot be made.
+/// Why a VM cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// The machine.
@@ -51,6 +54,9 @@ pub enum VmError {
     /// A disk's file.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A disk's vhost-user backend.
+    #[error(transparent)]
+    Vhost(#[from] VhostError),
     /// A disk's device.
     #[error(transparent)]
     Virtio(#[from] VirtioError),
@@ -60,7 +66,7 @@ pub enum VmError {
     /// A passed-through device.
     #[error(transparent)]
     Vfio(#[from] VfioError),
-    /// A disk asks for a thread that does not exist.
+    /// A disk is configured for a thread that does not exist.
     #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
         0 => "is none".to_string(),
         1 => "is only thread 0".to_string(),
@@ -92,14 +98,20 @@ impl Vm {
     ///
     /// # Errors
     /// See [`VmError`].
-    pub fn new(config: VmConfig) -> Result<Vm, VmError> {
+    pub fn new(mut config: VmConfig) -> Result<Vm, VmError> {
         // Files first: most mistakes are there, and nothing has been started yet.
         let disks = config
             .disks
             .into_iter()
-            .map(|disk| Ok((Arc::new(Disk::open(&disk.options)?), disk)))
+            .map(|disk| {
+                let open = || Ok(Arc::new(Disk::open(&disk.options)?));
+                Ok((disk.vhost_user.is_none().then(open).transpose()?, disk))
+            })
             .collect::<Result<Vec<_>, DiskError>>()?;
-        let choices: Vec<_> = disks.iter().map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let own = disks.iter().filter(|(disk, _)| disk.is_some());
+        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        // Another process can only map RAM that is a file.
+        config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
         let mut machine = Machine::new(config.machine)?;
         machine.before_first_run(Box::new(move || sandbox::enter(&config.sandbox)));
@@ -119,9 +131,19 @@ impl Vm {
             Vm { machine, disks: Vec::new(), vfio: Vec::new(), passthrough: None, main: Some(main), threads };
         let mut turn = 0;
         for (disk, config) in disks {
-            let loops = this.loops(config.iothread, turn);
-            turn += usize::from(config.queues);
-            this.plug(disk, config, loops)?;
+            match (disk, &config.vhost_user) {
+                (Some(disk), _) => {
+                    let loops = this.loops(config.iothread, turn);
+                    turn += usize::from(config.queues);
+                    this.plug(disk, config, loops)?;
+                }
+                (None, Some(socket)) => {
+                    let on_death = this.machine.exit_latch().on_death();
+                    let disk = VhostDisk::connect(socket, config.queues, on_death)?;
+                    this.plug_vhost(&disk, config)?;
+                }
+                (None, None) => {}
+            }
         }
         Ok(this)
     }
@@ -163,12 +185,45 @@ impl Vm {
             event_idx: config.event_idx,
             notification_data: config.notification_data,
             moderation: config.moderation,
+            remote: None,
         };
-        let backends = Box::new(move |_| disk.queue_backend());
+        self.add(blk, loops, Box::new(move |_| disk.queue_backend()))
+    }
+
+    /// A disk whose queues the backend runs.
+    fn plug_vhost(&mut self, disk: &Arc<VhostDisk>, config: DiskConfig) -> Result<(), VmError> {
+        let name = format!("disk{}", self.disks.len());
+        let remote = RemoteDisk { features: disk.features(), config: disk.config() };
+        let blk = BlkConfig {
+            serial: String::new(),
+            name,
+            capacity: remote.capacity(),
+            readonly: remote.readonly(),
+            discard: false,
+            geometry: Geometry::MEMORY,
+            queues: config.queues,
+            queue_size: config.queue_size,
+            notify: config.notify,
+            complete: config.complete,
+            event_idx: config.event_idx,
+            notification_data: false,
+            moderation: Moderation::Off,
+            remote: Some(remote),
+        };
+        self.add(blk, vhost::loops(disk), Box::new(|_| Ok(Box::new(NoBackend) as Box<dyn Backend>)))
+    }
+
+    fn add(
+        &mut self,
+        blk: BlkConfig,
+        loops: Vec<Arc<dyn QueueLoop>>,
+        backends: Backends,
+    ) -> Result<(), VmError> {
+        let complete = blk.complete;
         let (vm, routes, memory) = (self.machine.vm(), self.machine.routes(), self.machine.memory());
         let (_, line) = self.machine.next_slot()?;
         let device = VirtioBlk::new(blk, vm, routes, memory, loops, backends, Some(line))?;
-        if config.complete == CompletePath::Resample {
+        if complete == CompletePath::Resample {
             self.watch_resample(&device)?;
         }
         self.machine.add_pci_device(device.clone())?;
@@ -176,7 +231,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Gives a device of the host to the guest. Before the machine runs.
+    /// Passes a device of the host through to the guest. Call it before the machine runs.
     ///
     /// # Errors
     /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
@@ -204,7 +259,7 @@ impl Vm {
         Ok(())
     }
 
-    /// The passed-through devices.
+    /// Returns the passed-through devices.
     pub fn vfio(&self) -> &[Arc<VfioPci>] {
         &self.vfio
     }
@@ -237,12 +292,12 @@ impl Vm {
         &self.disks
     }
 
-    /// The I/O threads that run.
+    /// Returns the handles of the I/O threads that run.
     pub fn io_loops(&self) -> Vec<LoopHandle> {
         self.threads.iter().flatten().map(|thread| thread.handle().clone()).collect()
     }
 
-    /// The main loop, for sources of one's own; `None` once it has run.
+    /// Returns the main loop, to which the caller may add sources; `None` once it has run.
     pub fn main_loop(&mut self) -> Option<&mut EventLoop> {
         self.main.as_mut()
     }
@@ -259,7 +314,7 @@ impl Vm {
     }
 }
 
-/// Which loops need an io_uring; `None` for threads that nobody uses.
+/// Which loops need an io_uring; `None` for threads that no disk uses.
 struct ThreadPlan {
     main_uring: bool,
     threads: Vec<Option<bool>>,

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::host::log;
 use crate::host::sandbox::{
     Abilities, Allowed, Arguments, Call, Files, Profile, Right, SandboxMode, calls, confine,
 };
+use crate::host::{ProcInterrupts, has_spare_cpu, log};
 use ioctls::*;
 
 #[path = "sandbox_ioctls.rs"]
@@ -47,7 +47,10 @@ pub(super) fn enter(config: &SandboxConfig) {
             format_args!("this kernel has no Landlock: files are guarded by system call filters alone"),
         );
     }
+    // What is read once and kept is read now.
     log::open();
+    has_spare_cpu();
+    let _ = ProcInterrupts::now();
     if let Err(why) = profiles(config).and_then(|all| {
         confine(&|thread| all[kind_of(thread) as usize].clone()).map_err(|error| error.to_string())
     }) {

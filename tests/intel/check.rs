@@ -20,7 +20,8 @@ fn vt_x_and_fast_mmio_are_found() {
     is("present", "KVM_CAP_IOEVENTFD_ANY_LENGTH", "length 0");
     if ground::in_lab() {
         // That machine has neither APICv nor an IOMMU.
-        is("absent", "posted interrupts", "APICv");
+        is("absent", "posting to a vCPU", "this CPU has no APICv");
+        is("absent", "posting by a device", "no IOMMU");
         is("absent", "IOMMU", "0 groups");
     }
 }

@@ -10,4 +10,5 @@ mod disturb;
 mod durable;
 mod evidence;
 mod pairs;
+mod poll_queues;
 mod verify;

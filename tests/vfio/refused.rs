@@ -67,12 +67,12 @@ fn a_group_with_a_host_driver_in_it_is_refused_until_the_neighbour_is_given_too(
     assert_eq!(before.1.0, "virtio-pci", "the host's own driver");
     let group = link_name(&edu, "iommu_group");
     let said =
-        format!("IOMMU group {group} of {edu} is not viable: {neighbour} is with virtio-pci; give these");
+        format!("IOMMU group {group} of {edu} is not viable: {neighbour} is bound to virtio-pci; bind these");
     for command in [run(&edu), vfio("irq-test", &edu), vfio("inspect", &edu)] {
         tells(&output(command), 3, &[&said, "doorbell vfio bind"]);
     }
     let said =
-        format!("{neighbour} is with the driver virtio-pci: run `doorbell vfio bind {neighbour}` first");
+        format!("{neighbour} is bound to the driver virtio-pci: run `doorbell vfio bind {neighbour}` first");
     tells(&output(run(&neighbour)), 3, &[&said]);
     assert_eq!((bound(&edu), bound(&neighbour)), before);
     works(vfio("bind", &neighbour));

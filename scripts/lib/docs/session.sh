@@ -78,7 +78,7 @@ evidence() {
     cat /tmp/evidence.guest
     shift 2
     if [ $# -eq 0 ]; then
-        sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v -e ' absent$' -e ' 0$'
+        sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v -e ' absent' -e ' 0$'
     else
         grep -E "^  ($(echo "$*" | tr ' ' '|')) " /tmp/evidence.out
     fi

@@ -31,7 +31,7 @@ class Device:
             if key not in ("size", "file", "bind") or not value:
                 raise ValueError(f"device {kind}: unknown option '{option}'; there are: size=, file=, bind=vfio|host")
             if key != "bind" and not KINDS[kind][2]:
-                raise ValueError(f"device {kind} has no disk: {key}= means nothing to it")
+                raise ValueError(f"device {kind} has no disk: {key}= has no effect on it")
             setattr(self, key, value)
         if self.bind not in ("vfio", "host"):
             raise ValueError(f"device {kind}: bind={self.bind}: say vfio or host")

@@ -9,7 +9,7 @@ const NONE: &str = "-";
 const HEADINGS: &[&str] =
     &["row", "IOPS B/A (low to high)>", "p50 us A>", "p50 us B>", "p50 B/A>", "p99 B/A>", ">"];
 
-/// The comparison as lines of text: facts that differ, ratios per row, and what only one of the two has.
+/// The comparison as lines of text: facts that differ, ratios per row, and rows that only one report has.
 pub fn render_diff(diff: &Diff) -> String {
     let mut lines = Vec::new();
     if diff.facts.is_empty() {
@@ -51,7 +51,7 @@ fn rows(rows: &[RowDiff]) -> String {
     table(HEADINGS, cells)
 }
 
-/// The name of a row, without the parts that have their usual value.
+/// The name of a row, without the parts that have their default.
 fn sentence(row: &Identity) -> String {
     let mut words = vec![row.guest.clone()];
     words.extend(row.peer.clone());

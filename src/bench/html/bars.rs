@@ -6,7 +6,7 @@ use super::scale::{linear, rate, time};
 use super::{FLOOR, colour, escape, name};
 use crate::bench::Row;
 
-/// What a bar shows.
+/// The quantity that a bar shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
     Latency,
@@ -16,7 +16,7 @@ enum Measure {
 struct Bar<'a> {
     row: &'a Row,
     value: f64,
-    /// Where the line behind it ends.
+    /// The end of the line behind the bar.
     whisker: Option<f64>,
     /// The floor of its kind.
     stand: Option<f64>,
@@ -30,7 +30,7 @@ pub fn chart(rows: &[&Row], floors: &[&Row]) -> String {
     if bars.is_empty() {
         return String::new();
     }
-    // A few slow rows must not squash all others: beyond 4 medians a bar is cut.
+    // A bar is cut at 4 medians, so that a few slow rows do not make all others too short to read.
     let mut values: Vec<f64> = bars.iter().map(|bar| bar.value).collect();
     values.sort_by(f64::total_cmp);
     let (largest, median) = (values[values.len() - 1], values[values.len() / 2]);
@@ -64,7 +64,7 @@ fn bar(row: &Row, measure: Measure) -> Option<Bar<'_>> {
     }
 }
 
-/// What the rows of a group have in common: everything but the complete path.
+/// The key of a group of rows: everything but the complete path.
 fn group(row: &Row) -> impl PartialEq + '_ {
     let floor = row.job == FLOOR;
     let alike = (&row.notify, &row.backend, row.poll_us, row.queues, &row.moderate);

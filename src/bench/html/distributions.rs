@@ -12,7 +12,7 @@ const LEFT: f64 = 42.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 24.0;
-/// Most lines in a plot: more could not be distinguished.
+/// Most lines in a plot; more could not be distinguished.
 const MOST: usize = 5;
 
 /// A line of a plot.
@@ -28,7 +28,7 @@ struct Plot<'a> {
     floor: Option<&'a Row>,
 }
 
-/// The plots of one job; nothing if no row has a distribution. `floors`: of all ways of waiting.
+/// The plots of one job; empty if no row has a distribution. `floors` holds those of all ways of waiting.
 pub fn plots(rows: &[&Row], floors: &[&Row]) -> String {
     let rows: Vec<_> = rows.iter().copied().filter(|row| shape(row).is_some()).collect();
     let plots =
@@ -42,7 +42,7 @@ pub fn plots(rows: &[&Row], floors: &[&Row]) -> String {
     format!("<div class=\"plots\">\n{plots}</div>\n")
 }
 
-/// Shares of the requests, by the number of their bucket.
+/// The share of the requests in each bucket.
 fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
     let list = row.histogram.as_ref().filter(|list| !list.is_empty())?;
     let all = list.iter().map(|&(_, count)| count as f64).sum::<f64>();
@@ -123,7 +123,7 @@ fn floor_of<'a>(row: &Row, floors: &[&'a Row]) -> Option<&'a Row> {
     floors.iter().find(fits).copied()
 }
 
-/// One axis for all plots: from the fastest request to a time that nearly all requests of ordinary rows stay below.
+/// One axis for all plots, from the fastest request to a time below which nearly all requests of most rows are.
 fn common_scale(rows: &[&Row]) -> LogScale {
     let quantile = |row: &&Row, q: f64| -> f64 {
         let mut sum = 0.0;

@@ -3,6 +3,7 @@
 use super::escape;
 use super::scale::time;
 use crate::bench::Report;
+use crate::host::Posted;
 
 /// The facts of host and run, as a table of two columns.
 pub fn table(report: &Report) -> String {
@@ -10,6 +11,7 @@ pub fn table(report: &Report) -> String {
     let unknown = || "unknown".to_string();
     let yes = |value: bool| if value { "yes" } else { "no" }.to_string();
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
+    let posted = |fact: &Option<Posted>| fact.as_ref().map_or_else(unknown, Posted::to_string);
     let mut facts: Vec<(&str, String)> = vec![
         ("CPU", host.cpu.clone().unwrap_or_else(unknown)),
         ("CPUs for the bench", host.cpus.to_string()),
@@ -17,7 +19,8 @@ pub fn table(report: &Report) -> String {
         ("KVM", host.kvm_module.clone().unwrap_or_else(unknown)),
         ("Hardware virtualization", yes(host.hardware_virtualization)),
         ("Itself a virtual machine", yes(host.virtual_machine)),
-        ("Posted interrupts", host.posted_interrupts.map_or_else(unknown, yes)),
+        ("Interrupts posted to a vCPU", posted(&host.posted_to_vcpu)),
+        ("Interrupts posted by a device", posted(&host.posted_by_device)),
         ("Rounds", run.rounds.to_string()),
         ("vCPUs", run.vcpus.to_string()),
         ("Guest RAM", mib(run.memory_bytes)),

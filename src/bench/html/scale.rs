@@ -21,7 +21,7 @@ impl LogScale {
         ((ns.max(1.0) / self.low).ln() / (self.high / self.low).ln()).clamp(0.0, 1.0)
     }
 
-    /// Ticks at 1, 2 and 5 times the powers of ten; only at the powers if those are too many.
+    /// Ticks at 1, 2 and 5 times the powers of ten, or only at the powers of ten if that would be too many.
     pub fn ticks(&self) -> Vec<f64> {
         let of = |steps: &[f64]| -> Vec<f64> {
             let first = self.low.log10().floor() as i32;
@@ -43,7 +43,7 @@ pub fn linear(largest: f64) -> (f64, f64) {
     ((largest / step).ceil() * step, step)
 }
 
-/// A time with its unit, as short as it can be read: "8.9 us", "310 us", "1.5 ms".
+/// A time with two or three digits and its unit: "8.9 us", "310 us", "1.5 ms".
 pub fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 1e3 => (ns, "ns"),

@@ -1,7 +1,7 @@
-//! The archives of a Linux guest: cpio (newc) goes in, tar comes out.
+//! The archives of a Linux guest: the host gives it a cpio (newc), and it returns a tar.
 
-/// Files for an initramfs (Linux, Documentation/driver-api/early-userspace/buffer-format.rst): appended to another one,
-/// the kernel unpacks both.
+/// Files for an initramfs (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). The kernel also unpacks
+/// an archive that is appended to another one.
 #[derive(Default)]
 pub struct Cpio {
     bytes: Vec<u8>,

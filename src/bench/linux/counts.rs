@@ -1,4 +1,4 @@
-//! The host's counters at one moment, and what was added between two.
+//! The host's counters at one moment, and the differences between two moments.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,21 +13,21 @@ use crate::vm::Vm;
 /// Counts since the start, or between two moments, of one disk and of the vCPUs. `None`: this host does not count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// The disk's.
+    /// The counters of the disk.
     pub disk: DiskCounts,
     /// Kicks by ioeventfd.
     pub kicks_ioeventfd: Option<u64>,
-    /// Waits of the disk's I/O thread, a system call each.
+    /// Waits of the disk's I/O thread; each is a system call.
     pub waits: u64,
     /// Exits of all vCPUs to the VMM.
     pub exits_to_user: u64,
     /// Exits of all vCPUs.
     pub exits: Option<u64>,
-    /// Of a passed-through device.
+    /// The interrupts of a passed-through device.
     pub passed: Passed,
 }
 
-/// Interrupts of a passed-through device, all vectors.
+/// Interrupts of a passed-through device, summed over its vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
     /// Interrupts that the host handled (its lines of /proc/interrupts).
@@ -47,7 +47,7 @@ impl Passed {
 }
 
 impl Counts {
-    /// What was added since `earlier`.
+    /// The counts since `earlier`.
     pub fn since(&self, earlier: &Counts) -> Counts {
         self.zip(earlier, self.disk.since(&earlier.disk), u64::saturating_sub)
     }
@@ -80,19 +80,19 @@ impl Counts {
     }
 }
 
-/// Where the counts of each disk are read.
+/// The sources of the counts of each disk.
 pub struct Sources {
-    /// Each with its I/O thread, which serves this disk only.
+    /// Each disk with its I/O thread, which serves only this disk.
     disks: Vec<(Arc<VirtioBlk>, Option<LoopHandle>)>,
     passed: Vec<Arc<VfioPci>>,
     vcpus: Vec<Arc<ExitCounters>>,
 }
 
 impl Sources {
-    /// The sources of a VM whose first `disks` disks are measured, each on the I/O thread of its number, and then all
-    /// passed-through devices.
+    /// The sources of a VM in which the first `disks` disks are measured, disk n on I/O thread n, and all passed-through
+    /// devices.
     pub fn of(vm: &Vm, disks: usize) -> Sources {
-        // All I/O threads run: each has its disk.
+        // All I/O threads run, because each has a disk.
         let threads = vm.io_loops();
         let disk = |(n, device): (usize, &Arc<VirtioBlk>)| (device.clone(), threads.get(n).cloned());
         Sources {
@@ -102,7 +102,7 @@ impl Sources {
         }
     }
 
-    /// The counts of every disk now, each with those of the vCPUs: first our disks, then passed-through ones.
+    /// Reads the counts of every disk, each with those of the vCPUs: first our disks, then passed-through ones.
     pub fn read(&self) -> Vec<Counts> {
         let vcpus = Counts {
             exits_to_user: self.vcpus.iter().map(|vcpu| vcpu.total()).sum(),

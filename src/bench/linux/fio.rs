@@ -35,7 +35,7 @@ impl Histogram {
         self.min
     }
 
-    /// Median, estimated within its bin: a difference smaller than a bin still moves it.
+    /// Median, interpolated within its bin, so that a difference smaller than a bin still changes it.
     pub fn median(&self) -> Option<f64> {
         let half = self.bins.values().sum::<u64>() as f64 / 2.0;
         let mut seen = 0.0;
@@ -92,17 +92,35 @@ struct JobOutput {
     error: i64,
     read: Direction,
     write: Direction,
+    #[serde(default)]
+    trim: Direction,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Direction {
     total_ios: u64,
     /// Milliseconds.
     runtime: u64,
+    /// From submission to completion.
     lat_ns: Latency,
+    /// Without the submission itself: what a job file has bins of if it asks for that.
+    #[serde(default)]
+    clat_ns: Latency,
 }
 
-#[derive(Deserialize)]
+impl Direction {
+    fn histogram(&self) -> Result<Histogram, String> {
+        let whole = self.lat_ns.histogram()?;
+        Ok(if whole.bins.is_empty() {
+            Histogram { bins: self.clat_ns.histogram()?.bins, ..whole }
+        } else {
+            whole
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Latency {
     min: u64,
     mean: f64,
@@ -115,7 +133,7 @@ struct Latency {
 impl Latency {
     fn histogram(&self) -> Result<Histogram, String> {
         let bin = |(value, count): (&String, &u64)| {
-            Ok((value.parse().map_err(|_| format!("a bin is called {value:?}"))?, *count))
+            Ok((value.parse().map_err(|_| format!("a bin has the name {value:?}"))?, *count))
         };
         Ok(Histogram {
             bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,
@@ -126,25 +144,33 @@ impl Latency {
     }
 }
 
-/// Reads fio's output.
+/// Reads fio's output. `reads_back`: the job writes first and then reads, not both at the same time.
 ///
 /// # Errors
 /// It is not fio's JSON, fio failed, or fio did nothing; a clause says which.
-pub fn parse(bytes: &[u8]) -> Result<Measured, String> {
+pub fn parse(bytes: &[u8], reads_back: bool) -> Result<Measured, String> {
     // fio prints its warnings before the JSON.
     let start = bytes.iter().position(|&b| b == b'{').ok_or("no JSON in it")?;
     let output: Output = serde_json::from_slice(&bytes[start..]).map_err(|e| e.to_string())?;
-    let [job] = &output.jobs[..] else { return Err(format!("{} jobs in it", output.jobs.len())) };
-    if job.error != 0 {
-        return Err(format!("fio failed: {}", std::io::Error::from_raw_os_error(job.error as i32)));
+    let mut latency = Histogram::default();
+    let (mut requests, mut seconds) = (0, 0.0f64);
+    // One, or numjobs of them, which run at the same time.
+    for job in &output.jobs {
+        if job.error != 0 {
+            return Err(format!("fio failed: {}", std::io::Error::from_raw_os_error(job.error as i32)));
+        }
+        let directions = [&job.read, &job.write, &job.trim];
+        let times = directions.map(|direction| direction.runtime);
+        let time = if reads_back { times.iter().sum() } else { times.into_iter().max().unwrap_or(0) };
+        seconds = seconds.max(time as f64 / 1000.0);
+        requests += directions.map(|direction| direction.total_ios).iter().sum::<u64>();
+        for direction in directions {
+            latency.add(&direction.histogram()?);
+        }
     }
-    let requests = job.read.total_ios + job.write.total_ios;
-    let seconds = job.read.runtime.max(job.write.runtime) as f64 / 1000.0;
     if requests == 0 || seconds == 0.0 {
         return Err("fio completed no request".into());
     }
-    let mut latency = job.read.lat_ns.histogram()?;
-    latency.add(&job.write.lat_ns.histogram()?);
     Ok(Measured { iops: requests as f64 / seconds, requests, seconds, latency, version: output.version })
 }
 

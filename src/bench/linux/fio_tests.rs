@@ -19,7 +19,7 @@ fn output(read: u64, write: u64) -> Value {
 #[test]
 fn both_directions_count() {
     let text = format!("fio: a warning\n{}", output(100, 300));
-    let got = parse(text.as_bytes()).unwrap();
+    let got = parse(text.as_bytes(), false).unwrap();
     assert_eq!((got.requests, got.iops, got.seconds), (400, 200.0, 2.0));
     assert_eq!((got.latency.mean(), got.latency.min()), (Some(1500.0), Some(900)));
     assert_eq!(got.latency.percentile(50.0), Some(1000));
@@ -30,10 +30,30 @@ fn both_directions_count() {
 
 #[test]
 fn a_direction_that_did_nothing_has_no_fastest_request() {
-    let got = parse(output(10, 0).to_string().as_bytes()).unwrap();
+    let got = parse(output(10, 0).to_string().as_bytes(), false).unwrap();
     assert_eq!((got.requests, got.latency.min()), (10, Some(900)));
     let nothing = Histogram::default();
     assert_eq!((nothing.mean(), nothing.min(), nothing.percentile(50.0)), (None, None, None));
+}
+
+#[test]
+fn jobs_of_one_section_run_at_the_same_time_and_verification_after_the_writes() {
+    let mut two = output(100, 300);
+    let jobs = two["jobs"].as_array_mut().unwrap();
+    jobs.push(jobs[0].clone());
+    let got = parse(two.to_string().as_bytes(), false).unwrap();
+    assert_eq!((got.requests, got.seconds, got.latency.count), (800, 2.0, 800));
+    assert_eq!(parse(output(300, 300).to_string().as_bytes(), true).unwrap().seconds, 4.0);
+}
+
+#[test]
+fn completion_latencies_stand_in_where_a_job_asks_for_them() {
+    let mut out = output(100, 0);
+    let lat = out["jobs"][0]["read"]["lat_ns"].as_object_mut().unwrap();
+    let bins = lat.remove("bins").unwrap();
+    out["jobs"][0]["read"]["clat_ns"] = json!({"min": 1, "max": 2, "mean": 1.0, "N": 100, "bins": bins});
+    let got = parse(out.to_string().as_bytes(), false).unwrap();
+    assert_eq!((got.latency.percentile(50.0), got.latency.mean()), (Some(1000), Some(1500.0)));
 }
 
 #[test]
@@ -56,14 +76,14 @@ fn percentiles_are_taken_over_all_rounds_together() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    assert_eq!(parse(b"fio: no such file"), Err("no JSON in it".into()));
-    assert!(parse(b"{\"jobs\": 3}").is_err());
-    assert_eq!(parse(output(0, 0).to_string().as_bytes()), Err("fio completed no request".into()));
+    assert_eq!(parse(b"fio: no such file", false), Err("no JSON in it".into()));
+    assert!(parse(b"{\"jobs\": 3}", false).is_err());
+    assert_eq!(parse(output(0, 0).to_string().as_bytes(), false), Err("fio completed no request".into()));
     let mut failed = output(1, 0);
     failed["jobs"][0]["error"] = json!(5);
-    assert!(parse(failed.to_string().as_bytes()).unwrap_err().contains("Input/output error"));
+    assert!(parse(failed.to_string().as_bytes(), false).unwrap_err().contains("Input/output error"));
     failed["jobs"] = json!([]);
-    assert_eq!(parse(failed.to_string().as_bytes()), Err("0 jobs in it".into()));
+    assert_eq!(parse(failed.to_string().as_bytes(), false), Err("fio completed no request".into()));
 }
 
 #[test]

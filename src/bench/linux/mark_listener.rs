@@ -1,4 +1,4 @@
-//! Collects the guest's marks while it works, shows progress, and gives up on a guest that hangs.
+//! Collects the guest's marks while it works, shows progress, and stops a guest that hangs.
 
 use std::time::{Duration, Instant};
 
@@ -8,28 +8,29 @@ use super::counts::Counts;
 use super::marker::{BEGIN, END, Mark, STARTED};
 use crate::bench::progress::{Progress, Shown};
 
-/// What to wait for.
+/// The expected marks.
 pub struct MarkListener {
-    /// One per step: job and path.
+    /// The name of each step: job and path.
     pub labels: Vec<String>,
     /// How long a guest may be silent, from its start to the first mark and between two marks.
     pub max_silence: Duration,
-    /// How to show it.
+    /// How progress is shown.
     pub progress: Progress,
 }
 
-/// What was heard.
+/// The received marks.
 #[derive(Debug)]
 pub struct Heard {
     /// The guest's marks, in order.
     pub marks: Vec<Mark>,
-    /// Whether the guest was given up, because it was silent for too long.
+    /// Whether the guest was stopped because it was silent for too long.
     pub silent: bool,
 }
 
 impl MarkListener {
-    /// Listens until the other side of `marks` is gone; calls `give_up` once, if the guest is silent for too long.
-    pub fn listen(&self, marks: &Receiver<Mark>, give_up: impl Fn()) -> Heard {
+    /// Listens until the other side of `marks` is gone; calls `heard` with all marks after each one, and `give_up` once, if
+    /// the guest is silent for too long.
+    pub fn listen(&self, marks: &Receiver<Mark>, heard: impl Fn(&[Mark]), give_up: impl Fn()) -> Heard {
         let mut shown = Shown::new(self.progress, self.labels.len());
         let mut seen: Vec<Mark> = Vec::new();
         let mut silent = false;
@@ -41,6 +42,7 @@ impl MarkListener {
                     last = Instant::now();
                     self.show(&mut shown, &mark, seen.last());
                     seen.push(mark);
+                    heard(&seen);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
@@ -70,7 +72,7 @@ impl MarkListener {
     }
 }
 
-/// What was counted between two marks, on all disks. Requests of a passed-through disk are known only to its driver.
+/// The counts between two marks, over all disks. Only the driver of a passed-through disk can count its requests.
 fn done(begin: &Mark, end: &Mark) -> String {
     let mut sum = Counts::default();
     begin.counts.iter().zip(&end.counts).for_each(|(begin, end)| sum.add(&end.since(begin)));
@@ -88,7 +90,7 @@ mod tests {
     use crate::bench::linux::counts::Passed;
 
     fn mark(step: u16, what: u16) -> Mark {
-        Mark { step, what, counts: vec![Counts::default()] }
+        Mark { step, what, at_ns: 0, counts: vec![Counts::default()] }
     }
 
     #[test]
@@ -100,7 +102,7 @@ mod tests {
         drop(sender);
         let watch =
             MarkListener { labels: vec!["a".into()], max_silence: Duration::MAX, progress: Progress::Off };
-        let watched = watch.listen(&marks, || panic!("it has ended"));
+        let watched = watch.listen(&marks, |_| {}, || panic!("it has ended"));
         assert_eq!((watched.marks.len(), watched.silent), (5, false));
     }
 
@@ -110,7 +112,7 @@ mod tests {
             let mut counts = vec![Counts::default(); 2];
             counts[0].disk.requests = requests;
             counts[1].passed = Passed { host, through_vmm: 0 };
-            Mark { step: 0, what: BEGIN, counts }
+            Mark { step: 0, what: BEGIN, at_ns: 0, counts }
         };
         assert_eq!(done(&mark(5, 3), &mark(9, 3)), "4 requests");
         assert_eq!(done(&mark(5, 3), &mark(5, 10)), "7 interrupts of the device");
@@ -122,7 +124,7 @@ mod tests {
         let sender = Cell::new(Some(sender));
         let watch = MarkListener { labels: vec![], max_silence: Duration::ZERO, progress: Progress::Off };
         // Giving up ends the VM, which drops the sender.
-        let watched = watch.listen(&marks, || drop(sender.take().expect("asked once")));
+        let watched = watch.listen(&marks, |_| {}, || drop(sender.take().expect("asked once")));
         assert!(watched.silent && watched.marks.is_empty());
     }
 }

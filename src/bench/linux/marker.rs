@@ -1,4 +1,5 @@
-//! The marker register: the guest reports that a step begins or ends, and the host reads its counters at that moment.
+//! The marker register: the guest reports that a step begins or ends, and the host reads its counters at that moment. The
+//! guest reads there whether to go on.
 //!
 //! One 32-bit register at [`layout::MARKER_START`]: the step's number in the low half, [`BEGIN`] or [`END`] in the high
 //! one. The counters are read on the vCPU's thread before the store is over, so the guest does nothing meanwhile.
@@ -6,6 +7,7 @@
 use crossbeam_channel::Sender;
 
 use super::counts::{Counts, Sources};
+use crate::host::monotonic_ns;
 use crate::machine::bus::BusDevice;
 #[cfg(doc)]
 use crate::machine::layout;
@@ -14,7 +16,7 @@ use crate::machine::layout;
 pub const BEGIN: u16 = 1;
 /// High half: the step is over.
 pub const END: u16 = 2;
-/// Step number of "the job has started": a sign of life, not a step.
+/// The step number that reports the start of the job; it is not a step.
 pub const STARTED: u16 = 0xffff;
 /// Exits that a mark itself costs. The exit of each mark comes before the counters are read, so the difference between
 /// [`BEGIN`] and [`END`] includes the one of [`END`].
@@ -27,38 +29,56 @@ pub struct Mark {
     pub step: u16,
     /// [`BEGIN`], [`END`], or whatever the guest wrote.
     pub what: u16,
+    /// When, by [`monotonic_ns`].
+    pub at_ns: u64,
     /// Per disk.
     pub counts: Vec<Counts>,
 }
 
 /// The register.
 pub struct Marker {
+    /// What comes before a step: the turns of others.
+    before: Box<dyn Fn(u16) + Send + Sync>,
     read: Box<dyn Fn() -> Vec<Counts> + Send + Sync>,
+    more: Box<dyn Fn() -> bool + Send + Sync>,
     marks: Sender<Mark>,
 }
 
-/// What the guest stores to say that `step` begins or ends.
+/// The value that the guest stores when `step` begins or ends.
 pub fn value(step: u16, what: u16) -> u32 {
     u32::from(what) << 16 | u32::from(step)
 }
 
 impl Marker {
-    /// A register that reads `sources` and reports to `marks`.
-    pub fn new(sources: Sources, marks: Sender<Mark>) -> Marker {
-        Marker { read: Box::new(move || sources.read()), marks }
+    /// A register that reads `sources` and reports to `marks`. Before a step begins, `before` is called with its number, and
+    /// the guest's store waits for that. `more` says whether the guest shall take its next step.
+    pub fn new(
+        sources: Sources,
+        marks: Sender<Mark>,
+        before: impl Fn(u16) + Send + Sync + 'static,
+        more: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Marker {
+        let read = Box::new(move || sources.read());
+        Marker { before: Box::new(before), read, more: Box::new(more), marks }
     }
 }
 
 impl BusDevice for Marker {
-    fn read(&self, _: u64, data: &mut [u8]) {
-        data.fill(0xff);
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        match <&mut [u8; 4]>::try_from(&mut *data) {
+            Ok(word) if offset == 0 => *word = u32::from((self.more)()).to_le_bytes(),
+            _ => data.fill(0xff),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
-        // A guest may store other widths; they are ignored.
+        // Stores of another width are ignored.
         let (0, &[a, b, c, d]) = (offset, data) else { return };
         let (step, what) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
-        let mark = Mark { step, what, counts: (self.read)() };
+        if what == BEGIN && step != STARTED {
+            (self.before)(step);
+        }
+        let mark = Mark { step, what, at_ns: monotonic_ns(), counts: (self.read)() };
         // Fails only when the run is over and the receiver is gone.
         let _ = self.marks.send(mark);
     }
@@ -75,7 +95,9 @@ mod tests {
         let (sender, marks) = crossbeam_channel::unbounded();
         let reads = AtomicU64::new(0);
         let read = move || vec![Counts { waits: reads.fetch_add(1, Ordering::Relaxed), ..Counts::default() }];
-        let marker = Marker { read: Box::new(read), marks: sender };
+        let more = Box::new(|| true);
+        let before = |step| assert_eq!(step, 0x1234, "only before a step that begins");
+        let marker = Marker { before: Box::new(before), read: Box::new(read), more, marks: sender };
         marker.write(0, &value(0x1234, BEGIN).to_le_bytes());
         marker.write(0, &[1, 0]);
         marker.write(2, &[1, 0]);
@@ -86,5 +108,8 @@ mod tests {
         let mut data = [0; 2];
         marker.read(0, &mut data);
         assert_eq!(data, [0xff; 2]);
+        let mut data = [0; 4];
+        marker.read(0, &mut data);
+        assert_eq!(data, [1, 0, 0, 0], "the next step is wanted");
     }
 }

@@ -1,3 +1,6 @@
+use super::super::counts::Counts;
+use super::super::marker::{BEGIN, END, EXITS_PER_MARK, Mark};
+use super::super::sample::disk_interrupts;
 use super::*;
 use crate::bench::PathPair;
 use crate::dataplane::{CompletePath, Moderation};
@@ -36,13 +39,14 @@ fn fio_json(ios: u64) -> String {
     )
 }
 
-/// Marks of a guest that does `ios` requests on its disk in each step.
+/// The marks of a guest that completes `ios` requests on its disk in each step.
 fn marks(schedule: &Schedule<FioJob, Variant>, ios: u64) -> Vec<Mark> {
     let mut counts = vec![Counts { kicks_ioeventfd: Some(1), ..Counts::default() }; 2];
     let mut marks = Vec::new();
     for (number, step) in schedule.steps().iter().enumerate() {
-        let mut mark =
-            |counts: &[Counts], what| marks.push(Mark { step: number as u16, what, counts: counts.to_vec() });
+        let mut mark = |counts: &[Counts], what| {
+            marks.push(Mark { step: number as u16, what, at_ns: 0, counts: counts.to_vec() })
+        };
         mark(&counts, BEGIN);
         let this = &mut counts[step.path];
         this.disk.requests += ios;
@@ -76,7 +80,10 @@ fn rows_are_sums_over_the_rounds_and_ratios_within_them() {
     ]);
     let results = Results::new(files);
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&schedule, &results, &marks(&schedule, 50), &common).unwrap();
+    let (rows, rounds) =
+        rows(&schedule, &results, &marks(&schedule, 50), Done::default(), &common, BackendKind::Sync)
+            .unwrap();
+    assert_eq!(rounds, 2);
     assert_eq!(rows.len(), 2);
     let (irqfd, msi) = (&rows[0], &rows[1]);
     assert_eq!(irqfd.complete.as_deref(), Some("irqfd"));
@@ -104,8 +111,8 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
     let counts = |host, through_vmm| Counts { passed: Passed { host, through_vmm }, ..Counts::default() };
     let mut marks = Vec::new();
     for step in [0, 1] {
-        marks.push(Mark { step, what: BEGIN, counts: vec![counts(1000, 10), counts(10, 9)] });
-        marks.push(Mark { step, what: END, counts: vec![counts(1070, 11), counts(80, 75)] });
+        marks.push(Mark { step, what: BEGIN, at_ns: 0, counts: vec![counts(1000, 10), counts(10, 9)] });
+        marks.push(Mark { step, what: END, at_ns: 0, counts: vec![counts(1070, 11), counts(80, 75)] });
     }
     let json = fio_json(90);
     let later = INTERRUPTS.replace("          7 ", "         70 ");
@@ -117,7 +124,8 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
         ("0.after".into(), later.as_bytes()),
     ];
     let common = Row { guest: "linux".into(), queues: Some(1), ..Row::default() };
-    let rows = rows(&schedule, &Results::new(files), &marks, &common).unwrap();
+    let (rows, _) =
+        rows(&schedule, &Results::new(files), &marks, Done::default(), &common, BackendKind::Sync).unwrap();
     let (kernel, user) = (&rows[0], &rows[1]);
     assert_eq!((kernel.requests, kernel.interrupts, kernel.guest_interrupts), (Some(90), Some(70), Some(63)));
     assert_eq!((kernel.interrupts_irqfd, kernel.interrupts_signal_msi), (Some(70), Some(0)));
@@ -130,18 +138,48 @@ fn a_passed_through_disk_says_what_it_can_and_no_more() {
 }
 
 #[test]
-fn a_step_without_a_result_is_an_error_that_names_it() {
-    let schedule = schedule(1);
-    let json = fio_json(1);
-    let first = || vec![("0.json".to_string(), json.as_bytes())];
-    let all = marks(&schedule, 1);
-    let run =
-        |files, marks: &[Mark]| rows(&schedule, &Results::new(files), marks, &Row::default()).unwrap_err();
-    let error = run(first(), &all);
-    assert!(
-        error.contains("step 1 (rand-read-4 on fast-mmio+signal-msi)") && error.contains("no output"),
-        "{error}"
+fn a_step_without_a_result_is_a_lost_round_of_its_row_only() {
+    let schedule = schedule(2);
+    let json = fio_json(100);
+    // Step 2 is signal-msi of the second round.
+    let files = [0, 1, 3].map(|n| (format!("{n}.json"), json.as_bytes())).to_vec();
+    let (rows, rounds) = rows(
+        &schedule,
+        &Results::new(files),
+        &marks(&schedule, 50),
+        Done::default(),
+        &Row::default(),
+        BackendKind::Sync,
+    )
+    .unwrap();
+    assert_eq!((rows[0].round_iops.as_slice(), rounds), (&[Some(100.0); 2][..], 2));
+    assert_eq!((rows[1].round_iops.as_slice(), rows[1].requests), (&[Some(100.0), None][..], Some(50)));
+    assert_eq!((rows[1].not_here.as_ref(), rows[1].ratio), (None, Some(1.0)));
+}
+
+#[test]
+fn a_round_that_was_not_finished_does_not_count_unless_it_is_the_first() {
+    let schedule = schedule(2);
+    let json = fio_json(100);
+    let all = marks(&schedule, 50);
+    let run = |steps: usize| {
+        let files = (0..steps).map(|n| (format!("{n}.json"), json.as_bytes())).collect();
+        rows(
+            &schedule,
+            &Results::new(files),
+            &all[..2 * steps],
+            Done::default(),
+            &Row::default(),
+            BackendKind::Sync,
+        )
+    };
+    let (rows, rounds) = run(3).unwrap();
+    assert_eq!((rows[1].round_iops.len(), rounds), (1, 1));
+    let (rows, rounds) = run(1).unwrap();
+    assert_eq!(
+        (rows[0].requests, rows[1].not_here.as_deref(), rounds),
+        (Some(50), Some("the guest did not reach it"), 0)
     );
-    assert!(run(first(), &all[..1]).contains("step 0"));
-    assert!(run(vec![("0.json".into(), b"{}")], &all).contains("fio's output"));
+    assert_eq!(run(0).unwrap_err(), "the run ended before anything was measured");
+    assert_eq!(by_host(&schedule, &all, 1.0)[1].round_iops, [Some(50.0); 2]);
 }

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::variants::Variant;
 use super::work::Work;
 
-/// Everything that blocks run in. `run` schedules them, `blocks` runs one, `rows` makes a row of what they add up to.
+/// Everything that blocks need. `run` schedules them, `blocks` runs one, `rows` makes a row from their sums.
 pub(super) struct Bench<'a> {
     pub floor: Floor,
     pub session: Session,
@@ -17,7 +17,7 @@ pub(super) struct Bench<'a> {
     pub absent: Vec<(Variant, String)>,
     /// `Err`: why this host cannot run it.
     pub no_irqchip: Result<NoIrqchip, String>,
-    /// `None`: not asked for; `Err`: why this host cannot run it.
+    /// `None`: not requested; `Err`: why this host cannot run it.
     pub peer: Option<Result<Peer, String>>,
     pub ticks_per_second: f64,
     /// Whether guest and host read the same time-stamp counter; only then can one-way latencies be measured.

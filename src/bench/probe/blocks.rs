@@ -7,14 +7,14 @@ use super::row_stats::Block;
 use super::work::{Work, Workload};
 use crate::bench::DiskCounts;
 
-/// Longest block that is scheduled.
+/// Longest duration of a block, in seconds.
 const BLOCK_SECONDS: f64 = 0.15;
 
 impl Bench<'_> {
-    /// Runs one unmeasured block before the rounds, which takes the first page faults, the first exits and a closed
-    /// polling window. Returns how many requests a block of this kind gets: as configured, but fewer on a path so slow
-    /// that the block would take longer than [`BLOCK_SECONDS`] (level interrupts go through the host's work queue,
-    /// which may be busy).
+    /// Runs one unmeasured block before the rounds, so that the first page faults and exits, and the opening of a polling
+    /// window, are not measured. Returns the number of requests for a block of this kind: as configured, or fewer if the
+    /// path is so slow that a block would take longer than [`BLOCK_SECONDS`] (level interrupts go through the host's
+    /// work queue, which may be busy).
     pub(super) fn warm_up(&mut self, work: Work) -> Result<u32, ProbeError> {
         let few = self.config.requests / 40 + 1;
         let block = self.block(work, few)?;
@@ -56,7 +56,7 @@ impl Bench<'_> {
         self.session.parts().loops.iter().map(load).sum()
     }
 
-    /// Runs a block in our guest: its samples, and what was counted meanwhile.
+    /// Runs a block in our guest; returns its samples, and the counts during it.
     fn counted(&mut self, job: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
         let outcome = self.session.run(job)?;

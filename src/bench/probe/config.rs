@@ -1,15 +1,16 @@
 use std::fmt;
 
+use crate::bench::pace::Pace;
 use crate::host::sandbox::SandboxMode;
 
 /// What the probe bench measures, and for how long.
 #[derive(Clone, Debug)]
 pub struct ProbeConfig {
-    /// How often every row is measured; the ratios' intervals come from these.
+    /// Rounds: how often every row is measured.
     pub rounds: usize,
     /// Round trips of each block at depth 1; a block at depth 32 has twice as many requests.
     pub requests: u32,
-    /// Window of the polling rows, in microseconds; 0 leaves them out.
+    /// Longest busy-poll of the polling rows, in microseconds; 0: no polling rows.
     pub poll_us: u32,
     /// Host CPUs of the vCPU and of the I/O threads.
     pub pin: Option<(usize, usize)>,
@@ -19,6 +20,8 @@ pub struct ProbeConfig {
     pub filter: Option<String>,
     /// The reference VMM to measure in the same run.
     pub peer: Option<PeerVmm>,
+    /// When it ends, besides at its last round.
+    pub pace: Pace,
 }
 
 impl fmt::Display for ProbeConfig {
@@ -36,7 +39,7 @@ impl fmt::Display for ProbeConfig {
 }
 
 /// A reference VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerVmm {
     /// qemu-system-x86_64, with the same guest.
     Qemu,

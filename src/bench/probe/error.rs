@@ -8,13 +8,13 @@ pub enum SessionError {
     #[error(transparent)]
     Vm(#[from] VmError),
     /// The host could not start a thread.
-    #[error("no thread for the probe's VM: {0}")]
+    #[error("the thread of the probe's VM cannot be started: {0}")]
     Thread(#[source] std::io::Error),
     /// The VM stopped by itself.
     #[error("the probe guest ended: {0}")]
     Ended(String),
     /// The guest does not answer.
-    #[error("the probe guest gave no answer within {0} s; is the host overloaded?")]
+    #[error("the probe guest did not answer within {0} s; is the host overloaded?")]
     Silent(u64),
     /// The guest stopped with an exception.
     #[error("the probe guest stopped: {0}")]
@@ -26,11 +26,11 @@ pub enum SessionError {
     Block {
         /// One of [`status`](crate::bench::probe_abi::status).
         status: u32,
-        /// Depends on the status; see there.
+        /// Its meaning depends on the status.
         detail: u64,
         /// Requests completed.
         completed: u32,
-        /// Requests asked for.
+        /// Requests of the block.
         requests: u32,
     },
 }
@@ -44,7 +44,7 @@ pub enum FloorError {
     /// The guest failed.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Something else of the host failed.
+    /// Another call to the host failed.
     #[error("the floor cannot be measured: {0}")]
     Host(String),
 }

@@ -18,11 +18,11 @@ use crate::kvm::{
 use crate::machine::Ram;
 use crate::machine::bus::BusDevice;
 
-/// Where the guest stores: a page where this machine has no device.
+/// The address to which the guest stores: a page without a device.
 const DOORBELL: u64 = 0xfed0_0000;
 /// The same without an ioeventfd: the vCPU thread handles the exit.
 const EXIT_DOORBELL: u64 = DOORBELL + 0x1000;
-/// The vector of all floor answers: a plain one, like those of the disks.
+/// The vector of all floors: a plain one, like those of the disks.
 pub(super) const FLOOR_VECTOR: u32 = vector::STAMPED - 1;
 /// A pin that no device uses, for KVM_IRQ_LINE.
 const FLOOR_PIN: Gsi = 10;
@@ -33,11 +33,11 @@ const FLOOR_PIN: Gsi = 10;
 pub(super) enum Style {
     /// A blocking read of the eventfd.
     Blocking,
-    /// Reads the eventfd again and again.
+    /// Non-blocking reads of the eventfd in a loop.
     BusyPoll,
     /// Polls a word in guest memory. The guest does not store to the doorbell, like a driver whose device polls.
     MemoryPoll,
-    /// The same, but the guest does store and nothing waits for it: the interrupt finds the vCPU in the exit of its kick.
+    /// The same, but the guest also stores to the doorbell: so the interrupt arrives while the vCPU is in the exit of its kick.
     #[strum(to_string = "memory-poll+kick")]
     MemoryPollKick,
     /// No eventfd: the vCPU's own thread handles the exit.
@@ -53,7 +53,7 @@ pub(super) enum Answer {
     IrqLine,
 }
 
-/// What interrupts the guest, shared by the floor's thread and the exit doorbell.
+/// The means to interrupt the guest, shared by the floor's thread and the exit doorbell.
 struct FloorInterrupt {
     vm: Arc<dyn VmIoctls>,
     vector: Vector,
@@ -84,7 +84,7 @@ struct FloorJob {
 /// TSC when the host saw a store, right before it interrupts.
 pub(super) type Stamp = u64;
 
-/// The floor: the bare ping-pong without virtio, the least that any dataplane on this host must spend.
+/// The floor: the bare ping-pong without virtio. No dataplane on this host can be faster.
 pub(super) struct Floor {
     jobs: Option<Sender<FloorJob>>,
     stamps: Receiver<Vec<Stamp>>,
@@ -122,13 +122,13 @@ impl Floor {
             .mmio
             .insert(EXIT_DOORBELL, 8, Arc::new(ExitDoorbell(interrupt.clone())))
             .map_err(|e| FloorError::Host(e.to_string()))?;
-        // Blocking, unlike the dataplane's: one read is the whole wait.
+        // Blocking, unlike the dataplane's eventfds, so that one read is the whole wait.
         // SAFETY: no pointers; the result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {
             return Err(FloorError::Host(std::io::Error::last_os_error().to_string()));
         }
-        // SAFETY: just opened, owned by nobody else.
+        // SAFETY: just opened; nothing else owns it.
         let event = Arc::new(unsafe { EventFd::from_raw_fd(fd) });
         let spec = IoeventfdSpec { address: IoAddress::Mmio(DOORBELL), matching: Match::Length(2) };
         let doorbell = Ioeventfd::new(parts.vm.clone(), spec, event.clone())?;
@@ -155,13 +155,13 @@ impl Floor {
         Ok(Floor { jobs: Some(jobs), stamps, event, memory, stop, thread: Some(thread), _doorbell: doorbell })
     }
 
-    /// Prepares a block of `rounds` round trips and returns the guest's job for it; [`Floor::end`] returns the stamps.
+    /// Prepares a block of `rounds` round trips and returns the guest's job for it; [`Floor::end`] returns the timestamps.
     pub fn begin(&self, style: Style, answer: Answer, rounds: u32) -> GuestJob {
         let address = if style == Style::Exit { EXIT_DOORBELL } else { DOORBELL };
         if style != Style::Exit
             && let Some(jobs) = &self.jobs
         {
-            // The guest is idle, so no kick is on its way: drain those that memory polling never read.
+            // The guest is idle, so no kick can arrive. Drain the kicks that memory polling did not read.
             set_blocking(&self.event, false);
             let _ = self.event.read();
             set_blocking(&self.event, style == Style::Blocking);
@@ -172,7 +172,7 @@ impl Floor {
         GuestJob { kind: kind::FLOOR, address, vector, requests, width: 2, flags, ..GuestJob::default() }
     }
 
-    /// The host's stamps of the last block.
+    /// The host's timestamps of the last block.
     pub fn end(&self, style: Style) -> Vec<Stamp> {
         if style == Style::Exit { Vec::new() } else { self.stamps.recv().unwrap_or_default() }
     }
@@ -261,7 +261,7 @@ fn route_pin(session: &mut Session) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Whether the guest's time-stamp counter is ours: its reading lies between two of ours.
+/// Whether the guest's time-stamp counter equals ours: its reading lies between two of ours.
 pub(super) fn counters_agree(session: &mut Session) -> Result<bool, SessionError> {
     let before = tsc();
     let outcome = session.run(Session::nop())?;

@@ -30,11 +30,11 @@ impl HostSupport {
             scratch: Scratch::new(),
             any_length: has(
                 Cap::IoeventfdNoLength,
-                "this KVM has no ioeventfds of length 0 (Linux 4.4 has them)",
+                "this KVM lacks ioeventfds of length 0 (they came with Linux 4.4)",
             ),
             resample: has(
                 Cap::IrqfdResample,
-                "this KVM has no irqfds with a resamplefd (Linux 3.8 has them)",
+                "this KVM lacks irqfds with a resamplefd (they came with Linux 3.8)",
             ),
             io_uring: io_uring_available(),
         }

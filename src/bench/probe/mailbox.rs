@@ -24,12 +24,12 @@ impl Mailbox {
         Mailbox { memory, seq: 0 }
     }
 
-    /// Tells the guest how to run. Call it before the guest starts.
+    /// Writes the guest's configuration. Call it before the guest starts.
     pub fn write_control(&self, control: &Control) {
         self.write(CONTROL, &control.to_bytes());
     }
 
-    /// What the guest reports about itself.
+    /// The guest's state.
     pub fn control(&self) -> Control {
         Control::from_bytes(&self.read(CONTROL))
     }
@@ -52,7 +52,7 @@ impl Mailbox {
         for &(cpu, job) in jobs {
             let at = CPU_AREA + cpu as u64 * CPU_STRIDE;
             self.write(at + 4, &job.to_bytes()[4..]);
-            // Last: the guest takes the job as soon as it sees the number.
+            // Last, because the guest takes the job as soon as it sees the number.
             let _ = self.memory.store(self.seq, GuestAddress(at), Ordering::Release);
         }
         self.seq
@@ -101,7 +101,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// What stopped the guest, if anything did.
+    /// Why the guest stopped; `None`: it runs.
     pub fn trap(&self) -> Option<SessionError> {
         let trap = Trap::from_bytes(&self.read(TRAP));
         let failed = self.control().state == state::FAILED;

@@ -3,19 +3,19 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `config`, `error` | what is asked for; why it failed |
+//! | `config`, `error` | what to measure; why it failed |
 //! | `mailbox` | jobs and outcomes in the guest's memory, whichever VMM runs it |
 //! | `session` | the probe in a VM of ours, which takes blocks one by one |
 //! | `floor` | the host's side of the bare ping-pong |
 //! | `no_irqchip` | the same ping-pong in a VM without interrupt controllers: KVM_INTERRUPT |
 //! | `one_way` | splits a disk's round trips at the dataplane's timestamps |
-//! | `work` | the workloads, and what one block measures |
-//! | `variants` | the disks that are compared |
+//! | `work` | the workloads, and the work of one block |
+//! | `variants` | the compared disks |
 //! | `peer`, `qemu` | the reference VMM ("peer" in reports): the same guest in QEMU, in the same run |
-//! | `bench` | everything that blocks run in |
-//! | `run` | which blocks, in which order |
-//! | `blocks` | one block of each kind, with what was counted meanwhile |
-//! | `row_stats`, `rows` | what the blocks of one row add up to; the row in the report |
+//! | `bench` | everything that blocks need |
+//! | `run` | the order of the blocks |
+//! | `blocks` | one block of each kind, with the counts during it |
+//! | `row_stats`, `rows` | the sums of one row's blocks; the row in the report |
 //! | `host_support` | optional features of this host |
 //! | `startup` | time to the guest's first instruction, and resident memory |
 

@@ -24,12 +24,12 @@ ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
 /// Where the guest stores. This VM has no device, so every store exits to us.
 const DOORBELL: u64 = 0xfed0_0000;
-/// The vector whose stub sends no EOI: that would be one more exit, to an interrupt controller that this VM lacks.
+/// The vector whose stub sends no EOI, because an EOI would be one more exit: this VM has no interrupt controller.
 const VECTOR: u32 = vector::SPURIOUS;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The bare ping-pong in a VM without interrupt controllers: the store exits, and the vCPU's own thread answers with
-/// KVM_INTERRUPT (KVM API 4.16). Nothing of it runs between blocks.
+/// KVM_INTERRUPT (KVM API 4.16). Between blocks it does not run.
 pub(super) struct NoIrqchip {
     vcpu: VcpuFd,
     mailbox: Mailbox,
@@ -67,7 +67,7 @@ impl NoIrqchip {
         cpu_state::start(&vcpu, &memory, &entry).map_err(|e| e.to_string())?;
 
         let mailbox = Mailbox::new(memory.clone());
-        // HLT exits here: that is how the guest returns the thread.
+        // HLT exits here; with it the guest returns the thread.
         let control = Control {
             magic: MAGIC,
             version: VERSION,
@@ -96,7 +96,7 @@ impl NoIrqchip {
         };
         let seq = self.mailbox.give(&[(0, job)]);
         let pin = self.pin;
-        // A thread of its own, so that pinning affects nothing else.
+        // A separate thread, so that pinning affects nothing else.
         let exits = std::thread::scope(|scope| {
             let body = || {
                 if let Some(cpu) = pin {
@@ -139,7 +139,7 @@ impl NoIrqchip {
                     }
                     self.in_time(deadline)?;
                 }
-                // The local APIC and everything else that this VM lacks.
+                // An access to the local APIC, or to another device that this VM lacks.
                 Ok(VcpuExit::MmioRead(_, data)) => {
                     data.fill(0);
                     self.in_time(deadline)?;
@@ -161,7 +161,7 @@ impl NoIrqchip {
         if Instant::now() > deadline { Err(SessionError::Silent(TIMEOUT.as_secs())) } else { Ok(()) }
     }
 
-    /// Injects the interrupt if the guest can take it now; else requests the exit that says when it can.
+    /// Injects the interrupt if the guest can take it now; otherwise requests an exit for the moment when it can.
     fn inject(&mut self) -> Result<bool, SessionError> {
         let run = self.vcpu.get_kvm_run();
         let ready = run.ready_for_interrupt_injection != 0;

@@ -19,7 +19,7 @@ pub(super) struct OneWay {
 }
 
 impl OneWay {
-    /// Combines the guest's samples with the host's counter at each: when the thread saw the kick, and before it
+    /// Combines the guest's samples with the host's counter at each: when the thread saw the kick, and just before it
     /// interrupted. Empty if their numbers differ: one missing entry would shift all that follow.
     pub fn of(samples: &[Sample], host: &[(u64, u64)]) -> OneWay {
         let mut latencies = OneWay::default();
@@ -71,7 +71,7 @@ impl Moment {
     }
 }
 
-/// CLOCK_MONOTONIC in ticks, by what both read before and after.
+/// CLOCK_MONOTONIC in ticks, from readings of both clocks before and after.
 struct Clock {
     before: Moment,
     after: Moment,
@@ -87,7 +87,7 @@ impl Clock {
 fn split(samples: &[Sample], stamps: &[RequestTimestamps], clock: &Clock) -> OneWay {
     let host: Vec<_> =
         stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
-    // Drop the first: its kick came before the queue's owner knew of the trace.
+    // Drop the first request: its kick came before the thread knew of the trace.
     OneWay::of(samples.get(1..).unwrap_or_default(), host.get(1..).unwrap_or_default())
 }
 
@@ -106,7 +106,7 @@ mod tests {
         let stamp = |seen, published| RequestTimestamps { seen, published, ..RequestTimestamps::default() };
         let samples = [sample(1_000_000, 9), sample(1_200_000, 80_000)];
         let stamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
-        // The second: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, interrupted at 1,280,000.
+        // The second request: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, interrupted at 1,280,000.
         let expected = OneWay { kick: vec![20_000], interrupt: vec![40_000] };
         assert_eq!(split(&samples, &stamps, &clock), expected);
         assert_eq!(split(&samples, &stamps[1..], &clock), OneWay::default());

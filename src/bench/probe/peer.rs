@@ -6,26 +6,27 @@ use vm_memory::{FileOffset, GuestAddress};
 
 use super::super::PROBE_ELF;
 use super::super::memfile::MemFile;
+use super::super::peer_process::PeerProcess;
 use super::super::probe_abi::{
     Control, GuestJob, MAGIC, Outcome, RAM_SIZE, VERSION, idle, kind, mode, state, vector,
 };
 use super::config::DISK_BYTES;
 use super::error::SessionError;
 use super::mailbox::{Mailbox, completed};
-use super::qemu::{self, Files, IO_URING, PEER_VARIANTS, PeerVariant, Process};
+use super::qemu::{self, Files, IO_URING, PEER_VARIANTS, PeerVariant};
 use super::row_stats::Block;
 use crate::machine::Ram;
 
 /// The reference VMM: the same guest in QEMU, driven through shared memory. The QEMU process is stopped except while
 /// one of its blocks runs.
 pub(super) struct Peer {
-    process: Process,
+    process: PeerProcess,
     mailbox: Mailbox,
-    /// What `--version` prints.
+    /// The first line of `--version`.
     pub version: String,
     /// Its devices, in the guest's order.
     pub variants: Vec<&'static PeerVariant>,
-    /// Devices that it cannot have on this host, and why.
+    /// Devices that it does not support on this host, and why.
     pub absent: Vec<(&'static PeerVariant, String)>,
 }
 
@@ -34,11 +35,11 @@ const START: Duration = Duration::from_secs(10);
 const BLOCK_SECONDS: u64 = 60;
 
 impl Peer {
-    /// Starts QEMU with a device for each variant; the file backends read `disk`, if there is one. `pin`: host CPUs of
-    /// its vCPU and of everything else.
+    /// Starts QEMU with a device for each variant; the file backends read `disk`, if there is one. `pin`: the host CPUs
+    /// for its vCPU and for its other threads.
     ///
     /// # Errors
-    /// Why it cannot run here, as a clause.
+    /// Why it cannot run on this host, as a clause.
     pub fn start(disk: Result<&Path, &String>, pin: Option<(usize, usize)>) -> Result<Peer, String> {
         let version = qemu::version()?;
         let deadline = Instant::now() + START;
@@ -48,7 +49,7 @@ impl Peer {
             |why: &String| PEER_VARIANTS.iter().filter(needs_file).map(|s| (s, why.clone())).collect();
         let without_file: Vec<_> = disk.err().map_or_else(Vec::new, no_file);
         let mut failure = String::new();
-        // SeaBIOS, which a QEMU without qboot has, takes seconds.
+        // A QEMU without qboot uses SeaBIOS, which takes seconds.
         for firmware in ["qboot.rom", ""] {
             let mut absent = without_file.clone();
             for io_uring in [true, false] {
@@ -82,15 +83,15 @@ impl Peer {
         firmware: &str,
         variants: &[&'static PeerVariant],
         deadline: Instant,
-    ) -> Result<(Process, Mailbox), String> {
-        // New, hence zero: the traces of an earlier attempt would be taken for this one's.
+    ) -> Result<(PeerProcess, Mailbox), String> {
+        // New, and so zeroed: otherwise the words of an earlier attempt would be mistaken for this guest's.
         let ram = MemFile::sparse(RAM_SIZE).map_err(|e| e.to_string())?;
         let path = |file: &MemFile| file.path_for_child().display().to_string();
         let files = Files { ram: path(&ram), kernel: path(kernel), disk: disk.display().to_string() };
         let range = (GuestAddress(0), RAM_SIZE as usize, Some(FileOffset::new(ram.into_file(), 0)));
         let memory = Ram::from_ranges_with_files([range]).map_err(|e| e.to_string())?;
         let mailbox = Mailbox::new(Arc::new(memory));
-        // It spins between blocks, as ours does, but its VMM is stopped then.
+        // It spins between blocks as ours does, but its VMM is stopped then.
         let control = Control {
             magic: MAGIC,
             version: VERSION,
@@ -100,7 +101,7 @@ impl Peer {
         };
         mailbox.write_control(&control);
         let arguments = qemu::arguments(&files, RAM_SIZE, DISK_BYTES, firmware, variants.iter().copied());
-        let mut process = Process::start(arguments)?;
+        let mut process = qemu::start(arguments)?;
         while mailbox.control().state != state::READY {
             if let Some(why) = process.ended() {
                 return Err(why);
@@ -138,7 +139,7 @@ impl Peer {
         completed(self.mailbox.outcome(0), &job)
     }
 
-    /// Runs one block. The counts are the guest's only.
+    /// Runs one block. Only the guest's counts are available.
     ///
     /// # Errors
     /// QEMU ended, or the block did not complete.

@@ -1,11 +1,10 @@
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use super::super::Row;
+use super::super::peer_process::{self, PeerProcess};
 use super::work::Workload;
 
-/// One device of the reference VMM, and how it works as far as that is known.
+/// One device of the reference VMM, with what is known of its paths.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PeerVariant {
     /// As in [`super::super::Row`].
@@ -18,21 +17,21 @@ pub(super) struct PeerVariant {
     pub backend: &'static str,
     /// Longest busy-poll in microseconds.
     pub poll_us: u64,
-    /// Options of its own I/O thread; `None`: it has none.
+    /// Options of its I/O thread; `None`: it has none.
     iothread: Option<&'static str>,
     /// More options of the device.
     device: &'static str,
 }
 
 impl PeerVariant {
-    /// What `--filter` is matched against.
+    /// The name that `--filter` matches.
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let complete = self.complete.map_or(String::new(), |complete| format!("+{complete}"));
         format!("{} qemu {}{complete} {} {}{poll}", workload.name, self.notify, self.wait, self.backend)
     }
 
-    /// `common` with the columns that name the row, and without the counts that we cannot read from QEMU.
+    /// `common` with the columns that name the row, and without the counts that QEMU does not show.
     pub fn row(&self, workload: Workload, common: Row) -> Row {
         Row {
             job: workload.name.into(),
@@ -53,7 +52,7 @@ impl PeerVariant {
 /// [`Row::peer`].
 pub(super) const PEER: &str = "qemu";
 
-/// QEMU registers its ioeventfds with length 0 where KVM takes that (virtio_pci_ioeventfd_assign), and an I/O thread
+/// QEMU registers its ioeventfds with length 0 if KVM supports it (virtio_pci_ioeventfd_assign), and an I/O thread
 /// completes by irqfd.
 const BLOCKING: PeerVariant = PeerVariant {
     notify: "fast-mmio",
@@ -65,7 +64,7 @@ const BLOCKING: PeerVariant = PeerVariant {
     device: "",
 };
 
-/// What is measured. With ioeventfd=off QEMU uses no I/O thread: the vCPU's thread serves its own kick.
+/// The measured devices. With ioeventfd=off QEMU uses no I/O thread: the vCPU's thread serves its own kick.
 pub(super) const PEER_VARIANTS: [PeerVariant; 6] = [
     BLOCKING,
     // The default of poll-max-ns is 32768.
@@ -85,7 +84,7 @@ pub(super) const PEER_VARIANTS: [PeerVariant; 6] = [
 
 pub(super) const IO_URING: &str = "io_uring";
 
-/// Paths that QEMU is given besides its devices.
+/// The files for QEMU.
 pub(super) struct Files {
     /// Guest RAM, shared.
     pub ram: String,
@@ -102,16 +101,7 @@ const QEMU: &str = "qemu-system-x86_64";
 /// # Errors
 /// Why it cannot be started, as a clause.
 pub(super) fn version() -> Result<String, String> {
-    let output = Command::new(QEMU).arg("--version").stdin(Stdio::null()).output().map_err(|e| reason(&e))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{QEMU} is not installed"),
-        _ => format!("{QEMU} does not start: {error}"),
-    }
+    peer_process::version(QEMU.as_ref())
 }
 
 /// The command line: q35 with `firmware` ("": QEMU's own choice), the probe in `ram_size` bytes of shared memory, and
@@ -145,7 +135,7 @@ pub(super) fn arguments<'a>(
     for (n, variant) in variants.enumerate() {
         let node = match variant.backend {
             "null" => format!("driver=null-co,size={disk_size},read-zeroes=off"),
-            // Ours has the same file open, locked; nobody writes to it.
+            // Our VM has the same file open and locked; nobody writes to it.
             aio => {
                 let file = quoted(&files.disk);
                 format!("driver=file,filename={file},read-only=on,locking=off,aio={aio}")
@@ -163,80 +153,14 @@ pub(super) fn arguments<'a>(
     all
 }
 
-/// A QEMU process that does not outlive us: killed on drop, and by the kernel when the thread that started it ends.
-pub(super) struct Process(Child);
-
-impl Process {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// Why it does not start, as a clause.
-    pub fn start(arguments: Vec<String>) -> Result<Process, String> {
-        let mut command = Command::new(QEMU);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // SAFETY: getpid cannot fail.
-        let us = unsafe { libc::getpid() };
-        // A process group of its own: Ctrl-C goes to us, and we end it.
-        command.process_group(0);
-        let bind = move || {
-            // SAFETY: system calls without pointers, allowed between fork and exec.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // We may have died before that took effect.
-                if libc::getppid() != us {
-                    libc::_exit(1);
-                }
-            }
-            Ok(())
-        };
-        // SAFETY: `bind` does nothing but those two calls.
-        unsafe { command.pre_exec(bind) };
-        command.spawn().map(Process).map_err(|e| reason(&e))
-    }
-
-    /// Why it has ended, if it has.
-    pub fn ended(&mut self) -> Option<String> {
-        let status = self.0.try_wait().ok()??;
-        let mut output = String::new();
-        if let Some(mut pipe) = self.0.stderr.take() {
-            let _ = pipe.read_to_string(&mut output);
-        }
-        // The first error line; hints may follow it.
-        let line = output.lines().map(str::trim).find(|line| !line.is_empty() && !line.contains("warning:"));
-        Some(line.map_or_else(|| format!("{QEMU} ended with {status}"), |line| format!("it says \"{line}\"")))
-    }
-
-    /// Lets all its threads run, or stops them.
-    pub fn set_running(&self, running: bool) {
-        let signal = if running { libc::SIGCONT } else { libc::SIGSTOP };
-        // SAFETY: no pointers; the process is our child, so its PID is not reused until we have waited for it.
-        unsafe { libc::kill(self.0.id() as i32, signal) };
-    }
-
-    /// Keeps its vCPU on one host CPU and everything else on another.
-    pub fn pin(&self, vcpu: usize, rest: usize) {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()));
-        for task in tasks.into_iter().flatten().flatten() {
-            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            let cpu = if name.starts_with("CPU ") { vcpu } else { rest };
-            let Some(id) = task.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
-            // SAFETY: a cpu_set_t is plain bits.
-            let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-            if cpu < 8 * size_of_val(&set) {
-                // SAFETY: the index is within the set.
-                unsafe { libc::CPU_SET(cpu, &mut set) };
-                // SAFETY: reads the set, which outlives the call. A thread that has just ended needs no CPU.
-                unsafe { libc::sched_setaffinity(id, size_of_val(&set), &set) };
-            }
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts it.
+///
+/// # Errors
+/// Why it does not start, as a clause.
+pub(super) fn start(arguments: Vec<String>) -> Result<PeerProcess, String> {
+    let mut command = Command::new(QEMU);
+    command.args(arguments);
+    PeerProcess::start(command)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn rows_have_different_names() {
 
 #[test]
 fn a_refused_command_line_is_a_clause() {
-    let mut process = match Process::start(vec!["-no-such-flag".into()]) {
+    let mut process = match start(vec!["-no-such-flag".into()]) {
         Ok(process) => process,
         Err(reason) => return eprintln!("skipped: {reason}"),
     };

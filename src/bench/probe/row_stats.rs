@@ -4,14 +4,14 @@ use super::super::report::Row;
 use super::one_way::OneWay;
 use crate::bench::{Buckets, DiskCounts};
 
-/// What the rounds of one row add up to. Times are in TSC ticks until the end.
+/// The sums over the rounds of one row. Times are in TSC ticks until the end.
 pub(super) struct RowStats {
     round_trip: Histogram<u64>,
     kick: Histogram<u64>,
     interrupt: Histogram<u64>,
     round_iops: Vec<Option<f64>>,
     round_p50_ns: Vec<Option<f64>>,
-    /// Of all rounds together.
+    /// The distribution over all rounds.
     ticks: u64,
     requests: u64,
     kicks: u64,
@@ -22,12 +22,12 @@ pub(super) struct RowStats {
     exits_to_user: u64,
 }
 
-/// What one block adds.
+/// The results of one block.
 #[derive(Default)]
 pub(super) struct Block {
     /// Ticks of each round trip.
     pub round_trip: Vec<u64>,
-    /// Where known.
+    /// If they could be measured.
     pub one_way: OneWay,
     /// Ticks of the whole block.
     pub ticks: u64,
@@ -91,6 +91,23 @@ impl RowStats {
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
     }
 
+    /// A round that was lost.
+    pub fn lose(&mut self) {
+        self.round_iops.push(None);
+        self.round_p50_ns.push(None);
+    }
+
+    /// Leaves out the rounds after the first `rounds`: not every row has them.
+    pub fn keep(&mut self, rounds: usize) {
+        self.round_iops.truncate(rounds);
+        self.round_p50_ns.truncate(rounds);
+    }
+
+    /// `named` with the rounds.
+    pub fn rounds(&self, named: Row) -> Row {
+        Row { round_iops: self.round_iops.clone(), round_p50_ns: self.round_p50_ns.clone(), ..named }
+    }
+
     /// The row; `disk`: whether a disk was measured, not the bare floor.
     pub fn row(&self, ticks_per_second: f64, disk: bool) -> Row {
         let ns = |ticks: f64| ticks * 1e9 / ticks_per_second;
@@ -99,7 +116,7 @@ impl RowStats {
         let seconds = self.ticks as f64 / ticks_per_second;
         let kicks_exit = if disk { self.disk.kicks_exit } else { 0 };
         Row {
-            // Requests by time, not a mean of the rounds' rates: a short round does not count as much as a long one.
+            // Requests divided by time, not a mean of the rounds' rates: a short round counts less than a long one.
             iops: (seconds > 0.0).then(|| self.requests as f64 / seconds),
             round_iops: self.round_iops.clone(),
             round_p50_ns: self.round_p50_ns.clone(),
@@ -139,7 +156,7 @@ impl RowStats {
     }
 }
 
-/// Exact, not of a histogram: paths are told from each other by it.
+/// The exact median, not a histogram's: paths are compared by it.
 fn median(times: &[u64]) -> Option<f64> {
     let mut times = times.to_vec();
     times.sort_unstable();

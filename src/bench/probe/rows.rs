@@ -47,7 +47,7 @@ impl Bench<'_> {
                     peer.absent.iter().filter(|(variant, _)| variant.name(workload).contains(filter));
                 rows.extend(theirs.map(|(variant, why)| variant.row(workload, row(why))));
             }
-            // One row for all its devices, under the first workload.
+            // One row stands for all its devices, under the first workload.
             Some(Err(why)) if workload == WORKLOADS[0] => {
                 let peer = Some(PEER.into());
                 rows.push(Row { job: workload.name.into(), peer, queues: None, ..row(why) });

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use super::super::Schedule;
 use super::super::probe_abi::{GuestJob, flag, idle, kind, vector};
 use super::super::ratios::fill_ratios;
@@ -15,6 +17,7 @@ use super::session::{Session, SessionConfig};
 use super::startup::Startup;
 use super::variants::{disk, variants};
 use super::work::{WORKLOADS, Work};
+use crate::host::log;
 use crate::host::{HostFacts, ProcInterrupts};
 use crate::machine::layout;
 use crate::vm::ThreadConfig;
@@ -66,12 +69,13 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         }),
     };
     bench.set_up()?;
-    let mut rows = bench.measure(progress)?;
+    let (mut rows, ended) = bench.measure(begun, progress)?;
     fill_ratios(&mut rows);
     let run = RunFacts {
         started_unix,
         took_s: begun.elapsed().as_secs_f64(),
-        rounds: config.rounds as u64,
+        rounds: ended.rounds as u64,
+        incomplete: ended.why.map(|why| format!("{why}, after {} of {} rounds", ended.rounds, config.rounds)),
         vcpus: 1,
         memory_bytes: layout::RAM_MIN,
         disk_bytes: Some(DISK_BYTES),
@@ -93,7 +97,7 @@ impl Bench<'_> {
                 kind: kind::SETUP,
                 device: n as u32,
                 queues: 1,
-                // One plain vector each: a stamped one would cost handler instructions that the floor does not execute.
+                // Plain vectors: the handler of a timestamped one would execute instructions that the floor does not.
                 vector: if level { vector::INTX + n as u32 } else { vector::PLAIN + 2 * n as u32 },
                 flags: if level { flag::INTX } else { 0 },
                 ..GuestJob::default()
@@ -101,7 +105,7 @@ impl Bench<'_> {
             self.session.run(setup)?;
         }
         if let Some(Ok(_)) = self.peer {
-            // Its guest and ours take turns, so neither may spin while the other works.
+            // Its guest and ours run in turn, so neither may spin while the other works.
             self.session.set_idle(idle::HALT);
         }
         Ok(())
@@ -119,7 +123,11 @@ impl Bench<'_> {
         std::iter::once(floor).chain(disks).collect()
     }
 
-    fn measure(&mut self, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Vec<Row>, ProbeError> {
+    fn measure(
+        &mut self,
+        begun: Instant,
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Result<(Vec<Row>, Ended), ProbeError> {
         let mut works = self.works();
         if let Some(filter) = &self.config.filter {
             for (n, works) in works.iter_mut().enumerate() {
@@ -145,13 +153,45 @@ impl Bench<'_> {
         // Every round measures the floors and all jobs, so a drift of the host hits a row and its floor alike.
         let schedule = Schedule { jobs: vec![()], paths: everything, rounds: self.config.rounds };
         let steps = schedule.steps();
+        let mut ended = Ended { rounds: self.config.rounds, why: None };
+        let pace = &self.config.pace;
+        let mut peer_lost = false;
         for (done, step) in steps.iter().enumerate() {
             let (group, n) = schedule.paths[step.path];
             let work = works[group][n];
+            let new_round = done.is_multiple_of(schedule.paths.len());
+            ended.why = pace.cut(begun);
+            if ended.why.is_some() || new_round && pace.exact_enough(&rounds(&works, &stats)) {
+                ended.rounds = step.round;
+                break;
+            }
             progress(done, steps.len(), &self.name(work));
-            let block = self.block(work, sizes[step.path])?;
-            stats[group][n].add(&block, self.ticks_per_second);
+            let is_peer = matches!(work, Work::Peer(..));
+            if is_peer && peer_lost {
+                stats[group][n].lose();
+                continue;
+            }
+            match self.block(work, sizes[step.path]) {
+                Ok(block) => stats[group][n].add(&block, self.ticks_per_second),
+                // The other VMM's death costs its rows.
+                Err(error) if is_peer => {
+                    log::warn("bench", format_args!("{error}; its further rounds are lost"));
+                    peer_lost = true;
+                    stats[group][n].lose();
+                }
+                // Ours cannot go on, but what it measured is there.
+                Err(error) if step.round > 0 => {
+                    ended = Ended { rounds: step.round, why: Some(error.to_string()) };
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        if ended.rounds == 0 {
+            let why = ended.why.unwrap_or_default();
+            return Err(SessionError::Ended(format!("{why}, before its first round was over")).into());
+        }
+        stats.iter_mut().flatten().for_each(|stats| stats.keep(ended.rounds));
         let mut rows = Vec::new();
         let workloads = std::iter::once(None).chain(WORKLOADS.map(Some));
         for ((works, stats), workload) in works.iter().zip(&stats).zip(workloads) {
@@ -168,8 +208,29 @@ impl Bench<'_> {
             });
         }
         fill_floor_ratios(&mut rows);
-        Ok(rows)
+        Ok((rows, ended))
     }
+}
+
+/// How far a run came.
+struct Ended {
+    /// Whole rounds.
+    rounds: usize,
+    /// `None`: as far as it was to.
+    why: Option<String>,
+}
+
+/// The rounds so far, for [`crate::bench::pace::Pace`].
+fn rounds(works: &[Vec<Work>], stats: &[Vec<RowStats>]) -> Vec<Row> {
+    let of_group = |(n, (works, stats)): (usize, (&Vec<Work>, &Vec<RowStats>))| {
+        let row = move |(work, stats): (&Work, &RowStats)| {
+            let depth =
+                if let Work::Disk(workload, _) | Work::Peer(workload, _) = work { workload.depth } else { 1 };
+            stats.rounds(Row { job: n.to_string(), depth: Some(depth.into()), ..Row::default() })
+        };
+        works.iter().zip(stats).map(row).collect::<Vec<_>>()
+    };
+    works.iter().zip(stats).enumerate().flat_map(of_group).collect()
 }
 
 /// Measures the time-stamp counter against the clock for 50 ms.

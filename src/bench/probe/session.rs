@@ -19,7 +19,7 @@ use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram,
 use crate::virtio::VirtioBlk;
 use crate::vm::{DiskConfig, SandboxConfig, ThreadConfig, Vm, VmConfig};
 
-/// The VM that the probe runs in.
+/// The configuration of the probe's VM.
 #[derive(Clone, Debug, Default)]
 pub struct SessionConfig {
     /// Disks, in the order of the probe's device indices.
@@ -44,7 +44,7 @@ pub struct Session {
     devices: Vec<DeviceInfo>,
 }
 
-/// What the VM's thread hands out before it runs the vCPUs.
+/// The parts that the VM's thread hands out before it runs the vCPUs.
 pub struct SessionParts {
     /// Guest RAM.
     pub memory: Arc<Ram>,
@@ -66,7 +66,7 @@ const BOOT_SECONDS: u64 = 30;
 const BLOCK_SECONDS: u64 = 60;
 
 impl Session {
-    /// Boots the probe and waits until it takes blocks.
+    /// Boots the probe and waits until it accepts blocks.
     ///
     /// # Errors
     /// See [`SessionError`].
@@ -129,12 +129,12 @@ impl Session {
         &self.devices
     }
 
-    /// What the guest reports about itself.
+    /// The guest's state.
     pub fn control(&self) -> Control {
         self.mailbox.control()
     }
 
-    /// Changes how the guest's CPUs wait between blocks: one of [`idle`]. They spin unless told otherwise.
+    /// Changes how the guest's CPUs wait between blocks: one of [`idle`]. By default they spin.
     pub fn set_idle(&self, idle: u32) {
         self.mailbox.set_idle(idle);
     }
@@ -142,7 +142,7 @@ impl Session {
     /// Runs one block on CPU 0 and waits for its end.
     ///
     /// # Errors
-    /// The guest died, fell silent, or did not complete the block.
+    /// The guest died, did not answer in time, or did not complete the block.
     pub fn run(&mut self, job: GuestJob) -> Result<Outcome, SessionError> {
         self.run_on(&[(0, job)]).map(|mut outcomes| outcomes.remove(0))
     }
@@ -159,13 +159,13 @@ impl Session {
     /// As [`Session::run_on`], but a block that fails is an outcome, not an error.
     ///
     /// # Errors
-    /// The guest died or fell silent.
+    /// The guest died or did not answer in time.
     pub fn try_on(&mut self, jobs: &[(usize, GuestJob)]) -> Result<Vec<Outcome>, SessionError> {
         let seq = self.mailbox.give(jobs);
         if self.control().idle == idle::HALT {
             for &(cpu, _) in jobs {
                 let message = MsiMessage { address: 0xfee0_0000 | (cpu as u64) << 12, data: vector::WAKE };
-                // If KVM does not deliver it, the CPU is awake, or the wait below ends with an error.
+                // If KVM cannot deliver it, the CPU is awake, or the wait below ends with an error.
                 let _ = self.parts.vm.signal_msi(message);
             }
         }
@@ -195,7 +195,7 @@ impl Session {
         }
     }
 
-    /// A block that does nothing but read the clock.
+    /// A block that only reads the clock.
     pub fn nop() -> GuestJob {
         GuestJob { kind: kind::NOP, ..GuestJob::default() }
     }

@@ -12,7 +12,7 @@ use crate::host::sandbox::SandboxMode;
 use crate::machine::Ram;
 use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig};
 
-/// What a VM with one disk and one I/O thread costs before it does anything.
+/// Start-up time and memory of a VM with one disk and one I/O thread.
 pub(super) struct Startup {
     /// Time from the VM's construction, files and threads included, to the guest's first instruction.
     pub first_instruction_ns: Option<u64>,
@@ -44,7 +44,7 @@ impl Startup {
         };
         let mut session = Session::start(config)?;
         let ticks = session.control().started.checked_sub(begun);
-        // A counter with an offset cannot be compared with ours; a reading from before we began shows such an offset.
+        // A counter with an offset cannot be compared with ours. A reading before our start shows such an offset.
         let ticks = ticks.filter(|_| counters_agree(&mut session).unwrap_or(false));
         Ok(Startup {
             first_instruction_ns: ticks.map(|ticks| (ticks as f64 * 1e9 / ticks_per_second) as u64),
@@ -59,7 +59,7 @@ fn resident_beyond(ram: &Ram) -> Option<u64> {
     resident(&fs::read_to_string("/proc/self/smaps").ok()?, &guest)
 }
 
-/// Bytes that are resident in the mappings of `smaps` (proc_pid_smaps(5)) that begin outside all of `without`.
+/// Resident bytes of those mappings in `smaps` (proc_pid_smaps(5)) that begin outside all ranges in `without`.
 fn resident(smaps: &str, without: &[Range<u64>]) -> Option<u64> {
     let (mut sum, mut counts) = (None, false);
     for line in smaps.lines() {

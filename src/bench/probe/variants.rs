@@ -9,7 +9,7 @@ use crate::dataplane::{CompletePath, Moderation};
 use crate::virtio::NotifyPath;
 use crate::vm::{DiskConfig, IoThreadChoice};
 
-/// One disk that is compared: its paths, its backend, and the thread that serves it.
+/// One compared disk: its paths, its backend, and the thread that serves it.
 #[derive(Clone, Debug)]
 pub(super) struct Variant {
     pub path: PathPair,
@@ -20,14 +20,14 @@ pub(super) struct Variant {
 }
 
 impl Variant {
-    /// What `--filter` is matched against.
+    /// The name that `--filter` matches.
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let moderated = if self.moderation == Moderation::Off { "" } else { " moderated" };
         format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend)
     }
 
-    /// Whether `workload` is measured on it. One by one, only the path that moderation is measured on is of interest.
+    /// Whether `workload` is measured on it. Workloads that submit one by one run only on the path on which moderation is measured.
     pub fn runs(&self, workload: Workload) -> bool {
         !workload.one_by_one
             || self.path.notify == NotifyPath::FastMmio && self.path.complete == CompletePath::Irqfd
@@ -60,7 +60,7 @@ impl Variant {
     }
 }
 
-// Indices of the I/O threads: one sleeps at once, one polls first, one has an io_uring.
+// Indices of the I/O threads: the first sleeps at once, the second polls first, the third has an io_uring.
 const SLEEPING: usize = 0;
 const POLLING: usize = 1;
 const URING: usize = 2;
@@ -68,7 +68,7 @@ const URING: usize = 2;
 /// Every variant, and why this host does not support it; `None`: it does.
 pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Variant, Option<String>)> {
     let path = |notify, complete| PathPair { notify, complete };
-    // Paths are compared without moderation: every completion interrupts, and what is compared is the cost of one.
+    // Paths are compared without moderation: every completion interrupts, so the cost of one interrupt is compared.
     let off = Moderation::Off;
     let sleeping =
         |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING, moderation: off };
@@ -87,7 +87,7 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     }
     all.push(Variant { backend: BackendKind::Sync, ..sleeping(best) });
     all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
-    // And with the default moderation: every variant on the best path once more, with interrupts held where that pays.
+    // Every variant on the best path once more, with the default moderation: interrupts are held back where that pays.
     let moderated = all.iter().filter(|variant| variant.path == best);
     let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
     all.extend(moderated.collect::<Vec<_>>());
@@ -101,7 +101,7 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
 /// The disk of a variant.
 pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
     let kind = variant.backend;
-    // Without a scratch file the variants that need one are not in the list (`Variant::unsupported`).
+    // Variants that need the scratch file are not in the list if there is none (`Variant::unsupported`).
     let path = match &support.scratch {
         Ok(scratch) if kind.uses_file() => Some(scratch.0.clone()),
         _ => None,

@@ -6,7 +6,7 @@ use super::floor::{Answer, Style};
 pub(super) struct Workload {
     pub name: &'static str,
     pub depth: u32,
-    /// As Linux submits under an application: one request and one kick decision at a time. Without it, the guest
+    /// As Linux submits for an application: one request and one kick decision at a time. Otherwise the guest
     /// submits everything that one interrupt completed as one batch.
     pub one_by_one: bool,
 }
@@ -21,7 +21,7 @@ pub(super) const WORKLOADS: [Workload; 3] = [
 const THINK_NS: f64 = 1500.0;
 
 impl Workload {
-    /// One block of it on a device: `requests` at depth 1, else twice as many.
+    /// One block on a device: `requests` at depth 1, otherwise twice as many.
     pub fn job(self, device: usize, requests: u32, ticks_per_second: f64) -> GuestJob {
         let think = (THINK_NS * ticks_per_second / 1e9) as u64;
         GuestJob {
@@ -40,7 +40,7 @@ impl Workload {
     }
 }
 
-/// What one block measures; the number is that of a device.
+/// The work of one block; the number is a device's index.
 #[derive(Clone, Copy)]
 pub(super) enum Work {
     Floor(Style, Answer),

@@ -13,10 +13,10 @@ use crate::bench::{Diff, read_report, render_diff, to_json};
 Rows are matched by guest, peer, job, notify and complete path, wait, backend, queues, depth and polling window.
 Ratios are B to A. docs/results.md tells more.")]
 pub(super) struct DiffArgs {
-    /// The one to compare with, written by bench --json
+    /// The first result, written by bench --json; ratios are to it
     #[arg(value_name = "A.json")]
     a: PathBuf,
-    /// The one to compare
+    /// The second result
     #[arg(value_name = "B.json")]
     b: PathBuf,
     /// Print the comparison as JSON

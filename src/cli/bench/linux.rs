@@ -9,7 +9,8 @@ use super::super::Failure;
 use super::super::disk_arg::parse_size;
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::{BenchError, FioJob, LinuxBench, Variant};
+use crate::bench::linux::fio_file::sections;
+use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
 use crate::machine::layout::{RAM_MAX, RAM_MIN, VCPUS_MAX};
@@ -23,48 +24,55 @@ const PATHS: &str = "irqfd,signal-msi,irqfd+moderated";
 const FULL: (usize, f64) = (10, 2.5);
 const QUICK: (usize, f64) = (8, 1.0);
 
-/// Those of the Linux guest only. None of them is read from the environment by clap: whether any is given decides whether
-/// the command line is wrong.
+/// Flags of the Linux guest only. clap reads none of them from the environment, because one that is given without
+/// `--guest linux` is an error.
 #[derive(Debug, Parser)]
 #[command(next_help_heading = "The Linux guest (--guest linux)")]
 pub(super) struct LinuxArgs {
-    /// Guest kernel (bzImage or vmlinux), in place of the one in the guest directory
+    /// Guest kernel (bzImage or vmlinux), instead of the one in the guest directory
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Guest's initial ramdisk, made by guest-images/linux/build, in place of the one in the guest directory
+    /// Guest's initial ramdisk, made by guest-images/linux/build, instead of the one in the guest directory
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Where vmlinux and initrd are [default: $DOORBELL_GUEST, or target/guest]
+    /// Directory of vmlinux and initrd [default: $DOORBELL_GUEST, or target/guest]
     #[arg(long, value_name = "DIR")]
     guest_dir: Option<PathBuf>,
-    /// Fewer jobs, shorter: rand-read-1 and rand-read-32, 8 rounds of 1 s
+    /// A shorter run: jobs rand-read-1 and rand-read-32, 8 rounds of 1 s
     #[arg(long)]
     quick: bool,
     /// Seconds of each measurement, 0.1 to 3600 [default: 2.5]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     runtime: Option<f64>,
-    /// Jobs for fio, separated by commas: rand or seq, read or write or rw, depth
+    /// Jobs for fio, separated by commas: rand or seq, read or write or rw, depth; or in fio's words, with further options
+    /// after colons: randread:32, randrw:8:bs=64k:numjobs=4:rwmixread=70
     /// [default: rand-read-1,rand-read-32,rand-write-1,rand-write-32]
     #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
-    jobs: Vec<FioJob>,
-    /// What is compared, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts where that
-    /// pays. A disk each; the first is what the others' ratios are to
+    jobs: Vec<String>,
+    /// Every job of --jobs, named without a depth, at each of these depths: 1,4,32 or 1,2,...,128
+    /// [default jobs with it: randread,randwrite]
+    #[arg(long, value_name = "N,...", value_parser = parse_depths)]
+    depths: Option<Depths>,
+    /// Your own job file for fio: each section is a job. filename is replaced by the disk under test, all else stays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["jobs", "depths", "block_size"])]
+    fio: Option<PathBuf>,
+    /// Paths to compare, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts back where
+    /// that pays. Each has its own disk; ratios are to the first
     #[arg(long, value_name = "PATH,...", value_delimiter = ',', default_value = PATHS)]
     paths: Vec<PathPairName>,
-    /// A device of the host with a disk behind it, for a row beside the others; as with `doorbell run`, and may be given
-    /// several times
+    /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
-    /// Let jobs write to the disks behind --vfio: what is on them is lost. Without it they are only read
+    /// Let jobs write to the --vfio disks, which destroys their data. Without it they are only read
     #[arg(long, requires = "vfio")]
     overwrite: bool,
-    /// Notify path of --paths that name none: fast-mmio, mmio, pio, exit
+    /// Notify path of those --paths that name none: fast-mmio, mmio, pio, exit
     #[arg(long, value_name = "NOTIFY", default_value = "fast-mmio", value_parser = |v: &str| named(v, &NotifyPath::NAMES))]
     notify: NotifyPath,
     /// Backend of the disks: io_uring, sync, null, mem
     #[arg(long, value_name = "KIND", default_value = "io_uring", value_parser = |v: &str| named(v, &BackendKind::NAMES))]
     backend: BackendKind,
-    /// Directory for the disks' files, which have no names and leave nothing behind [default: in memory]
+    /// Directory for the disks' files; they have no names (O_TMPFILE), so none is left behind [default: in memory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Open the files with O_DIRECT; needs --dir
@@ -88,7 +96,7 @@ pub(super) struct LinuxArgs {
 }
 
 impl LinuxArgs {
-    /// What to run; says what does not fit together.
+    /// The configuration of the run, or the error for flags that contradict each other.
     pub(super) fn bench(self, common: &Common) -> Result<LinuxBench, Failure> {
         let (rounds, runtime_s) = if self.quick { QUICK } else { FULL };
         let paths = self.paths.iter().map(|name| {
@@ -96,51 +104,65 @@ impl LinuxArgs {
                 notify: name.notify.unwrap_or(self.notify),
                 complete: name.complete.unwrap_or(CompletePath::Irqfd),
             };
-            // The paths are compared with every completion interrupting: what is compared is the cost of one.
+            // Without moderation, every completion interrupts: the bench compares the cost of one interrupt.
             Variant::Disk(path, if name.moderated { Moderation::Auto } else { Moderation::Off })
         });
+        let peers = Peer::all(&common.peer).map_err(|message| Failure { code: 4, message })?;
+        if let (false, Some(peer)) = (self.backend.uses_file(), peers.first()) {
+            let message = format!("--peer {} needs a file: --backend io_uring or sync", peer.name);
+            return Err(Failure::usage(message));
+        }
+        let peers = peers.into_iter().map(Variant::Peer);
         let only_read = !self.vfio.is_empty() && !self.overwrite;
-        if let (true, Some(job)) = (only_read, self.jobs.iter().find(|job| !job.reads())) {
+        let (fio_file, asked_for) = self.given_jobs()?;
+        if let (true, Some(job)) = (only_read, asked_for.iter().find(|job| !job.reads())) {
             return Err(Failure::usage(format!(
-                "{job} would overwrite what is on {}: leave that job out, or add --overwrite",
+                "{job} would destroy the data on {}: leave that job out, or add --overwrite",
                 self.vfio[0].bdf
             )));
         }
         let schedule = Schedule {
-            jobs: if self.jobs.is_empty() {
+            jobs: if asked_for.is_empty() {
                 let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
                 jobs.retain(|job| job.reads() || !only_read);
                 jobs
             } else {
-                self.jobs
+                asked_for
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).collect(),
-            rounds: common.rounds.map_or(rounds, usize::from),
+            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect(),
+            rounds: common.rounds(rounds),
         };
         if let Some(twice) = twice(&schedule.jobs) {
             return Err(Failure::usage(format!("--jobs names {twice} twice; leave one out")));
         }
-        if schedule.jobs.len() * schedule.paths.len() * schedule.rounds > MAX_STEPS {
+        // With --until it is only the most there may be.
+        let each = (schedule.jobs.len() * schedule.paths.len()).max(1);
+        let rounds = match common.until {
+            Some(_) => schedule.rounds.min((MAX_STEPS / each) & !1),
+            None => schedule.rounds,
+        };
+        let schedule = Schedule { rounds, ..schedule };
+        if rounds == 0 || each * rounds > MAX_STEPS {
             return Err(Failure::usage(format!(
                 "jobs x paths x rounds is more than {MAX_STEPS}; use fewer rounds"
             )));
         }
         if schedule.paths.len() > MAX_PATHS {
             return Err(Failure::usage(format!(
-                "--paths and --vfio name more than {MAX_PATHS}, a disk each; use fewer"
+                "--paths, --vfio and --peer name more than {MAX_PATHS} disks; use fewer"
             )));
         }
         if let Some(twice) = twice(&self.vfio.iter().map(|spec| spec.bdf).collect::<Vec<_>>()) {
             return Err(Failure::usage(format!("--vfio names {twice} twice; leave one out")));
         }
         if self.block_size == 0 || !self.block_size.is_multiple_of(512) || self.block_size > self.size {
-            return Err(Failure::usage("--block-size takes a multiple of 512 that fits into --size"));
+            return Err(Failure::usage("--block-size must be a multiple of 512 and fit into --size"));
         }
         if self.size == 0 || !self.size.is_multiple_of(4096) {
-            return Err(Failure::usage("--size takes a multiple of 4096"));
+            return Err(Failure::usage("--size must be a multiple of 4096"));
         }
         if !(RAM_MIN..=RAM_MAX).contains(&self.memory) {
-            return Err(Failure::usage("--memory takes 128M to 8G"));
+            return Err(Failure::usage("--memory must be 128M to 8G"));
         }
         let guest_dir = self.guest_dir.or_else(|| std::env::var_os("DOORBELL_GUEST").map(PathBuf::from));
         let guest_dir = guest_dir.unwrap_or_else(|| "target/guest".into());
@@ -161,18 +183,72 @@ impl LinuxArgs {
             queues: self.queues,
             poll_us: common.poll_us.unwrap_or(0).into(),
             sandbox: common.sandbox,
+            fio_file,
+            pace: common.pace(),
             progress: common.progress,
         })
     }
+
+    /// The jobs that the command line asks for, if it does, and the job file that they are of.
+    fn given_jobs(&self) -> Result<(Option<String>, Vec<FioJob>), Failure> {
+        if let Some(path) = &self.fio {
+            let fail = |why: String| Failure { code: 4, message: format!("--fio {}: {why}", path.display()) };
+            let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+            let sections = sections(&text).map_err(|e| fail(e.to_string()))?;
+            return Ok((Some(text), sections.into_iter().map(FioJob::given).collect()));
+        }
+        let usage = |why: String| Failure::usage(format!("--jobs: {why}"));
+        let named = |name: &String| name.parse::<FioJob>().map_err(usage);
+        let Some(Depths(depths)) = &self.depths else {
+            return Ok((None, self.jobs.iter().map(named).collect::<Result<_, _>>()?));
+        };
+        let default = ["randread".to_string(), "randwrite".to_string()];
+        let default = if self.vfio.is_empty() || self.overwrite { &default[..] } else { &default[..1] };
+        let names = if self.jobs.is_empty() { default } else { &self.jobs };
+        let all = names.iter().flat_map(|name| depths.iter().map(|&depth| FioJob::at_depth(name, depth)));
+        Ok((None, all.collect::<Result<_, _>>().map_err(usage)?))
+    }
 }
 
-/// A step's number has two bytes, the last of which is taken.
-const MAX_STEPS: usize = 60_000;
-/// A disk and an I/O thread each.
+/// A step's number has two bytes, and its results some 20 KiB on a disk of 64 MiB.
+const MAX_STEPS: usize = 2500;
+
+/// Depths of `--depths`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Depths(Vec<u32>);
+
+/// Numbers; `...` goes on as the two before it, by multiplying where the second is a multiple of the first.
+fn parse_depths(text: &str) -> Result<Depths, String> {
+    let error = || "it takes depths from 1 to 1024, as in 1,4,32 or 1,2,...,128".to_string();
+    let mut depths: Vec<u32> = Vec::new();
+    let mut words = text.split(',').peekable();
+    while let Some(word) = words.next() {
+        if word == "..." {
+            let last = words.peek().and_then(|word| word.parse::<u32>().ok()).ok_or_else(error)?;
+            let &[.., a, b] = &depths[..] else { return Err(error()) };
+            let next =
+                |c: u32| if b.is_multiple_of(a) && b > a { c * (b / a) } else { c + b.saturating_sub(a) };
+            let mut depth = next(b);
+            while depth < last && depth > b {
+                depths.push(depth);
+                depth = next(depth);
+            }
+            continue;
+        }
+        let depth = word.parse().ok().filter(|depth| (1..=1024).contains(depth)).ok_or_else(error)?;
+        if depths.contains(&depth) {
+            return Err(error());
+        }
+        depths.push(depth);
+    }
+    Ok(Depths(depths))
+}
+
+/// Each path needs a disk and an I/O thread.
 const MAX_PATHS: usize = 16;
 
 fn jobs(names: &str) -> Vec<FioJob> {
-    // The names are ours and a test reads them.
+    // Cannot fail: these are our names, and a test parses them.
     names.split(',').filter_map(|name| name.parse().ok()).collect()
 }
 
@@ -186,19 +262,19 @@ fn given(path: Option<PathBuf>, dir: &Path, name: &str, flag: &str) -> Result<Pa
         return Ok(path);
     }
     let message = format!(
-        "no guest: {} is not there; make it with guest-images/linux/build, or name one with {flag}",
+        "no guest: {} does not exist; make it with guest-images/linux/build, or name one with {flag}",
         path.display()
     );
     Err(Failure { code: 4, message })
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    parse_size(text).ok_or_else(|| "it takes a number of bytes, or with K, M or G: 4k, 128M".into())
+    parse_size(text).ok_or_else(|| "use a number of bytes, or one with K, M or G: 4k, 128M".into())
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = f64::from_str(text).ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "it takes seconds, 0.1 to 3600".into())
+    seconds.ok_or_else(|| "use seconds, 0.1 to 3600".into())
 }
 
 impl From<BenchError> for Failure {

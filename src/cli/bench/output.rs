@@ -1,4 +1,4 @@
-//! Where a report goes.
+//! The outputs of a report.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::super::{Failure, print};
 use crate::bench::{Report, to_json};
 use crate::host::log;
 
-/// Where the JSON and the page go, made sure of before anything is measured.
+/// The outputs for JSON and HTML, opened before anything is measured.
 #[derive(Debug)]
 pub(super) struct Output {
     json: Option<OutFile>,
@@ -16,7 +16,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Opens what has to be written; `files` are those that the bench reads.
+    /// Opens the outputs; `files` holds the files that the bench reads.
     pub(super) fn prepare(
         json: Option<PathBuf>,
         html: Option<PathBuf>,
@@ -39,7 +39,7 @@ impl Output {
         let taken = [&self.json, &self.html].into_iter().flatten().any(OutFile::is_stdout);
         let json = self.json.map_or(Ok(()), |out| out.write_text(&to_json(report)));
         let html = self.html.map_or(Ok(()), |out| out.write_text(&page(report)));
-        // Also when a file failed: the measurement took minutes.
+        // Print the table even if a file failed: the measurement took minutes.
         let printed = if taken {
             log::say(format_args!("{table}"));
             Ok(())

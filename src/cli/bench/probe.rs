@@ -7,29 +7,27 @@ use clap::Parser;
 use super::super::Failure;
 use super::Common;
 use crate::bench::Report;
+use crate::bench::linux::{PeerKind, PeerSpec};
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
 
-/// Even: the order of the rows turns round every round. 12 can show a difference among up to 102 comparisons.
-const ROUNDS: u16 = 12;
+/// An even number, because every second round runs in the opposite order. 12 can show a difference among up to 102 comparisons.
+const ROUNDS: usize = 12;
 const POLL_US: u32 = 50;
 
-/// Those of the probe only.
+/// Flags of the probe guest only.
 #[derive(Debug, Parser)]
 #[command(next_help_heading = "The probe guest")]
 pub(super) struct ProbeArgs {
-    /// Only rows whose name contains TEXT; names look like "read-512-1 fast-mmio+irqfd null"
+    /// Measure only rows whose name contains TEXT; names look like "read-512-1 fast-mmio+irqfd null"
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Host CPUs to stay on: that of the vCPU and that of the I/O threads [default: the scheduler's choice]
+    /// Host CPUs to pin to: one for the vCPU, one for the I/O threads [default: the scheduler's choice]
     #[arg(long, value_name = "VCPU,IO")]
     pin: Option<Pin>,
-    /// Requests of each measurement at depth 1, twice as many at depth 32, 1 to 50000
+    /// Requests of each measurement at depth 1, 1 to 50000; twice as many at depth 32
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
-    /// Another VMM's virtio-blk in the same run, driven by the same guest, where it is installed
-    #[arg(long, value_name = "VMM")]
-    peer: Option<PeerVmm>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +42,13 @@ impl FromStr for Pin {
     fn from_str(text: &str) -> Result<Pin, String> {
         let cpus = text.split_once(',').and_then(|(vcpu, io)| Some((vcpu.parse().ok()?, io.parse().ok()?)));
         let (vcpu, io) =
-            cpus.ok_or("it takes two CPU numbers: that of the vCPU, a comma, that of the I/O threads")?;
+            cpus.ok_or("use two CPU numbers separated by a comma: the vCPU's, the I/O threads'")?;
         Ok(Pin { vcpu, io })
     }
 }
 
 impl ProbeArgs {
-    /// What to run; says what does not fit together.
+    /// The configuration of the run, or the error for flags that contradict each other.
     pub(super) fn bench(self, common: &Common) -> Result<ProbeConfig, Failure> {
         self.config(common, &allowed_cpus())
     }
@@ -61,24 +59,34 @@ impl ProbeArgs {
         {
             let all = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(Failure::usage(format!(
-                "--pin: this process has no CPU {missing}; it may use {all}"
+                "--pin: this process may not run on CPU {missing}; it may use {all}"
             )));
         }
+        let peer = match &common.peer[..] {
+            [] => None,
+            [PeerSpec { kind: PeerKind::Qemu, file: None }] => Some(PeerVmm::Qemu),
+            _ => {
+                return Err(Failure::usage(
+                    "the probe guest takes --peer qemu, once; others need --guest linux",
+                ));
+            }
+        };
         Ok(ProbeConfig {
-            rounds: common.rounds.unwrap_or(ROUNDS).into(),
+            rounds: common.rounds(ROUNDS),
+            pace: common.pace(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
             sandbox: common.sandbox,
             filter: self.filter,
-            peer: self.peer,
+            peer,
         })
     }
 }
 
 /// Runs the bench, with progress on the terminal.
 pub(super) fn measure(config: &ProbeConfig, progress: Progress) -> Result<Report, Failure> {
-    // Made with the first call: how many steps there are is known only then.
+    // Made at the first call, because the number of steps is known only then.
     let mut shown: Option<Shown> = None;
     let mut current: Option<(usize, String)> = None;
     let result = crate::bench::probe::run(config, &mut |done, all, what| {
@@ -102,7 +110,7 @@ pub(super) fn measure(config: &ProbeConfig, progress: Progress) -> Result<Report
 fn allowed_cpus() -> Vec<usize> {
     // SAFETY: a zeroed cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid set of the size said; on failure it stays empty.
+    // SAFETY: the pointer and the size are those of a valid set; on failure it stays empty.
     unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
     // SAFETY: every index is below CPU_SETSIZE.
     (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()

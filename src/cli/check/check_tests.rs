@@ -26,33 +26,42 @@ fn names_are_unique() {
     assert_eq!(names.len(), all);
 }
 
-/// A host with these files, and what `check` says of posted interrupts there.
-fn posted_interrupts(files: &[(&str, &str)]) -> String {
+/// What `check` says of posted interrupts on a host with these files.
+fn posted_interrupts(files: &[(&str, &str)]) -> [String; 2] {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    host::posted_interrupts(&crate::vfio::Host::at(dir.path())).line(17)
+    host::posted_interrupts(&crate::host::Posting::read(dir.path())).map(|item| item.line(19))
 }
 
 #[test]
-fn posted_interrupts_want_the_cpu_and_the_iommu() {
+fn posting_to_a_vcpu_and_by_a_device_are_two_facts() {
     let intel = ("sys/module/kvm_intel/parameters/enable_apicv", "Y\n");
     let can = ("sys/class/iommu/dmar0/intel-iommu/cap", "8d2078c106f0466\n");
     let cannot = ("sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40660462\n");
+    let to_vcpu =
+        "present  posting to a vCPU    what KVM delivers reaches a running vCPU without an exit".to_string();
     assert_eq!(
         posted_interrupts(&[intel, can]),
-        "present  posted interrupts  KVM and the IOMMU can post interrupts of --vfio devices to running vCPUs"
+        [
+            to_vcpu.clone(),
+            "present  posting by a device  interrupts of --vfio devices reach a running vCPU without the host".into()
+        ]
     );
     assert_eq!(
         posted_interrupts(&[intel, cannot]),
-        "absent   posted interrupts  the IOMMU cannot post interrupts"
+        [to_vcpu, "absent   posting by a device  the IOMMU cannot post interrupts".into()]
     );
     assert_eq!(
         posted_interrupts(&[("sys/module/kvm_amd/parameters/avic", "N\n"), cannot]),
-        "absent   posted interrupts  kvm_amd runs without AVIC (its parameter avic is N); the IOMMU cannot post interrupts; \
-         load kvm_amd with avic=1, if the CPU has it"
+        [
+            "absent   posting to a vCPU    kvm_amd runs without AVIC (its parameter avic is N); load kvm_amd with avic=1, if \
+             the CPU has it",
+            "absent   posting by a device  kvm_amd runs without AVIC (its parameter avic is N); the IOMMU cannot post \
+             interrupts; load kvm_amd with avic=1, if the CPU has it",
+        ]
     );
 }

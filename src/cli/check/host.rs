@@ -1,15 +1,14 @@
-//! What the rest of the host offers: io_uring, limits, memory, VFIO.
+//! Checks of the host beside KVM: io_uring, limits, memory, VFIO.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::Item;
-use crate::host::io_uring_available;
 use crate::host::sandbox::Abilities;
-use crate::vfio::{Host, Posting};
+use crate::host::{Obstacle, Posting, io_uring_available};
 
 pub(super) fn items() -> Vec<Item> {
-    vec![
+    let mut items = vec![
         io_uring(),
         open_files(),
         memory(),
@@ -21,11 +20,12 @@ pub(super) fn items() -> Vec<Item> {
         locked_memory(),
         seccomp(),
         landlock(),
-        posted_interrupts(&Host::real()),
-    ]
+    ];
+    items.extend(posted_interrupts(&Posting::here()));
+    items
 }
 
-/// The file's text without white space around it.
+/// The file's text, trimmed.
 pub(super) fn read(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_string())
 }
@@ -37,7 +37,7 @@ pub(super) fn has_cpu_flag(flag: &str) -> bool {
     flags.is_some_and(|line| line.split_whitespace().any(|word| word == flag))
 }
 
-/// The kernel's version, (0, 0) if it cannot be told.
+/// The kernel's version; (0, 0) if it cannot be parsed.
 pub(super) fn release() -> (u32, u32) {
     parse_release(&read("/proc/sys/kernel/osrelease").unwrap_or_default())
 }
@@ -54,7 +54,7 @@ fn io_uring() -> Item {
     }
 }
 
-/// The soft and hard limit of a resource, `None` for none.
+/// The soft limit of a resource; `None`: no limit.
 fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives the call.
@@ -63,7 +63,7 @@ fn limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
 }
 
 fn open_files() -> Item {
-    /// 16 vCPUs and a few disks of 16 queues, four descriptors a queue.
+    /// 16 vCPUs and a few disks of 16 queues, four descriptors per queue.
     const ENOUGH: u64 = 512;
     let limit = limit(libc::RLIMIT_NOFILE);
     let found = limit.map_or("no limit".into(), |n| format!("up to {n}"));
@@ -105,7 +105,7 @@ fn iommu() -> Item {
         .or("switch VT-d or AMD-Vi on in the firmware, and boot with intel_iommu=on on Intel")
 }
 
-/// Whether `path` can be opened for reading and writing, and what that means.
+/// A check that `path` can be opened for reading and writing.
 fn device(name: &'static str, path: &str, what: &str, fix: &str) -> Item {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Item::new(name, false, true, format!("{path}, {what}")),
@@ -158,17 +158,27 @@ fn landlock() -> Item {
         .or("Linux 5.13 has it (CONFIG_SECURITY_LANDLOCK, and landlock in the kernel's lsm= list)")
 }
 
-/// Whether interrupts of passed-through devices can reach a running vCPU without the host.
-pub(super) fn posted_interrupts(host: &Host) -> Item {
-    let posting = Posting::read(host);
-    let obstacles: Vec<_> = posting.obstacles().collect();
+/// Whether interrupts reach a running vCPU without an exit: those that KVM delivers, and those of devices.
+pub(super) fn posted_interrupts(posting: &Posting) -> [Item; 2] {
+    let vcpu: Vec<_> = posting.obstacles_to_vcpu().collect();
+    let device: Vec<_> = posting.obstacles_by_device().collect();
+    [
+        posted("posting to a vCPU", &vcpu, "what KVM delivers reaches a running vCPU without an exit"),
+        posted(
+            "posting by a device",
+            &device,
+            "interrupts of --vfio devices reach a running vCPU without the host",
+        ),
+    ]
+}
+
+fn posted(name: &'static str, obstacles: &[&Obstacle], found: &str) -> Item {
     let list = |parts: Vec<&str>| parts.join("; ");
-    let found = match &obstacles[..] {
-        [] => "KVM and the IOMMU can post interrupts of --vfio devices to running vCPUs".into(),
-        _ => list(obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect()),
-    };
-    let item = Item::new("posted interrupts", false, posting.possible(), found);
-    match list(obstacles.iter().filter_map(|obstacle| obstacle.fix.as_deref()).collect()) {
+    if obstacles.is_empty() {
+        return Item::new(name, false, true, found);
+    }
+    let item = Item::new(name, false, false, list(obstacles.iter().map(|o| o.what.as_str()).collect()));
+    match list(obstacles.iter().filter_map(|o| o.fix.as_deref()).collect()) {
         fixes if fixes.is_empty() => item,
         fixes => item.or(&fixes),
     }

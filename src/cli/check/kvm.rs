@@ -1,4 +1,4 @@
-//! What KVM offers.
+//! Checks of KVM.
 
 use kvm_bindings::KVM_CAP_BINARY_STATS_FD;
 use kvm_ioctls::{Cap, Kvm};
@@ -11,7 +11,7 @@ use crate::machine::{Console, Kernel, Machine, MachineConfig, layout, open_kvm};
 const API: i32 = 12;
 const OLD: &str = "use a newer kernel";
 
-/// Capabilities without which no machine can be made, with what they are for.
+/// The capabilities that `run` needs, each with its purpose.
 const NEEDED: [(&str, Cap, &str); 10] = [
     ("KVM_CAP_USER_MEMORY", Cap::UserMemory, "guest RAM"),
     ("KVM_CAP_IRQCHIP", Cap::Irqchip, "local APICs and IOAPIC in the kernel"),
@@ -62,7 +62,7 @@ pub(super) fn items() -> Vec<Item> {
     items
 }
 
-/// Whether the CPU runs the guest, or a program does.
+/// Whether KVM uses hardware virtualization.
 fn hardware() -> Item {
     const NAME: &str = "hardware virtualization";
     let module = HostFacts::here().kvm_module;
@@ -122,8 +122,8 @@ fn any_length(kvm: &Kvm) -> Item {
     .or("Linux 4.4 has it; use notify=mmio")
 }
 
-/// Whether an ioeventfd of length 0 is also faster here: only if KVM can tell from the fault alone that a store is to
-/// MMIO (a misconfigured EPT entry, or a reserved bit in a nested page table entry), without decoding it.
+/// Whether an ioeventfd of length 0 is also faster here. It is only if KVM knows from the fault alone that a store goes
+/// to MMIO (a misconfigured EPT entry, or a reserved bit in a nested page table entry) and need not decode it.
 fn fast_mmio(kvm: &Kvm) -> Item {
     const NAME: &str = "fast MMIO";
     let on = |path: &str| matches!(read(path).as_deref(), Some("Y" | "1"));

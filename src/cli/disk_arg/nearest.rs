@@ -1,5 +1,5 @@
-/// The candidate that `word` was probably meant to be: the one fewest typing errors away, if that is at most a third
-/// of its letters, or one that `word` begins.
+/// The candidate that the user probably meant by `word`: the one with the fewest typing errors between them, if these
+/// are at most a third of its letters; or one that begins with `word`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let distance = |candidate: &str| {
@@ -10,7 +10,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     (errors <= (found.len() / 3).max(1)).then_some(found)
 }
 
-/// Letters left out, put in, exchanged or swapped with their neighbour (optimal string alignment distance).
+/// The number of letters left out, added, replaced or swapped with their neighbour (optimal string alignment distance).
 fn errors_between(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before = vec![0; to.len() + 1];

@@ -1,4 +1,4 @@
-//! The interrupts that a worker holds.
+//! How a worker holds interrupts.
 
 use std::sync::atomic::Ordering;
 
@@ -24,24 +24,24 @@ impl<S: Tracer> Worker<S> {
             return if wanted { Verdict::Deliver } else { Verdict::Quiet };
         }
         let now = monotonic_ns();
-        // A request that takes the device about as long as an interrupt takes the guest: the two should overlap.
+        // If a request takes the device about as long as an interrupt takes the guest, the two should overlap.
         let service = now.saturating_sub(self.begun) / u64::from(completions.max(1));
         let slow = self.moderator.is_slow(service);
         let ring_empty = !self.ring.has_avail();
         let outstanding = self.in_flight() > 0 || !ring_empty;
-        // The bound is looked at between requests: a device whose requests take a good part of it must not hold at all.
+        // The bound is checked only between requests. A device whose requests take a large part of it must not hold.
         let device_behind = slow && outstanding || self.moderator.breaks_bound(service);
         let verdict = self.moderator.published(Batch { now, completions, wanted, ring_empty, device_behind });
         self.show_holds();
         verdict
     }
 
-    /// Whether an interrupt is held: the thread must watch the ring, and must not sleep.
+    /// Returns whether an interrupt is held. While one is, the thread must watch the ring and must not sleep.
     pub fn is_held(&self) -> bool {
         self.moderator.is_held()
     }
 
-    /// Sends the held interrupt if nothing came in time; `true` if one is still held.
+    /// Sends the held interrupt if nothing came in time. Returns whether one is still held.
     pub fn check_held(&mut self, now: u64) -> bool {
         if self.moderator.is_due(now) {
             self.show_holds();
@@ -50,7 +50,7 @@ impl<S: Tracer> Worker<S> {
         self.moderator.is_held()
     }
 
-    /// Sends the held interrupt, if there is one, whatever holding might still bring.
+    /// Sends the held interrupt, if there is one, without waiting for more completions.
     pub fn release_held(&mut self) {
         if self.moderator.is_held() {
             self.moderator.release(monotonic_ns());

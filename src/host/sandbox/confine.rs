@@ -16,7 +16,7 @@ use super::violation;
 use crate::host::thread;
 
 /// How long a thread may take. They wait, all of them: the guest has not begun.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a thread is not confined.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ pub fn confine(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), ConfineE
 
 fn order_others(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), ConfineError> {
     let signal = libc::SIGRTMIN() + 1;
-    register_signal_handler(signal, obey).map_err(|e| ConfineError::Signals(e.into()))?;
+    register_signal_handler(signal, enter_ordered).map_err(|e| ConfineError::Signals(e.into()))?;
     // While the list is held none of them can end.
     let members = thread::members();
     let own = thread::id();
@@ -100,7 +100,7 @@ fn order_others(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), Confine
         // SAFETY: no pointers; the thread is in the list, so it exists.
         unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), order.tid, signal) };
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while orders.threads.iter().any(Order::waits) && Instant::now() < deadline {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
         let fd = std::os::fd::AsRawFd::as_raw_fd(&orders.done);
@@ -147,7 +147,7 @@ fn enter(profile: &Profile) -> Result<(), (Step, i32)> {
 }
 
 /// Makes the thread that it runs on enter its profile. Only async-signal-safe calls.
-extern "C" fn obey(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn enter_ordered(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let before = errno();
     // SAFETY: null or a table that is never freed.
     let orders = unsafe { ORDERS.load(Ordering::Acquire).as_ref() };

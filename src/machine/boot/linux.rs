@@ -14,13 +14,13 @@ use crate::machine::memory::Ram;
 
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
-/// `type_of_loader`: undefined loader.
+/// `type_of_loader` of a loader without an assigned ID.
 const LOADER_UNDEFINED: u8 = 0xff;
 /// `xloadflags`: the kernel has the 64-bit entry.
 const XLF_KERNEL_64: u16 = 1;
-/// The 64-bit entry is that far into the protected-mode kernel.
+/// The offset of the 64-bit entry in the protected-mode kernel.
 const ENTRY_64: u64 = 0x200;
-/// Oldest protocol with `init_size` and `xloadflags`: 2.12, Linux 3.8.
+/// The oldest protocol with `init_size` and `xloadflags`: 2.12, Linux 3.8.
 const PROTOCOL_2_12: u16 = 0x020c;
 
 pub(super) fn load(
@@ -66,8 +66,8 @@ pub(super) fn load(
     Ok(Entry::Linux64 { rip: loaded.kernel_load.0 + ENTRY_64 })
 }
 
-/// Where the memory ends that the kernel needs before it reads the memory map: it unpacks itself to its preferred
-/// address, or to where it was loaded if that is higher, and takes `init_size` bytes there.
+/// Returns the end of the memory that the kernel uses before it reads the memory map. It unpacks itself to its
+/// preferred address, or to its load address if that is higher, and uses `init_size` bytes there.
 fn needed_end(hdr: &setup_header, loaded_end: u64) -> u64 {
     let (preferred, init_size) = (hdr.pref_address, u64::from(hdr.init_size));
     preferred.max(boot::HIGH_MEMORY).saturating_add(init_size).max(loaded_end)

@@ -1,4 +1,4 @@
-//! Loading a kernel: a Linux bzImage by the 64-bit boot protocol, or an ELF image (vmlinux, the probe) by PVH.
+//! Loads a kernel: a Linux bzImage by the 64-bit boot protocol, or an ELF image (vmlinux, the probe) by PVH.
 
 mod linux;
 mod pvh;
@@ -16,12 +16,12 @@ use super::cpu_state::Entry;
 use super::layout::{self, ECAM_LEN, ECAM_START, boot};
 use super::memory::{self, Ram};
 
-/// Where a kernel comes from.
+/// The source of a kernel.
 #[derive(Clone, Debug)]
 pub enum Kernel {
     /// A bzImage or an ELF file with a PVH note.
     File(PathBuf),
-    /// The same, in memory.
+    /// The same contents, in memory.
     Image(Cow<'static, [u8]>),
 }
 
@@ -38,19 +38,19 @@ impl Kernel {
     }
 }
 
-/// One range of the memory map that the guest gets.
+/// One range of the guest's memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRange {
     /// First address.
     pub base: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// RAM for the guest to use, or reserved.
+    /// Whether the guest may use it as RAM, or it is reserved.
     pub usable: bool,
 }
 
-/// The memory map for `size` bytes of RAM: conventional memory, the reserved rest below 1 MiB (ACPI tables), RAM,
-/// ECAM, RAM above 4 GiB.
+/// Returns the memory map for `size` bytes of RAM: conventional memory, the reserved rest below 1 MiB (ACPI tables),
+/// RAM, ECAM, RAM above 4 GiB.
 pub fn memory_map(size: u64) -> Vec<MemoryRange> {
     let range = |base, end, usable| MemoryRange { base, len: end - base, usable };
     let mut map =
@@ -63,11 +63,11 @@ pub fn memory_map(size: u64) -> Vec<MemoryRange> {
     map
 }
 
-/// Something that can be read as a kernel.
+/// A source that linux-loader can read a kernel from.
 trait Image: Read + ReadVolatile + Seek {}
 impl<T: Read + ReadVolatile + Seek> Image for T {}
 
-/// Whether the files are there and look like a kernel and an initrd; told before anything is asked of the host.
+/// Checks that the files exist and look like a kernel and an initrd. Needs no resources of the host.
 ///
 /// # Errors
 /// As [`load`].
@@ -99,11 +99,11 @@ fn format(kernel: &Kernel, image: &mut impl Image) -> Result<Format, MachineErro
     }
 }
 
-/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes; returns where to start.
+/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes. Returns the entry point.
 ///
 /// # Errors
-/// [`MachineError::File`] if a file is missing, is no kernel, or does not fit; [`MachineError::Config`] if the command
-/// line is too long.
+/// [`MachineError::File`] if a file is missing, is not a kernel, or does not fit. [`MachineError::Config`] if the
+/// command line is too long.
 pub fn load(
     ram: &Ram,
     size: u64,
@@ -134,9 +134,9 @@ fn load_image(
     }
 }
 
-/// Opens a regular file or says in one clause why not.
+/// Opens a regular file. The error gives the reason in one clause.
 fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
-    // Without waiting: a FIFO opens when somebody writes to it.
+    // O_NONBLOCK: opening a FIFO would wait for a writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = file.map_err(|e| MachineError::file(what, path, plain(&e)))?;
     match file.metadata() {
@@ -149,7 +149,7 @@ fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
     }
 }
 
-/// An I/O error without "(os error n)".
+/// Returns the text of an I/O error without "(os error n)".
 fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file".into(),
@@ -158,7 +158,7 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// Loads the initrd as high as it goes below `limit` but above `floor`, page aligned; returns address and length.
+/// Loads the initrd as high as possible between `floor` and `limit`, page aligned. Returns its address and length.
 fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u64), MachineError> {
     let fail = |why: String| MachineError::file("initrd", path, why);
     let mut file = open("initrd", path)?;
@@ -176,7 +176,7 @@ fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u
     Ok((base, len))
 }
 
-/// Puts the command line, NUL terminated, at its place.
+/// Writes the command line with its NUL to [`boot::CMDLINE`].
 fn write_cmdline(ram: &Ram, cmdline: &str, longest: u64) -> Result<(), MachineError> {
     if cmdline.len() as u64 > longest {
         let why = format!("the kernel command line has {} bytes, this kernel takes {longest}", cmdline.len());
@@ -189,7 +189,7 @@ fn write_cmdline(ram: &Ram, cmdline: &str, longest: u64) -> Result<(), MachineEr
     ram.write_slice(&bytes, GuestAddress(boot::CMDLINE)).map_err(|e| MachineError::Host(e.to_string()))
 }
 
-/// End of RAM below 4 GiB.
+/// Returns the end of RAM below 4 GiB.
 fn low_end(size: u64) -> u64 {
     size.min(layout::LOW_RAM_END)
 }

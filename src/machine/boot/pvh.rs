@@ -17,8 +17,8 @@ use crate::machine::memory::Ram;
 const START_MAGIC: u32 = 0x336e_c578;
 const TYPE_RAM: u32 = 1;
 const TYPE_RESERVED: u32 = 2;
-/// What Linux takes (COMMAND_LINE_SIZE without the NUL); it dies in silence of a longer one, and an ELF image has no header
-/// that says so.
+/// The longest command line that Linux accepts (COMMAND_LINE_SIZE without the NUL). With a longer one it stops without
+/// a message, and an ELF image has no header field for the limit.
 const CMDLINE_MAX: u64 = 2047;
 
 pub(super) fn load(

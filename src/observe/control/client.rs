@@ -12,42 +12,42 @@ use super::{Answer, Call, PROTOCOL, Refusal, Request};
 
 /// How long a VM may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest answer taken, a trace of many queues.
+/// Longest answer accepted, in bytes; a trace of many queues is long.
 const MAX_ANSWER: u64 = 1 << 30;
 
-/// Why a VM could not be asked.
+/// Why a request to a VM failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nothing there.
+    /// No such file.
     #[error("there is no control socket {0}; was the VM started with --control {0}?")]
     NoSocket(PathBuf),
-    /// Something there, but no socket.
-    #[error("{0} is no socket; it takes the one that the VM was given with --control")]
+    /// The file is not a socket.
+    #[error("{0} is not a socket; name the one that the VM was started with (--control)")]
     NotASocket(PathBuf),
-    /// The VM behind it is gone.
+    /// Nobody listens on the socket.
     #[error("the VM behind {0} has ended")]
     Ended(PathBuf),
-    /// Not for us.
-    #[error("no permission to use {0}; it is for the user who runs the VM")]
+    /// Permission denied.
+    #[error("no permission to use {0}; only the user who runs the VM may")]
     Permission(PathBuf),
-    /// It ended, or closed the connection, in the middle.
+    /// The connection broke, and the VM cannot be reached again.
     #[error("the VM behind {0} ended before it answered")]
     Gone(PathBuf),
-    /// It runs, but closed the connection.
+    /// The VM closed the connection, but it can be reached.
     #[error("the VM behind {0} runs but closed the connection; try again")]
     Closed(PathBuf),
-    /// Its answer has no end.
+    /// The answer is too long.
     #[error("the answer of the VM behind {0} is longer than 1 GiB; trace with a smaller --buffer")]
     TooLong(PathBuf),
-    /// It did not answer.
-    #[error("the VM behind {0} has not answered for 10 s")]
+    /// No answer in time.
+    #[error("the VM behind {0} did not answer within 10 s")]
     Silent(PathBuf),
-    /// It is something else, or another version.
+    /// The answer is not of this protocol version.
     #[error(
-        "what answers at {0} is no doorbell of this version (control protocol {PROTOCOL}); use the VM's own doorbell"
+        "{0} does not speak this version of the control protocol ({PROTOCOL}); use the doorbell that runs the VM"
     )]
     Foreign(PathBuf),
-    /// It said no.
+    /// The VM refused the request.
     #[error("{}", .0.message)]
     Refused(Refusal),
     /// Anything else.
@@ -67,7 +67,7 @@ pub struct Client {
     reader: BufReader<UnixStream>,
 }
 
-/// Has something to read between two questions only if the VM has ended.
+/// Readable between two requests only if the VM has ended.
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.get_ref().as_fd()
@@ -78,11 +78,11 @@ impl Client {
     /// Connects to the VM at `path`.
     ///
     /// # Errors
-    /// There is none, or not for us.
+    /// There is no VM, or its socket belongs to another user.
     pub fn connect(path: &Path) -> Result<Client, ControlError> {
         let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ControlError::NoSocket(path.into()),
-            // Also what connecting to anything else than a socket gives.
+            // connect(2) also fails with this error if the file is not a socket.
             io::ErrorKind::ConnectionRefused
                 if fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket()) =>
             {
@@ -98,7 +98,7 @@ impl Client {
         Ok(Client { path: path.into(), reader: BufReader::new(stream) })
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the answer.
     ///
     /// # Errors
     /// See [`ControlError`].
@@ -106,7 +106,7 @@ impl Client {
         let foreign = |_| ControlError::Foreign(self.path.clone());
         let mut line = serde_json::to_vec(&Call { doorbell: PROTOCOL, request }).map_err(foreign)?;
         line.push(b'\n');
-        // A server that is full answers and closes without reading: its words count more than our error.
+        // A server with too many clients answers and closes without reading. Its answer says more than our write error.
         let sent = self.reader.get_ref().write_all(&line);
         let mut text = Vec::new();
         let read = (&mut self.reader).take(MAX_ANSWER).read_until(b'\n', &mut text);
@@ -134,7 +134,7 @@ impl Client {
         answer.ok.ok_or_else(|| ControlError::Foreign(self.path.clone()))
     }
 
-    /// The connection has ended: with the VM, unless that can be reached again.
+    /// The error for a broken connection: the VM has ended, unless it can be reached again.
     fn gone(&self) -> ControlError {
         match UnixStream::connect(&self.path) {
             Ok(_) => ControlError::Closed(self.path.clone()),

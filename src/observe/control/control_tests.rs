@@ -66,7 +66,7 @@ fn a_client_sees_the_vm_and_so_does_a_second_one() {
         let view = look(client).unwrap();
         assert_eq!((view.pid, view.doorbells.unwrap().len()), (std::process::id(), 2));
     }
-    assert_eq!(look(&mut one).unwrap().vectors.unwrap().len(), 3, "and again on the same connection");
+    assert_eq!(look(&mut one).unwrap().vectors.unwrap().len(), 3, "a second request on the same connection");
     assert_eq!(std::fs::metadata(&vm.path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -95,7 +95,7 @@ fn paths_of_a_live_disk_are_switched() {
         assert!(error.contains(word), "{error}");
     }
     let in_force: InForce = client.ask(switch(None, None)).unwrap();
-    assert_eq!(in_force.complete, "signal-msi", "a switch with a mistake in it switches nothing");
+    assert_eq!(in_force.complete, "signal-msi", "an invalid switch changes nothing");
 }
 
 #[test]
@@ -104,17 +104,17 @@ fn hostile_and_old_clients_get_an_error_and_harm_nobody() {
     for (line, word) in [
         (&b"nonsense\n"[..], "JSON"),
         (b"{\"doorbell\":2,\"verb\":\"inspect\",\"section\":\"all\"}\n", "version"),
-        (b"{\"verb\":\"inspect\"}\n", "begins with"),
+        (b"{\"verb\":\"inspect\"}\n", "must contain"),
         (b"{\"doorbell\":1,\"verb\":\"explode\"}\n", "unknown request"),
         (b"{\"doorbell\":1,\"verb\":\"inspect\",\"section\":\"x\"}\n", "routes"),
-        (b"{\"doorbell\":1,\"verb\":\"trace-stop\"}\n", "traces nothing"),
+        (b"{\"doorbell\":1,\"verb\":\"trace-stop\"}\n", "no trace was started"),
         (b"\xff\xfe\n", "JSON"),
         (&[b'['; MAX_REQUEST + 1][..], "at most"),
     ] {
         let answer = say(&UnixStream::connect(&vm.path).unwrap(), line);
         assert!(answer.starts_with("{\"doorbell\":1,\"error\":") && answer.contains(word), "{answer}");
     }
-    // One that says half a line and stays, one that leaves at once.
+    // One client sends half a line and stays; another leaves at once.
     let half = UnixStream::connect(&vm.path).unwrap();
     (&half).write_all(b"{\"doorbell\"").unwrap();
     drop(UnixStream::connect(&vm.path).unwrap());
@@ -129,7 +129,7 @@ fn a_client_may_be_silent_between_requests_but_not_within_one() {
     let vm = vm();
     let mut tracing = Client::connect(&vm.path).unwrap();
     assert!(tracing.ask::<bool>(Request::TraceStart { capacity: 10 }).unwrap());
-    // Half a request ends its connection when the time for it is over; by then the other has been silent for longer.
+    // Half a request ends its connection after the timeout. The other client has been silent for longer and stays connected.
     let half = UnixStream::connect(&vm.path).unwrap();
     (&half).write_all(b"{\"doorbell\"").unwrap();
     assert_eq!((&half).read(&mut [0]).unwrap(), 0);
@@ -157,7 +157,7 @@ fn a_trace_belongs_to_one_client_and_ends_with_it() {
     assert_eq!((recording.queues.len(), recording.queues[0].requests.len()), (2, 0));
     assert!(two.ask::<bool>(start()).unwrap());
     drop(two);
-    // The server notices in its own time; the test has a deadline of its own.
+    // The server notices later, so the test polls until a deadline.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while one.ask::<bool>(start()).is_err() {
         assert!(std::time::Instant::now() < deadline, "a trace outlived its client");
@@ -171,7 +171,7 @@ fn a_socket_of_a_dead_vm_is_replaced_and_that_of_a_live_one_is_not() {
     assert!(matches!(serve(&vm.rig, &vm.path), Err(ServeError::InUse(_))));
     assert!(look(&mut Client::connect(&vm.path).unwrap()).is_ok(), "the live one was not touched");
     drop(vm.server);
-    assert!(!vm.path.exists(), "a VM that ends takes its socket away");
+    assert!(!vm.path.exists(), "a VM that ends removes its socket");
     drop(UnixListener::bind(&vm.path).unwrap());
     let again = serve(&vm.rig, &vm.path).unwrap();
     assert!(look(&mut Client::connect(again.path()).unwrap()).is_ok());
@@ -192,16 +192,16 @@ fn the_client_tells_what_is_wrong_with_the_other_side() {
     let path = dir.path().join("control");
     assert!(matches!(Client::connect(&path), Err(ControlError::NoSocket(_))));
     let listener = UnixListener::bind(&path).unwrap();
-    // What it answers, and what the client makes of it; an empty answer is a VM that ends.
+    // The answer, and the client's error; an empty answer stands for a VM that ends.
     for (answer, expected) in [
         ("", "runs but closed"),
         ("{\"doorbell\":1,\"ok\":", "runs but closed"),
-        ("hello\n", "no doorbell"),
-        ("{\"doorbell\":9,\"ok\":true}\n", "no doorbell"),
+        ("hello\n", "does not speak"),
+        ("{\"doorbell\":9,\"ok\":true}\n", "does not speak"),
     ] {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A client that only looks whether the VM is still there says nothing.
+                // A client that only checks whether the VM is there sends nothing.
                 let stream = loop {
                     let (stream, _) = listener.accept().unwrap();
                     let mut line = String::new();

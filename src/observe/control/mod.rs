@@ -1,7 +1,7 @@
-//! The control socket: how other processes look at a live VM and switch it.
+//! The control socket: other processes inspect a live VM and switch its paths.
 //!
-//! What lives here: the protocol, the server that a VM runs and the client behind `inspect`, `ctl` and `trace`. What
-//! may not: an I/O thread. Requests and answers are single lines of JSON over a Unix socket (mode 0600):
+//! What lives here: the protocol, the server in the VMM, and the client of `inspect`, `ctl` and `trace`. What may not:
+//! code that runs on an I/O thread. Requests and answers are single lines of JSON over a Unix socket (mode 0600):
 //!
 //! ```text
 //! {"doorbell":1,"verb":"inspect","section":"routes"}
@@ -20,22 +20,22 @@ pub use client::{Client, ControlError};
 pub use server::{ControlServer, ServeError};
 pub use switch::InForce;
 
-/// Version of the protocol: the number in every line.
+/// Version of the protocol; every line contains it.
 pub const PROTOCOL: u32 = 1;
 
-/// Longest request line, bytes.
+/// Longest request line, in bytes.
 const MAX_REQUEST: usize = 4096;
 
-/// What a client may ask.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Request {
-    /// Looks at the VM.
+    /// Returns the VM's tables.
     Inspect {
         /// One of [`super::inspect::SECTIONS`], or "all".
         section: String,
     },
-    /// Switches paths of a live disk; returns those in force.
+    /// Switches paths of a live disk; returns the paths in force afterwards.
     Switch {
         /// "disk0".
         disk: String,
@@ -51,7 +51,7 @@ pub enum Request {
     },
     /// Records requests from now on, until `trace-stop` or the end of the connection.
     TraceStart {
-        /// Requests kept per queue.
+        /// Most requests recorded per queue.
         capacity: usize,
     },
     /// Ends the recording and returns it.
@@ -66,21 +66,21 @@ struct Call {
     request: Request,
 }
 
-/// A line from the server: `ok` or `error`. Typed, so that a long trace is never held as a tree of values.
+/// A line from the server: `ok` or `error`. Typed, so that a long trace never becomes a tree of JSON values.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer<T> {
     doorbell: u32,
-    // Not `default`, which would ask T for one.
+    // Not `default`, which would require `T: Default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     ok: Option<T>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Refusal>,
 }
 
-/// Why a request was not done.
+/// Why the VM refused a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// "usage": ask differently; "busy": ask later; "failed": the VM could not.
+    /// "usage": the request is wrong; "busy": try again later; "failed": the VM could not do it.
     pub kind: String,
     /// One sentence.
     pub message: String,

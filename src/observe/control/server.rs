@@ -20,22 +20,22 @@ use crate::host::thread::{self, OnDeath};
 use crate::observe::trace::{Tracer, Tracing};
 use crate::observe::{VmParts, inspect};
 
-/// Clients at a time.
+/// Most clients at a time.
 const MAX_CLIENTS: usize = 8;
-/// A request must be whole within this, from its first byte on. Between two requests a client may be silent for as long
-/// as it likes: a trace has no other limit.
+/// A request must be complete within this time from its first byte on. Between two requests a client may be silent
+/// without limit, because a trace may last.
 const REQUEST_TIME: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
-/// A client must take some of its answer within this.
+/// A client must read some of its answer within this time.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
-/// Why there is no control socket.
+/// Why the control socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A VM is behind it.
-    #[error("control socket {0} belongs to a VM that runs; use another name")]
+    /// A running VM listens on it.
+    #[error("control socket {0} belongs to a running VM; use another name")]
     InUse(PathBuf),
-    /// Something else is called that.
-    #[error("control socket {0}: there is something else of that name; remove it or use another name")]
+    /// Another file has this name.
+    #[error("control socket {0}: another file has this name; remove it or use another name")]
     NotASocket(PathBuf),
     /// Anything else.
     #[error("control socket {path} cannot be made: {source}")]
@@ -47,25 +47,25 @@ pub enum ServeError {
     },
 }
 
-/// The control socket of a VM, served on threads of its own; dropping it ends them and takes the socket away.
+/// The control socket of a VM, and the threads that serve it. Drop ends them and removes the socket.
 ///
-/// A client can hold up nobody but itself: it has a thread, a bounded line, and a time for both directions.
+/// A client can delay only itself: it has its own thread, a limit on its line, and timeouts for reads and writes.
 pub struct ControlServer {
     path: PathBuf,
-    /// Device and inode: another VM may have put a socket of its own there since.
+    /// Device and inode, because another VM may have put its socket there meanwhile.
     identity: (u64, u64),
     listener: UnixListener,
     clients: Arc<Clients>,
     thread: Option<JoinHandle<()>>,
-    /// Also when a signal ends the process at once.
+    /// Removes the socket, also when a signal ends the process at once.
     _name: Leftover,
 }
 
-/// The connections that are open, so that they can be ended.
+/// The open connections, so that drop can end them.
 struct Clients {
     open: Mutex<BTreeMap<u64, Client>>,
     on_death: OnDeath,
-    /// The server is being dropped: the listener fails because it is shut down.
+    /// The server is being dropped: accept fails because the listener is shut down.
     ending: AtomicBool,
 }
 
@@ -76,7 +76,7 @@ struct Client {
 }
 
 impl ControlServer {
-    /// Serves `parts` at `path`; a socket that a dead VM left there is replaced.
+    /// Serves `parts` at `path`. Replaces a socket that a dead VM left there.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -115,7 +115,7 @@ impl ControlServer {
         unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
     }
 
-    /// Where it is.
+    /// The socket's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -140,7 +140,7 @@ impl Drop for ControlServer {
     }
 }
 
-/// Frees `path`: removes a socket that nobody listens to, refuses anything else that is there.
+/// Frees `path`: removes a socket on which nobody listens, and refuses any other file.
 fn make_room(path: &Path) -> Result<(), ServeError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.file_type().is_socket() {
@@ -151,13 +151,13 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
             fs::remove_file(path).map_err(|source| ServeError::Io { path: path.into(), source })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Also when it is not ours to connect to.
+        // Also if we may not connect to it.
         _ => Err(ServeError::InUse(path.into())),
     }
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    // For the moment of the bind: whoever may connect to it may switch the VM.
+    // The umask must hold during bind(2): whoever can connect can switch the VM.
     // SAFETY: takes no pointer and cannot fail.
     let mask = unsafe { libc::umask(0o177) };
     let listener = UnixListener::bind(path);
@@ -184,7 +184,7 @@ fn accept(
                 clients.admit(number, stream, parts, tracer);
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNABORTED)) => {}
-            // No descriptors just now: the client waits with us.
+            // No file descriptors at present: the client waits in the backlog.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
             {
@@ -211,20 +211,20 @@ impl Clients {
         let serve = move || {
             serve(&stream, &parts, &tracer);
             let _ = stream.shutdown(Shutdown::Both);
-            // Not there any more if the server is ending: it joins this thread.
+            // No entry any more if the server is being dropped; then drop joins this thread.
             all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             Ok(())
         };
-        // The lock is held: the thread cannot leave before it has been entered.
+        // The lock is held, so the thread cannot remove its entry before it is inserted.
         if let Ok(thread) = thread::spawn("control-client", self.on_death.clone(), serve) {
             open.insert(number, Client { stream: kept, thread: Some(thread) });
         }
     }
 }
 
-/// Answers one client's requests until it leaves, breaks a limit, or the VM ends.
+/// Serves one client until it leaves, exceeds a limit, or the VM ends.
 fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
-    // Ended with the connection, whatever the reason.
+    // Dropped with the connection, which ends the recording.
     let mut tracing = None;
     while let Some(line) = read_line(stream) {
         let sent = match understand(&line) {
@@ -237,7 +237,7 @@ fn serve(stream: &UnixStream, parts: &VmParts, tracer: &Arc<Tracer>) {
     }
 }
 
-/// One line, `None` at the end of the connection or after the timeout.
+/// Reads one line; `None` at the end of the connection or after the timeout.
 fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
     let mut deadline = Instant::now();
     let mut line = Vec::new();
@@ -245,7 +245,7 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = (!line.is_empty()).then(|| left.max(Duration::from_millis(1)));
         stream.set_read_timeout(limit).ok()?;
-        // Byte by byte: requests are short and rare, and nothing of the next one is taken.
+        // Byte by byte, so that nothing of the next request is read; requests are short and rare.
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(1) if byte[0] == b'\n' => return Some(line),
@@ -258,7 +258,7 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
             Ok(1) => {
                 let _ = send::<()>(
                     stream,
-                    Err(Refusal::new("usage", format!("a request has at most {MAX_REQUEST} bytes"))),
+                    Err(Refusal::new("usage", format!("a request may have at most {MAX_REQUEST} bytes"))),
                 );
                 return None;
             }
@@ -270,7 +270,7 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
 fn understand(line: &[u8]) -> Result<Request, Refusal> {
     let usage = |message: String| Refusal::new("usage", message);
     let value: serde_json::Value = serde_json::from_slice(line)
-        .map_err(|error| usage(format!("a request is one line of JSON: {error}")))?;
+        .map_err(|error| usage(format!("a request must be one line of JSON: {error}")))?;
     match value.get("doorbell").and_then(serde_json::Value::as_u64) {
         Some(version) if version == u64::from(PROTOCOL) => {}
         Some(version) => {
@@ -278,7 +278,9 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
                 "this VM speaks version {PROTOCOL} of the control protocol, not {version}; use its doorbell"
             )));
         }
-        None => return Err(usage(format!("a request begins with {{\"doorbell\":{PROTOCOL},\"verb\":...}}"))),
+        None => {
+            return Err(usage(format!("a request must contain {{\"doorbell\":{PROTOCOL},\"verb\":...}}")));
+        }
     }
     let call: Call =
         serde_json::from_value(value).map_err(|error| usage(format!("unknown request: {error}")))?;
@@ -297,7 +299,7 @@ fn answer(
             stream,
             parts.look(&section).ok_or_else(|| {
                 let sections = inspect::SECTIONS.join(", ");
-                Refusal::new("usage", format!("there is no {section:?} to look at: {sections}, all"))
+                Refusal::new("usage", format!("there is no section {section:?}; use one of {sections}, all"))
             }),
         ),
         Request::Switch { disk, notify, complete, moderate } => {
@@ -309,7 +311,10 @@ fn answer(
         }
         Request::TraceStop => {
             let recording = tracing.take().map(Tracing::stop);
-            send(stream, recording.ok_or_else(|| Refusal::new("usage", "this connection traces nothing")))
+            send(
+                stream,
+                recording.ok_or_else(|| Refusal::new("usage", "no trace was started on this connection")),
+            )
         }
     }
 }

@@ -16,12 +16,12 @@ pub struct InForce {
     pub notify: String,
     /// Complete path.
     pub complete: String,
-    /// How interrupts are held.
+    /// How interrupts are held back.
     #[serde(default)]
     pub moderate: String,
 }
 
-/// Switches a live disk. All words are understood before either is acted on.
+/// Switches a live disk. All values are parsed before anything is changed.
 pub(super) fn switch(
     parts: &VmParts,
     name: &str,
@@ -34,7 +34,7 @@ pub(super) fn switch(
     let complete =
         complete.map(|text| word::<CompletePath>("complete", text, &CompletePath::NAMES)).transpose()?;
     let moderation = moderate.map(|text| {
-        let wrong = |()| Refusal::new("usage", format!("moderate={text}: it takes auto, off, or N:US"));
+        let wrong = |()| Refusal::new("usage", format!("moderate={text}: use auto, off, or N:US"));
         text.parse::<Moderation>().map_err(wrong)
     });
     let moderation = moderation.transpose()?;
@@ -47,7 +47,7 @@ pub(super) fn switch(
     if let Some(path) = complete {
         let lines = disk.device_interrupts();
         let kind = if path.is_level() || lines.path().is_level() { "usage" } else { "failed" };
-        lines.set_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
+        disk.set_complete_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     if let Some(moderation) = moderation {
         disk.moderation().set(moderation);
@@ -65,7 +65,7 @@ fn find<'a>(parts: &'a VmParts, name: &str) -> Result<&'a VirtioBlk, Refusal> {
     found.map(|disk| &**disk).ok_or_else(|| {
         let names: Vec<_> = parts.disks.iter().map(|disk| disk.config().name.as_str()).collect();
         let there =
-            if names.is_empty() { "it has no disk".into() } else { format!("it has {}", names.join(", ")) };
+            if names.is_empty() { "it has none".into() } else { format!("it has {}", names.join(", ")) };
         Refusal::new("usage", format!("the VM has no disk called {name:?}; {there}"))
     })
 }
@@ -73,6 +73,6 @@ fn find<'a>(parts: &'a VmParts, name: &str) -> Result<&'a VirtioBlk, Refusal> {
 fn word<T: FromStr>(key: &str, text: &str, names: &[(&str, T)]) -> Result<T, Refusal> {
     text.parse().map_err(|_| {
         let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-        Refusal::new("usage", format!("{key}={text}: it takes {}", names.join(", ")))
+        Refusal::new("usage", format!("{key}={text}: use one of {}", names.join(", ")))
     })
 }

@@ -1,9 +1,11 @@
-//! Kernel evidence: which kernel functions ran over a span, how often, and from where.
+//! Kernel evidence: which kernel functions ran during a span, how often, and who called them.
 //!
-//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks, by tracefs: kprobe events and
-//! hist triggers in a tracing instance of our own, so that nobody else's tracing is touched and nothing of ours is
-//! left. Where the kernel lacks these, perf events count what they can. What may not: a claim about what a count means. Counts are the whole host's, not one VM's.
+//! What lives here: counts of kernel functions and KVM tracepoints, and sampled stacks. They come from tracefs: kprobe
+//! events and hist triggers in a separate tracing instance, so that other users' tracing is untouched and nothing is
+//! left behind. If the kernel lacks these, perf events count what they can. What may not: an interpretation of counts.
+//! Counts are the whole host's, not one VM's.
 
+mod names;
 mod perf;
 mod stacks;
 mod tracefs;
@@ -12,62 +14,28 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use names::{EVIDENCE, STACKS, Vendor};
 use perf::Perf;
 pub use stacks::{Frame, StackTree};
 use tracefs::Session;
 
-/// The functions that tell which path a kick and a completion took, and the tracepoints beside them.
-pub const EVIDENCE: &[&str] = &[
-    "ioeventfd_write",
-    "irqfd_wakeup",
-    "irqfd_inject",
-    "irqfd_resampler_ack",
-    "kvm_arch_set_irq_inatomic",
-    "kvm_send_userspace_msi",
-    "kvm_set_msi",
-    "kvm_vm_ioctl_irq_line",
-    "kvm_set_irq_routing",
-    "irq_bypass_register_producer",
-    "irq_bypass_register_consumer",
-    "irq_bypass_unregister_producer",
-    "irq_bypass_unregister_consumer",
-    "vfio_msihandler",
-    "vfio_intx_handler",
-    "vmx_pi_update_irte",
-    "avic_pi_update_irte",
-    "svm_pi_update_irte",
-    "kvm:kvm_fast_mmio",
-    "kvm:kvm_mmio",
-    "kvm:kvm_pio",
-    "kvm:kvm_exit",
-    "kvm:kvm_userspace_exit",
-    "kvm:kvm_msi_set_irq",
-    "kvm:kvm_set_irq",
-    "kvm:kvm_pi_irte_update",
-];
-
-/// The functions whose callers are worth seeing: the kick's end, the two ways of interrupting the guest, and where they end
-/// on Intel.
-pub const STACKS: &[&str] =
-    &["ioeventfd_write", "irqfd_wakeup", "kvm_send_userspace_msi", "vmx_deliver_interrupt"];
-
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    /// No tracefs.
+    /// tracefs is not mounted.
     #[error("tracefs is not mounted; mount it: mount -t tracefs nodev /sys/kernel/tracing")]
     NotMounted,
-    /// Not root.
-    #[error("no permission to trace the kernel; run it as root")]
+    /// Permission denied, without root.
+    #[error("no permission to trace the kernel; run doorbell as root")]
     Permission,
-    /// Root, and still not.
-    #[error("this kernel does not let even root trace it (lockdown; see /sys/kernel/security/lockdown)")]
+    /// Permission denied, as root.
+    #[error("this kernel cannot be traced, even by root (lockdown; see /sys/kernel/security/lockdown)")]
     Lockdown,
-    /// The kernel was built without something.
+    /// The kernel was built without a feature.
     #[error("this kernel cannot count events in tracefs: it lacks {0}")]
     Lacks(&'static str),
-    /// Someone else's, or none left.
-    #[error("tracing is in use by someone else: {0}")]
+    /// The instance exists already, or no more can be made.
+    #[error("tracing is in use by another program: {0}")]
     Busy(String),
     /// Anything else.
     #[error("tracefs: {path}: {source}")]
@@ -79,7 +47,7 @@ pub enum EvidenceError {
     },
 }
 
-/// What counts: tracefs, which can do all, or where the kernel's cannot, perf events.
+/// The counter: tracefs, or perf events if the kernel's tracefs cannot count.
 #[derive(Debug)]
 enum Counter {
     Tracefs(Session),
@@ -103,7 +71,8 @@ impl Counter {
         }
     }
 
-    fn count(&mut self, name: &str) -> Result<(), EvidenceError> {
+    /// Counts `name`; the reason if this kernel has nothing of that name.
+    fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
         match self {
             Counter::Tracefs(session) => session.count(name, STACKS.contains(&name)),
             Counter::Perf(perf) => perf.count(name),
@@ -125,32 +94,36 @@ impl Counter {
     }
 }
 
+/// What is counted, and why not where it is absent.
+#[derive(Debug)]
+struct Name {
+    name: String,
+    absent: Option<&'static str>,
+}
+
 /// Counting, from [`KernelEvidence::start`] to [`KernelEvidence::stop`]. Dropping it switches it off too.
 #[derive(Debug)]
 pub struct KernelEvidence {
     counter: Counter,
-    names: Vec<String>,
+    names: Vec<Name>,
     /// The counts when the last of them was switched on.
     base: Vec<Option<u64>>,
 }
 
 impl KernelEvidence {
-    /// Counts `names` from now on: kernel functions (`irqfd_wakeup`), and tracepoints with their group
-    /// (`kvm:kvm_exit`). A name that this kernel does not have is shown as absent. Of those in [`STACKS`] the first
+    /// Counts `names` from now on: kernel functions (`irqfd_wakeup`), tracepoints with their group (`kvm:kvm_exit`), and
+    /// functions with the value of their second argument (`flat_send_IPI_mask(0xf2)`). A name that this kernel does not have is shown as absent. Of those in [`STACKS`] the first
     /// few hundred stacks are kept.
     ///
     /// # Errors
-    /// See [`EvidenceError`]; nothing is left on.
+    /// See [`EvidenceError`]. On an error, nothing is left switched on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
         let mut counter = Counter::open()?;
-        for name in names {
-            counter.count(name)?;
+        let mut counted = Vec::with_capacity(names.len());
+        for &name in names {
+            counted.push(Name { name: name.into(), absent: counter.count(name)? });
         }
-        let mut this = KernelEvidence {
-            counter,
-            names: names.iter().map(|&name| name.into()).collect(),
-            base: vec![Some(0); names.len()],
-        };
+        let mut this = KernelEvidence { counter, base: vec![Some(0); counted.len()], names: counted };
         // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for
         // one span, if not for the very same one.
         this.base = this.hits()?;
@@ -158,22 +131,28 @@ impl KernelEvidence {
     }
 
     fn hits(&self) -> Result<Vec<Option<u64>>, EvidenceError> {
-        self.names.iter().map(|name| self.counter.hits(name)).collect()
+        self.names.iter().map(|name| self.counter.hits(&name.name)).collect()
     }
 
-    /// The counts up to now; counting goes on.
+    /// Returns the counts up to now; counting continues.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
     pub fn read(&self) -> Result<Counts, EvidenceError> {
         let counts = self.names.iter().zip(self.hits()?).zip(&self.base).map(|((name, now), base)| {
             let hits = now.zip(*base).map(|(now, base)| now.saturating_sub(base));
-            Counted { name: name.clone(), hits, tracepoint: name.contains(':') }
+            let vendor = Vendor::of(&name.name);
+            let reason = match vendor {
+                Some(vendor) if !vendor.is_loaded() => Some(format!("{} is not loaded", vendor.module())),
+                _ => name.absent.map(String::from),
+            };
+            let absent = reason.filter(|_| hits.is_none());
+            Counted { name: name.name.clone(), hits, tracepoint: name.name.contains(':'), vendor, absent }
         });
         Ok(Counts { method: self.counter.method(), counts: counts.collect(), stacks: self.counter.stacks()? })
     }
 
-    /// Ends it: returns the counts and leaves the host's tracing as it was.
+    /// Ends the counting: returns the counts and restores the host's tracing.
     ///
     /// # Errors
     /// Tracefs cannot be read any more.
@@ -183,19 +162,19 @@ impl KernelEvidence {
 }
 
 impl fmt::Display for KernelEvidence {
-    /// What is counted: "22 of 26 kernel functions and tracepoints".
+    /// For display: "22 of 26 kernel functions and tracepoints".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let here = self.base.iter().flatten().count();
         write!(f, "{here} of {} kernel functions and tracepoints", self.names.len())
     }
 }
 
-/// What the kernel did over a span, on the whole host.
+/// Counts of a span, on the whole host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counts {
     /// How it was counted.
     pub method: &'static str,
-    /// One per name, in the order asked for.
+    /// One per name, in the requested order.
     pub counts: Vec<Counted>,
     /// Sampled stacks, one tree per function.
     pub stacks: Vec<StackTree>,
@@ -206,26 +185,55 @@ pub struct Counts {
 pub struct Counted {
     /// Function, or `group:tracepoint`.
     pub name: String,
-    /// Hits; `None`: this kernel has nothing of that name (inlined, or not built in).
+    /// Hits; `None`: this kernel has nothing of that name.
     pub hits: Option<u64>,
     /// Whether it is a tracepoint.
     pub tracepoint: bool,
+    /// Whose KVM it belongs to; `None`: it is common to both.
+    pub vendor: Option<Vendor>,
+    /// Why there are no hits.
+    pub absent: Option<String>,
 }
 
 impl Counts {
-    /// The hits of `name`: `None` if it was not asked for or is absent.
+    /// The hits of `name`; `None` if it was not requested or is absent.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.counts.iter().find(|counted| counted.name == name)?.hits
+    }
+}
+
+impl Counts {
+    fn lines(&self, f: &mut fmt::Formatter<'_>, vendor: Option<Vendor>) -> fmt::Result {
+        for Counted { name, hits, absent, .. } in
+            self.counts.iter().filter(|counted| counted.vendor == vendor)
+        {
+            match (hits, absent) {
+                (Some(hits), _) => writeln!(f, "  {name:<34} {hits:>10}")?,
+                (None, Some(reason)) => writeln!(f, "  {name:<34} {:>10}: {reason}", "absent")?,
+                (None, None) => writeln!(f, "  {name:<34} {:>10}", "absent")?,
+            }
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel, whole host ({})", self.method)?;
-        for Counted { name, hits, .. } in &self.counts {
-            match hits {
-                Some(hits) => writeln!(f, "  {name:<34} {hits:>10}")?,
-                None => writeln!(f, "  {name:<34} {:>10}", "absent")?,
+        self.lines(f, None)?;
+        for vendor in Vendor::ALL {
+            let mut of_vendor =
+                self.counts.iter().filter(|counted| counted.vendor == Some(vendor)).peekable();
+            if of_vendor.peek().is_none() {
+                continue;
+            }
+            // What is loaded has one reason per name; what is not, one for all of them.
+            match of_vendor.any(|counted| counted.hits.is_some()) || vendor.is_loaded() {
+                true => {
+                    writeln!(f, " {}'s:", vendor.name())?;
+                    self.lines(f, Some(vendor))?;
+                }
+                false => writeln!(f, " {}'s: all absent, {} is not loaded", vendor.name(), vendor.module())?,
             }
         }
         self.stacks.iter().try_for_each(|tree| write!(f, "\n{tree}"))

@@ -1,5 +1,5 @@
-//! Counts by perf events, for kernels whose tracefs cannot count: no stacks, and kernel functions only where there is a
-//! kprobe PMU.
+//! Counts by perf events, for kernels whose tracefs cannot count. There are no stacks, and kernel functions are counted
+//! only if the kernel has a kprobe PMU.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -8,20 +8,21 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
 use super::EvidenceError;
+use super::names::parse;
 use super::tracefs::{failed, tracefs};
 
 /// The PMU that counts calls of kernel functions (CONFIG_KPROBE_EVENTS).
 const KPROBE: &str = "/sys/bus/event_source/devices/kprobe/type";
 /// PERF_TYPE_TRACEPOINT.
 const TRACEPOINT: u32 = 2;
-/// PERF_ATTR_SIZE_VER1: up to and with `config2`.
+/// PERF_ATTR_SIZE_VER1: `perf_event_attr` up to `config2` inclusive.
 const ATTR_SIZE: u32 = 72;
 /// Any process; no group.
 const NONE: libc::c_long = -1;
 /// PERF_FLAG_FD_CLOEXEC.
 const CLOEXEC: libc::c_ulong = 8;
 
-/// One counter per name and CPU; closed with the value, and with us whatever ends us.
+/// One counter per name and CPU. The descriptors are closed on drop, and by the kernel if the process is killed.
 #[derive(Debug)]
 pub(super) struct Perf {
     root: PathBuf,
@@ -30,13 +31,17 @@ pub(super) struct Perf {
 
 impl Perf {
     /// # Errors
-    /// Tracepoints have their numbers in tracefs.
+    /// tracefs, which lists the numbers of tracepoints, cannot be used.
     pub fn open() -> Result<Perf, EvidenceError> {
         Ok(Perf { root: tracefs()?.into(), counters: Vec::new() })
     }
 
-    /// Counts `name`, a function or `group:tracepoint`, from now on.
-    pub fn count(&mut self, name: &str) -> Result<(), EvidenceError> {
+    /// Counts `name`, a function or `group:tracepoint`, from now on. Returns why this kernel has nothing of that name, if so.
+    pub fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
+        if parse(name).1.is_some() {
+            self.counters.push((name.into(), Vec::new()));
+            return Ok(Some("perf events cannot look at an argument"));
+        }
         let opened = match name.split_once(':') {
             Some((group, event)) => {
                 let id = self.root.join("events").join(group).join(event).join("id");
@@ -53,8 +58,12 @@ impl Perf {
             Some(Err(error)) => return Err(failed(Path::new("perf_event_open"), error)),
             None => Vec::new(),
         };
+        let absent = counters.is_empty().then_some(match name.contains(':') {
+            true => "this kernel has no such tracepoint",
+            false => "this kernel has no such function, or counts none",
+        });
         self.counters.push((name.into(), counters));
-        Ok(())
+        Ok(absent)
     }
 
     /// Hits of `name` so far; `None`: absent.
@@ -71,7 +80,7 @@ impl Perf {
     }
 }
 
-/// What a file holds, if it is there and a number.
+/// The number in a file; `None` if there is none.
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -84,13 +93,13 @@ fn on_all_cpus(kind: u32, config: u64, function: Option<&str>) -> io::Result<Vec
     // SAFETY: takes no pointer.
     let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
     let one = |cpu: libc::c_long| {
-        // SAFETY: `attr` has the size that it says, and `function` lives until the call returns.
+        // SAFETY: `attr` has the size in its second field, and `function` lives until the call returns.
         let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), NONE, cpu, NONE, CLOEXEC) };
         match fd {
             // SAFETY: a new descriptor that nobody else has.
             0.. => Ok(Some(unsafe { File::from_raw_fd(fd as i32) })),
             _ => match io::Error::last_os_error() {
-                // A CPU that is offline.
+                // The CPU is offline.
                 error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
                 error => Err(error),
             },

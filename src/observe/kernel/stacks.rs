@@ -3,13 +3,13 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Frames shown of one stack; deeper ones are cut at the outer end.
+/// Most frames shown of one stack; the outermost ones are cut.
 const MAX_FRAMES: usize = 40;
 
 /// The sampled stacks of one function, merged from the outermost caller inwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StackTree {
-    /// The function that all of them end in.
+    /// The sampled function: the innermost frame of all stacks.
     pub function: String,
     /// Stacks sampled.
     pub samples: u64,
@@ -17,7 +17,7 @@ pub struct StackTree {
     pub roots: Vec<Frame>,
 }
 
-/// A function on the way, and what it called.
+/// A function in the stacks, and the functions that it called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Frame {
     /// Function.
@@ -28,8 +28,8 @@ pub struct Frame {
     pub calls: Vec<Frame>,
 }
 
-/// Reads the stacks out of the text of a `trace` file and merges them per function. The frames of the probe itself,
-/// inside of the function, are left out.
+/// Parses the stacks in the text of a `trace` file and merges them per function. The frames of the probe itself, inside
+/// the function, are left out.
 pub(super) fn trees(trace: &str, functions: &[&str]) -> Vec<StackTree> {
     let mut stacks: BTreeMap<&str, Vec<Vec<&str>>> = BTreeMap::new();
     for stack in stacks_of(trace) {
@@ -88,7 +88,7 @@ impl fmt::Display for StackTree {
 }
 
 impl Frame {
-    /// A chain of single calls stays at one indent; only a fork goes deeper.
+    /// A chain of single calls keeps its indent; only a fork is indented further.
     fn print(&self, f: &mut fmt::Formatter<'_>, depth: usize, counted: bool) -> fmt::Result {
         let indent = "  ".repeat(depth);
         match counted {

@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::names::parse;
 use super::{EvidenceError, StackTree, stacks};
 
-/// Where tracefs is: mounted by itself, or by debugfs on older hosts.
+/// Mount points of tracefs; the second is debugfs's, on older hosts.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Our instances and event groups: this, our process ID, and a number.
+/// Names of our instances and event groups begin with this; our process ID and a number follow.
 const PREFIX: &str = "doorbell_";
 
-/// Stacks kept per function: the first ones. Each costs some microseconds, so that a trace does not slow a run down.
+/// The first stacks of each function that are kept. Each costs some microseconds, so a limit keeps the run fast.
 const STACKS_PER_FUNCTION: u32 = 256;
 
 /// Room for those stacks on each CPU.
 const BUFFER_KIB: u32 = 256;
 
-/// What is left to do if we are killed; see [`remove`].
+/// The cleanup if we are killed; see [`remove`].
 const CLEANUP: &str = r#"
 cat >/dev/null
 [ -d "$1" ] || exit 0
@@ -27,10 +28,10 @@ rmdir "$1"
 sed -n "s|^[^:]*:\($3/[^ ]*\).*|-:\1|p" "$2" | while read -r line; do echo "$line" >>"$2"; done
 "#;
 
-/// The field that counts are kept by, in its name since 5.15 and before.
+/// The key of the hist triggers: its name since Linux 5.15, and before.
 const CPU_KEYS: [&str; 2] = ["common_cpu", "cpu"];
 
-/// A tracing instance of our own, with the events that we switched on in it; dropping it takes all of it away.
+/// A separate tracing instance with the events that we switched on in it. Drop removes all of it.
 #[derive(Debug)]
 pub(super) struct Session {
     root: PathBuf,
@@ -48,11 +49,11 @@ struct Event {
     stacks: bool,
 }
 
-/// Where it is mounted.
+/// The mount point of tracefs.
 pub(super) fn tracefs() -> Result<&'static Path, EvidenceError> {
     match MOUNTS.iter().map(Path::new).find(|root| root.join("README").exists()) {
         Some(root) => Ok(root),
-        // Without permission the directory cannot even be looked into.
+        // Without permission, the directory cannot be read at all.
         None if !is_root() => Err(EvidenceError::Permission),
         None => Err(EvidenceError::NotMounted),
     }
@@ -77,11 +78,11 @@ impl Session {
         let name = format!("{PREFIX}{}_{number}", std::process::id());
         let instance = root.join("instances").join(&name);
         fs::create_dir(&instance).map_err(|source| match source.raw_os_error() {
-            Some(libc::EEXIST) => EvidenceError::Busy(format!("{} is there already", instance.display())),
+            Some(libc::EEXIST) => EvidenceError::Busy(format!("{} exists already", instance.display())),
             Some(libc::ENOMEM | libc::EBUSY) => EvidenceError::Busy("no more tracing instances".into()),
             _ => failed(&instance, source),
         })?;
-        // From here on drop takes it away.
+        // From here on drop removes the instance.
         let mut session = Session { root: root.into(), name, events: Vec::new(), cleanup: None };
         session.cleanup = session.start_cleanup().ok();
         append(&session.instance().join("buffer_size_kb"), &BUFFER_KIB.to_string())?;
@@ -92,8 +93,8 @@ impl Session {
         self.root.join("instances").join(&self.name)
     }
 
-    /// A child that outlives us, whatever ends us (`kill -9` too), and takes away what we could not. It waits for the
-    /// end of its standard input, which nobody else holds open.
+    /// Starts a child that outlives us, even after `kill -9`, and removes what we left. It waits for the end of its
+    /// standard input, which only we hold open.
     fn start_cleanup(&self) -> io::Result<Child> {
         Command::new("/bin/sh")
             .args(["-c", CLEANUP, "doorbell-cleanup"])
@@ -102,42 +103,59 @@ impl Session {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A Ctrl-C is for us, not for it.
+            // In another process group, so that Ctrl-C does not end it.
             .process_group(0)
             .spawn()
     }
 
     /// Counts `name`, a function or `group:tracepoint`, from now on.
-    pub fn count(&mut self, name: &str, stacks: bool) -> Result<(), EvidenceError> {
+    ///
+    /// Returns why this kernel has nothing of that name, if so.
+    pub fn count(&mut self, name: &str, stacks: bool) -> Result<Option<&'static str>, EvidenceError> {
         let events = self.instance().join("events");
-        let dir = match name.split_once(':') {
-            Some((group, event)) => Some(events.join(group).join(event)).filter(|dir| dir.exists()),
-            None => self.probe(name)?.then(|| events.join(&self.name).join(name)),
+        let (function, value) = parse(name);
+        let (dir, absent) = match name.split_once(':') {
+            Some((group, event)) => {
+                let dir = Some(events.join(group).join(event)).filter(|dir| dir.exists());
+                let absent = dir.is_none().then_some("this kernel has no such tracepoint");
+                (dir, absent)
+            }
+            None => {
+                // A name of its own: the function may be counted by itself, too.
+                let event = value.map_or(function.into(), |value| format!("{function}_{value:x}"));
+                let absent = self.probe(&event, function, value.is_some())?;
+                (absent.is_none().then(|| events.join(&self.name).join(&event)), absent)
+            }
         };
         if let Some(dir) = &dir {
             let trigger = dir.join("trigger");
             // Appended, never truncated: opening a trigger file for truncation removes what is in it.
-            let hist = |key| append(&trigger, &format!("hist:keys={key}:size={}", hist_size()));
+            let filter = value.map_or(String::new(), |value| format!(" if value=={value}"));
+            let hist = |key| append(&trigger, &format!("hist:keys={key}:size={}{filter}", hist_size()));
             hist(CPU_KEYS[0]).or_else(|_| hist(CPU_KEYS[1]))?;
             if stacks {
                 append(&trigger, &format!("stacktrace:{STACKS_PER_FUNCTION}"))?;
             }
         }
         self.events.push(Event { name: name.into(), dir, stacks });
-        Ok(())
+        Ok(absent)
     }
 
-    /// Puts a kprobe at the entry of `function`; `false`: this kernel has no such function by name.
-    fn probe(&self, function: &str) -> Result<bool, EvidenceError> {
+    /// Puts a kprobe at the entry of `function`, with its second argument as `value` if that is wanted (in %rsi, System V
+    /// ABI). Returns why it cannot be put there.
+    fn probe(&self, event: &str, function: &str, value: bool) -> Result<Option<&'static str>, EvidenceError> {
         let file = self.root.join("kprobe_events");
-        match append_raw(&file, &format!("p:{}/{function} {function}", self.name)) {
-            Ok(()) => Ok(true),
-            // EADDRNOTAVAIL: several functions of that name; EINVAL, EILSEQ: not at a place that can be probed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EILSEQ | libc::EINVAL)) => {
-                Ok(false)
+        let argument = if value { " value=%si:u32" } else { "" };
+        match append_raw(&file, &format!("p:{}/{event} {function}{argument}", self.name)) {
+            Ok(()) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Ok(Some("this kernel has no such function, or it is inlined"))
             }
-            Err(e) => Err(failed(&file, e)),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL) => Ok(Some("this kernel has several functions of that name")),
+                Some(libc::EILSEQ | libc::EINVAL) => Ok(Some("this kernel lets nobody probe it")),
+                _ => Err(failed(&file, e)),
+            },
         }
     }
 
@@ -148,7 +166,7 @@ impl Session {
         Ok(hits(&read(&dir.join("hist"))?))
     }
 
-    /// The stacks kept so far, one tree per function that was to have them and was hit.
+    /// The stacks kept so far, one tree per sampled function that was hit.
     pub fn stacks(&self) -> Result<Vec<StackTree>, EvidenceError> {
         let functions: Vec<_> =
             self.events.iter().filter(|e| e.stacks && e.dir.is_some()).map(|e| &*e.name).collect();
@@ -163,13 +181,13 @@ impl Drop for Session {
     fn drop(&mut self) {
         remove(&self.root, &self.name);
         if let Some(mut cleanup) = self.cleanup.take() {
-            // Closes its standard input, and it finds nothing left to do.
+            // Close its standard input; nothing is left for it to do.
             let _ = cleanup.wait();
         }
     }
 }
 
-/// Takes an instance and its kprobe events away: triggers go with the instance, after which no event is in use.
+/// Removes an instance and its kprobe events. The triggers go with the instance; then no event is in use.
 fn remove(root: &Path, name: &str) {
     let _ = fs::remove_dir(root.join("instances").join(name));
     let file = root.join("kprobe_events");
@@ -182,7 +200,7 @@ fn remove(root: &Path, name: &str) {
     }
 }
 
-/// Takes away what a doorbell that was killed left behind.
+/// Removes what killed doorbells left behind.
 fn remove_leftovers(root: &Path) {
     let names = fs::read_dir(root.join("instances")).into_iter().flatten().flatten();
     for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
@@ -192,12 +210,12 @@ fn remove_leftovers(root: &Path) {
     }
 }
 
-/// The process that made an instance of ours.
+/// The process that made the instance, from its name.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('_').next()?.parse().ok()
 }
 
-/// Entries for one per CPU; the kernel takes powers of two from 128 up.
+/// Entries of a histogram with one per CPU; the kernel accepts powers of two from 128 on.
 fn hist_size() -> usize {
     // SAFETY: takes no pointer.
     let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };

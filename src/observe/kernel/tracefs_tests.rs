@@ -33,7 +33,7 @@ fn what_a_killed_doorbell_left_is_taken_away_and_nothing_else() {
     for name in [dead, &alive, "perf"] {
         fs::create_dir_all(instances.join(name)).unwrap();
     }
-    // A plain file stands in for the kernel's list: what is appended shows what would be asked of it.
+    // A plain file replaces the kernel's list: the appended lines are the requests to the kernel.
     let list = format!("p:{dead}/irqfd_wakeup irqfd_wakeup\np:kprobes/mine vfs_read\np:{alive}/x x\n");
     fs::write(dir.path().join("kprobe_events"), &list).unwrap();
     remove_leftovers(dir.path());
@@ -54,7 +54,7 @@ fn the_cleanup_of_a_killed_process_leaves_nothing() {
     fs::write(dir.path().join("kprobe_events"), &list).unwrap();
     let session = Session { root: dir.path().into(), name: name.clone(), events: Vec::new(), cleanup: None };
     let mut cleanup = session.start_cleanup().unwrap();
-    // Killed: nothing of ours runs, and the pipe is closed.
+    // As if killed: our drop does not run, and the pipe is closed.
     std::mem::forget(session);
     cleanup.wait().unwrap();
     assert!(!instance.exists());

@@ -1,9 +1,11 @@
-//! Traces: where each request spent its time.
+//! Traces: in which stages each request spent its time.
 //!
-//! What lives here: switching the dataplane's timestamps on for a whole VM, and what becomes of them: a timeline for the
-//! Perfetto viewer ([`timeline()`]), and a table of stages ([`Summary`]). What may not: anything that runs while a
-//! request is under way; the timestamps are taken in [`crate::dataplane`].
+//! What lives here: the switch for the dataplane's timestamps of a whole VM, and what is made from them: a timeline for
+//! the Perfetto viewer ([`timeline()`]), a page that goes through one request ([`page()`]), and a table of stages
+//! ([`Summary`]). What may not: anything that runs while a request is in flight; the timestamps are taken in
+//! [`crate::dataplane`].
 
+mod page;
 mod summary;
 mod timeline;
 
@@ -15,15 +17,16 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{RequestKind, RequestTimestamps};
 use crate::virtio::VirtioBlk;
 
+pub use page::page;
 pub use summary::{Stage, Summary};
 pub use timeline::timeline;
 
-/// Requests kept per queue if nobody says otherwise: some 6 MiB each.
+/// Requests kept per queue by default, in some 6 MiB per queue.
 pub const DEFAULT_CAPACITY: usize = 1 << 16;
-/// Most that may be kept per queue.
+/// Most requests that may be kept per queue.
 pub const MAX_CAPACITY: usize = 1 << 20;
 
-/// Someone else traces this VM.
+/// This VM is being traced already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the VM is being traced already (run --trace, or another doorbell trace)")]
 pub struct TracedAlready;
@@ -35,15 +38,15 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// For these disks.
+    /// A tracer of these disks.
     pub fn new(disks: Vec<Arc<VirtioBlk>>) -> Arc<Tracer> {
         Arc::new(Tracer { disks, busy: AtomicBool::new(false) })
     }
 
-    /// Records from now on, at most `capacity` requests per queue (1 to [`MAX_CAPACITY`]).
+    /// Records from now on: at most `capacity` requests per queue (1 to [`MAX_CAPACITY`]).
     ///
     /// # Errors
-    /// Somebody does already.
+    /// The VM is being traced already.
     pub fn start(self: &Arc<Self>, capacity: usize) -> Result<Tracing, TracedAlready> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return Err(TracedAlready);
@@ -55,13 +58,13 @@ impl Tracer {
     }
 }
 
-/// A recording under way; dropping it switches it off.
+/// A recording in progress. Drop ends it.
 pub struct Tracing {
     tracer: Arc<Tracer>,
 }
 
 impl Tracing {
-    /// Ends it and returns what was recorded.
+    /// Ends the recording and returns it.
     pub fn stop(self) -> Recording {
         let of_disk = |disk: &Arc<VirtioBlk>| {
             let queues = disk.counters().iter().enumerate().filter_map(|(queue, counters)| {
@@ -90,7 +93,7 @@ impl Drop for Tracing {
     }
 }
 
-/// What was recorded of a VM.
+/// The recording of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recording {
     /// Process ID of the VMM.
@@ -101,7 +104,7 @@ pub struct Recording {
     pub queues: Vec<QueueRecording>,
 }
 
-/// What was recorded of one queue.
+/// The recording of one queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRecording {
     /// "disk0".
@@ -114,11 +117,11 @@ pub struct QueueRecording {
     pub requests: Vec<Row>,
 }
 
-/// [`RequestTimestamps`] as a row of numbers: there are many of them.
+/// [`RequestTimestamps`] as an array of numbers, which makes a long recording short in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row(pub [u64; FIELDS]);
 
-/// Defines both ways between [`RequestTimestamps`] and [`Row`] from one list of its fields.
+/// Defines the conversions between [`RequestTimestamps`] and [`Row`] from one list of fields.
 macro_rules! rows {
     ($($field:ident),+) => {
         const FIELDS: usize = [$(stringify!($field)),+].len();
@@ -130,7 +133,7 @@ macro_rules! rows {
         }
 
         impl Row {
-            /// Back to names.
+            /// The conversion back.
             pub fn stamps(&self) -> RequestTimestamps {
                 let [$($field),+] = self.0;
                 RequestTimestamps { $($field: Number::of($field)),+ }
@@ -144,7 +147,7 @@ rows!(
     queued
 );
 
-/// What stands in a row.
+/// A value in a row.
 trait Number {
     fn number(self) -> u64;
     fn of(number: u64) -> Self;

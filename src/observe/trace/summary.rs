@@ -5,7 +5,7 @@ use super::{QueueRecording, Recording};
 use crate::dataplane::RequestTimestamps;
 use crate::observe::text;
 
-/// How long requests spent where, nanoseconds.
+/// How long requests spent in each stage, in nanoseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Requests recorded, all queues together.
@@ -21,7 +21,7 @@ pub struct Summary {
 pub struct Stage {
     /// "disk0 queue 0".
     pub queue: String,
-    /// From which stamp to which.
+    /// The stage: its first and its last timestamp.
     pub stage: &'static str,
     /// Requests that passed it.
     pub requests: u64,
@@ -39,8 +39,8 @@ pub struct Stage {
 
 type Span = fn(&RequestTimestamps) -> (u64, u64);
 
-/// The stages, and last the whole way. A stage that ends at 0 is none: the driver wanted no interrupt, or it went the
-/// other way.
+/// The stages, and last the whole request. A stage whose end is 0 did not happen: the driver wanted no interrupt, or the
+/// interrupt went the other way.
 const STAGES: [(&str, Span); 7] = [
     ("kick seen > parsed", |s| (s.seen, s.parsed)),
     ("parsed > submitted", |s| (s.parsed, s.submitted)),
@@ -52,7 +52,7 @@ const STAGES: [(&str, Span); 7] = [
 ];
 
 impl Summary {
-    /// Of a recording.
+    /// Summarizes a recording.
     pub fn of(recording: &Recording) -> Summary {
         Summary {
             requests: recording.queues.iter().map(|queue| queue.requests.len() as u64).sum(),
@@ -61,7 +61,7 @@ impl Summary {
         }
     }
 
-    /// For eyes.
+    /// The summary as text.
     pub fn table(&self) -> String {
         let headings = ["queue", "stage", "requests>", "min>", "p50>", "p90>", "p99>", "max ns>"];
         let row = |s: &Stage| {
@@ -81,7 +81,7 @@ impl Summary {
 fn stages(queue: &QueueRecording) -> Vec<Stage> {
     let name = format!("{} queue {}", queue.device, queue.queue);
     let stage = |(stage, span): (&'static str, Span)| {
-        // Three digits are plenty; values beyond an hour are cut.
+        // Three significant digits are enough; values above an hour are cut to one.
         let mut times = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).ok()?;
         for row in &queue.requests {
             if let (from, to @ 1..) = span(&row.stamps()) {

@@ -7,9 +7,9 @@ use crate::dataplane::{RequestKind, RequestTimestamps};
 
 /// A recording in the Chrome trace event format, which the Perfetto viewer opens.
 ///
-/// The VMM is one process with a track per thread: a slice for each time a thread took requests from a ring and for
-/// each batch it ended, with the interrupt inside. Every queue is a process of its own with a lane per request, cut
-/// into its stages. An arrow leads from where a request was taken to where it was published.
+/// The VMM is one process with a track per thread. A track has a slice for each time the thread took requests from a
+/// ring, and for each batch that it ended, with the interrupt inside. Every queue is another process with a lane per
+/// request, divided into its stages. An arrow leads from the slice that took a request to the one that published it.
 pub fn timeline(recording: &Recording) -> Value {
     let mut events = vec![process_name(recording.pid, &format!("doorbell (process {})", recording.pid))];
     for (tid, name) in &recording.threads {
@@ -36,7 +36,7 @@ fn process_name(pid: u32, name: &str) -> Value {
     json!({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
 }
 
-/// Microseconds, the format's unit, with the nanoseconds behind the point.
+/// Nanoseconds as microseconds, the unit of the format, with three decimals.
 fn us(ns: u64) -> f64 {
     ns as f64 / 1000.0
 }
@@ -53,7 +53,7 @@ impl Tracks<'_> {
         let name = format!("{} queue {}", self.queue.device, self.queue.queue);
         self.events.push(process_name(self.lanes, &name));
         let requests: Vec<_> = self.queue.requests.iter().map(|row| row.stamps()).collect();
-        // Requests taken in one pass, and published in one batch, by the stamp that they share.
+        // Requests of one pass, and of one batch, have the same timestamp.
         let (mut passes, mut batches) =
             (BTreeMap::<_, Vec<&RequestTimestamps>>::new(), BTreeMap::<_, Vec<&RequestTimestamps>>::new());
         for request in &requests {
@@ -61,7 +61,7 @@ impl Tracks<'_> {
             batches.entry(request.ending).or_default().push(request);
         }
         for (taken, requests) in passes {
-            // A backend that works on the spot works within the pass.
+            // A backend that completes at once works within the pass.
             let done = |r: &&RequestTimestamps| if r.deferred { r.submitted } else { r.completed };
             let end = requests.iter().map(done).max().unwrap_or(taken);
             self.slice(requests[0].thread, &format!("take {}: {name}", requests.len()), taken, end);
@@ -85,12 +85,12 @@ impl Tracks<'_> {
         self.events.push(json!({"ph": "X", "cat": "thread", "name": name, "pid": self.pid, "tid": tid, "ts": ts, "dur": dur}));
     }
 
-    /// The request as nested asynchronous slices: the whole, and its stages.
+    /// The request as nested asynchronous slices: one for the whole request, one per stage.
     fn lane(&mut self, request: &RequestTimestamps) {
         let RequestTimestamps {
             id, seen, parsed, submitted, completed, published, signalled, queued, ..
         } = *request;
-        // The viewer makes a track of all lanes whose outermost slice has one name.
+        // The viewer makes one track of all lanes whose outermost slices have the same name.
         let name = "request";
         let work = match request.kind {
             RequestKind::Answer => "answer".to_string(),
@@ -119,9 +119,9 @@ impl Tracks<'_> {
         nested("e", name, published.max(signalled), None);
     }
 
-    /// From the slice that took it to the one that published it.
+    /// An arrow from the slice that took the request to the one that published it.
     fn arrow(&mut self, request: &RequestTimestamps) {
-        // Flows of all queues share one space of IDs.
+        // Flow IDs must be unique over all queues.
         let id = u64::from(self.lanes - QUEUE_PIDS) << 40 | request.id;
         let (tid, pid) = (request.thread, self.pid);
         let flow = |phase: &str, at: u64| json!({"ph": phase, "cat": "request", "name": "request", "id": id, "pid": pid, "tid": tid, "ts": us(at)});
@@ -131,7 +131,7 @@ impl Tracks<'_> {
     }
 }
 
-/// On an io_uring the interrupt goes with the next wait, whose end does not tell when the kernel made it.
+/// With io_uring the interrupt is queued and sent by the next wait; the end of the wait does not show when.
 fn interrupt_slice(queued: bool) -> &'static str {
     if queued { "queue interrupt" } else { "interrupt" }
 }

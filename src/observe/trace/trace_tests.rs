@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::*;
 
-/// Two requests of one batch that came with one kick, and a third without a interrupt.
+/// Two requests of one batch that came with one kick, and a third without an interrupt.
 fn recording() -> Recording {
     let stamps = |id, base: u64, signalled| RequestTimestamps {
         id,
@@ -64,7 +64,7 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     assert!(table.contains("disk0 queue 0") && table.contains("5 more"), "{table}");
 }
 
-/// What the Chrome trace event format asks of each kind of event.
+/// Checks the fields that the Chrome trace event format requires of each kind of event.
 fn check(event: &serde_json::Value) {
     let has = |key: &str| assert!(event.get(key).is_some(), "no {key}: {event}");
     ["ph", "pid", "tid", "name"].into_iter().for_each(has);

@@ -1,4 +1,4 @@
-//! Binding a device to vfio-pci, and back to its former driver.
+//! Binds a device to vfio-pci, and to its former driver again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use crate::vfio::admin::host::{HostDevice, VFIO_PCI};
 use crate::vfio::admin::in_use;
 use crate::vfio::{Bdf, Host, VfioError};
 
-/// What [`bind`] did.
+/// The result of [`bind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// The former driver; [`unbind`] restores it.
@@ -20,7 +20,7 @@ pub struct Bound {
 /// driver is recorded under /run/doorbell, for [`unbind`]. On an error the device keeps its driver.
 ///
 /// # Errors
-/// No such device, no IOMMU, no vfio-pci, in use, no permission, or the driver did not take it.
+/// There is no such device, no IOMMU or no vfio-pci; the device is in use; permission is missing; or the driver refused it.
 pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     let device = host.device(bdf)?;
     if device.driver.as_deref() == Some(VFIO_PCI) {
@@ -35,7 +35,7 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     in_use::check(host, bdf)?;
     let dir = host.device_dir(bdf);
     let before = if interrupted(host, &device) { noted(host, bdf).flatten() } else { device.driver.clone() };
-    // First, so that whatever interrupts this, the former driver is known.
+    // First, so that the former driver is recorded even if doorbell is interrupted.
     note(host, bdf, before.as_deref());
     if let Err(error) = host.write(&dir.join("driver_override"), VFIO_PCI) {
         forget(host, bdf);
@@ -56,7 +56,7 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
     let _ = rebind_driver(host, bdf, Some(before.as_deref()));
     forget(host, bdf);
     let left = match host.driver(bdf) {
-        Some(driver) => format!("it is with {driver} again"),
+        Some(driver) => format!("it is bound to {driver} again"),
         None => "it has no driver now".into(),
     };
     Err(VfioError::Refused { bdf, driver: VFIO_PCI.into(), source: io_of(probed.err()), left })
@@ -66,7 +66,7 @@ pub fn bind(host: &Host, bdf: Bdf) -> Result<Bound, VfioError> {
 /// kernel chooses. Returns the driver.
 ///
 /// # Errors
-/// No such device, not with vfio-pci, in use by a VMM, or the driver did not take it.
+/// There is no such device; it is not bound to vfio-pci; a VMM uses it; or the driver refused it.
 pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     let device = host.device(bdf)?;
     let half_way = interrupted(host, &device);
@@ -74,7 +74,7 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
         return Err(VfioError::NotOurs { bdf, driver: device.driver });
     }
     if opened(host, bdf, device.group.as_ref().map(|g| g.id.as_str())) {
-        // The kernel would wait until that process closes the device, without a limit.
+        // The kernel would wait without limit until that process closes the device.
         return Err(VfioError::Busy { bdf });
     }
     let before = noted(host, bdf);
@@ -86,14 +86,14 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     let driver = host.driver(bdf);
     match before.flatten() {
         Some(name) if driver.as_deref() != Some(&name) => {
-            let left = driver.map_or("it has no driver now".into(), |d| format!("it is with {d} now"));
+            let left = driver.map_or("it has no driver now".into(), |d| format!("it is bound to {d} now"));
             Err(VfioError::Refused { bdf, driver: name, source, left })
         }
         _ => Ok(driver),
     }
 }
 
-/// Whether a [`bind`] of the device ended half way: it has no driver, is meant for vfio-pci, and a former driver is known.
+/// Whether a [`bind`] of the device was interrupted: it has no driver, an override for vfio-pci, and a recorded driver.
 fn interrupted(host: &Host, device: &HostDevice) -> bool {
     let override_path = host.device_dir(device.bdf).join("driver_override");
     let meant = fs::read_to_string(override_path).is_ok_and(|text| text.trim() == VFIO_PCI);
@@ -116,7 +116,7 @@ fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<
     }
 }
 
-/// Whether a process has the device's group or character device open, as far as we may see.
+/// Whether a process has the device's group or character device open. Processes of other users are visible only to root.
 fn opened(host: &Host, bdf: Bdf, group: Option<&str>) -> bool {
     let group = group.map(|id| PathBuf::from(format!("/dev/vfio/{id}")));
     let cdev = host.cdev(bdf).map(|name| PathBuf::from(format!("/dev/vfio/devices/{name}")));
@@ -140,7 +140,7 @@ fn note_path(host: &Host, bdf: Bdf) -> PathBuf {
 
 fn note(host: &Host, bdf: Bdf, driver: Option<&str>) {
     let path = note_path(host, bdf);
-    // Without a writable /run, unbind leaves the choice to the kernel.
+    // Without a writable /run, unbind lets the kernel choose the driver.
     if let Some(dir) = path.parent()
         && fs::create_dir_all(dir).is_ok()
     {
@@ -148,7 +148,7 @@ fn note(host: &Host, bdf: Bdf, driver: Option<&str>) {
     }
 }
 
-/// `Some(None)`: it had no driver.
+/// The recorded driver. `Some(None)`: the device had none.
 fn noted(host: &Host, bdf: Bdf) -> Option<Option<String>> {
     fs::read_to_string(note_path(host, bdf)).ok().map(|name| Some(name).filter(|name| !name.is_empty()))
 }

@@ -44,7 +44,7 @@ fn a_refused_bind_leaves_the_device_with_its_driver() {
     let tree = tree(Some("nvme"));
     let host = tree.kernel("nvme", Some(VFIO_PCI));
     let error = bind(&host, nvme()).unwrap_err();
-    let expected = "the driver vfio-pci did not take 0000:00:03.0: see dmesg; it is with nvme again";
+    let expected = "the driver vfio-pci did not take 0000:00:03.0: see dmesg; it is bound to nvme again";
     assert_eq!(error.to_string(), expected);
     assert_eq!((host.driver(nvme()).as_deref(), &*override_of(&tree)), (Some("nvme"), ""));
 }
@@ -60,7 +60,10 @@ fn what_cannot_work_is_refused_before_anything_changes() {
     let host = tree.host();
     assert!(matches!(bind(&host, nvme()), Err(VfioError::NoVfioPci)));
     let error = unbind(&host, nvme()).unwrap_err().to_string();
-    assert_eq!(error, "0000:00:03.0 is with the driver nvme, not with vfio-pci: there is nothing to unbind");
+    assert_eq!(
+        error,
+        "0000:00:03.0 is bound to the driver nvme, not to vfio-pci: there is nothing to unbind"
+    );
     assert_eq!(override_of(&tree), "");
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use crate::pci::{MSIX_CAPABILITY, capabilities};
 use crate::vfio::{Bdf, VfioError};
 
-/// The driver that gives a device to user space.
+/// The driver through which user space uses a device.
 pub const VFIO_PCI: &str = "vfio-pci";
 
 #[cfg(test)]
@@ -14,7 +14,7 @@ pub(super) type TestKernel = std::sync::Arc<dyn Fn(&Path, &str) + Send + Sync>;
 #[derive(Clone)]
 pub struct Host {
     root: PathBuf,
-    /// What a test's fake kernel does after a write.
+    /// In tests: what the fake kernel does after a write.
     #[cfg(test)]
     pub(in crate::vfio) kernel: Option<TestKernel>,
 }
@@ -30,7 +30,7 @@ pub struct HostDevice {
     pub class: u32,
     /// Driver.
     pub driver: Option<String>,
-    /// IOMMU group, and who else is in it.
+    /// Its IOMMU group, with the other devices in it.
     pub group: Option<Group>,
     /// Vectors of its MSI-X table; `None` if it has none, or only root may read it.
     pub msix: Option<u16>,
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Host {
 }
 
 impl Host {
-    /// This machine.
+    /// The host that doorbell runs on.
     pub fn real() -> Host {
         Host::at("/")
     }
@@ -106,7 +106,7 @@ impl Host {
     /// One function.
     ///
     /// # Errors
-    /// It is not there.
+    /// There is no such function.
     pub fn device(&self, bdf: Bdf) -> Result<HostDevice, VfioError> {
         let dir = self.device_dir(bdf);
         if !dir.exists() {
@@ -170,7 +170,7 @@ pub fn blocks_binding(driver: Option<&str>) -> bool {
     !matches!(driver, None | Some(VFIO_PCI | "pcieport" | "pci-stub" | "shpchp"))
 }
 
-/// The class of a function in words (PCI Code and ID Assignment), for the common ones.
+/// The name of a function's class (PCI Code and ID Assignment), for common classes.
 pub fn class_name(class: u32) -> &'static str {
     match class >> 8 {
         // Class 00 (older than class codes) and class ff (no class fits) do not describe the function.

@@ -32,7 +32,7 @@ fn class_codes_that_say_nothing_are_told_from_those_that_are_not_in_the_list() {
 #[test]
 fn an_absent_device_is_named() {
     let error = Tree::new().host().device(bdf("00:09.0")).unwrap_err();
-    assert_eq!(error.to_string(), "no PCI device 0000:00:09.0: `doorbell vfio list` shows what there is");
+    assert_eq!(error.to_string(), "no PCI device 0000:00:09.0: `doorbell vfio list` shows all devices");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whether the host itself uses a device: taking away a mounted disk loses data.
+//! Checks whether the host uses a device: passing a mounted disk through would lose data.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -62,7 +62,7 @@ fn belongs(entry: &Path, dir: &Path) -> bool {
     })
 }
 
-/// Who uses the disk or partition at `class`, and what to do about it.
+/// The user of the disk or partition at `class`, and what to do about it.
 fn disk_use(host: &Host, class: &Path) -> Option<(String, String)> {
     let name = name_of(class);
     let node = host.path("dev").join(&name);
@@ -92,7 +92,7 @@ fn disk_use(host: &Host, class: &Path) -> Option<(String, String)> {
     }
 }
 
-/// Where a block device is mounted. By device number, and by name for file systems that show numbers of their own.
+/// Where a block device is mounted: found by its number, or by name for file systems that show another number.
 fn mounted(host: &Host, name: &str, number: &str) -> Option<String> {
     read(&host.path("proc/self/mountinfo")).lines().find_map(|line| {
         let mut fields = line.split(' ');

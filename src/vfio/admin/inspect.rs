@@ -1,4 +1,4 @@
-//! What VFIO reports about a device, decoded.
+//! Decodes what VFIO reports about a device.
 
 use std::fmt::{self, Write};
 
@@ -6,7 +6,7 @@ use crate::vfio::kernel::device_fd::{DeviceFd, IrqInfo, VfioFd};
 use crate::vfio::kernel::region::{Region, device_flags, irq_flags, irq_name, region_flags, region_name};
 use crate::vfio::{Bdf, Dma, Host, VfioError};
 
-/// The facts behind `doorbell vfio inspect`.
+/// The facts of `doorbell vfio inspect`.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// The device.
@@ -78,7 +78,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// Four questions that this output raises for newcomers to VFIO, with answers.
+    /// Four questions that this output raises for a newcomer to VFIO, and their answers.
     fn answers(&self) -> [(&'static str, String); 4] {
         let bars: Vec<_> =
             self.regions.iter().take(6).filter(|r| r.size > 0).map(|r| r.index.to_string()).collect();

@@ -8,30 +8,30 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::{Bdf, Dma, Host, VfioError};
 
-/// What was tried.
+/// The result of a test.
 #[derive(Clone, Debug)]
 pub struct IrqTest {
     /// The kind of interrupt.
     pub index: IrqIndex,
-    /// Its vectors.
+    /// The number of its vectors.
     pub count: u32,
-    /// The vector that was tried.
+    /// The tested vector.
     pub vector: u32,
-    /// What the eventfd's counter held after the trigger.
+    /// The eventfd's counter after the trigger.
     pub signalled: u64,
-    /// From the trigger to the eventfd being read.
+    /// Time from the trigger to the end of the read.
     pub took: Duration,
 }
 
-/// Opens `bdf`, binds an eventfd to `vector`, lets the kernel signal it as if the device had, and reads it. It shows the
-/// path from VFIO to user space. The device itself does nothing: only its driver could start something.
+/// Opens `bdf`, binds an eventfd to `vector`, lets the kernel signal it as if the device had, and reads it. This tests the
+/// path from VFIO to user space. The device does nothing, because no driver starts it.
 ///
 /// # Errors
-/// It cannot be opened, has no such vector, or an ioctl failed.
+/// The device cannot be opened or has no such vector, or an ioctl failed.
 pub fn irq_test(host: &Host, bdf: Bdf, vector: u32) -> Result<IrqTest, VfioError> {
     let dma = Dma::new(host.clone(), None);
     let fd = dma.open(bdf)?;
-    // MSI-X if it has that, else MSI, else INTx.
+    // MSI-X if the device has it, otherwise MSI, otherwise INTx.
     let kinds = [IrqIndex::Msix, IrqIndex::Msi, IrqIndex::Intx];
     let Some(index) = kinds.into_iter().find(|&index| fd.irq_info(index).count > 0) else {
         return Err(VfioError::Device { bdf, what: "has no interrupts".into() });
@@ -47,7 +47,7 @@ pub fn irq_test(host: &Host, bdf: Bdf, vector: u32) -> Result<IrqTest, VfioError
     fd.set_eventfds(index, vector, &[event.as_raw_fd()]).map_err(fail("VFIO_DEVICE_SET_IRQS (bind)"))?;
     let start = Instant::now();
     fd.trigger(index, vector).map_err(fail("VFIO_DEVICE_SET_IRQS (trigger)"))?;
-    // Does not wait: the eventfd was signalled before the trigger returned.
+    // The read does not wait: the eventfd was signalled before the trigger returned.
     let signalled = event.read().map_err(fail("read of the eventfd"))?;
     let took = start.elapsed();
     fd.disable(index).map_err(fail("VFIO_DEVICE_SET_IRQS (disable)"))?;

@@ -11,7 +11,7 @@ use crate::vfio::kernel::region::{Area, Region};
 const PAGE: u64 = 4096;
 const PREFETCHABLE: u32 = 1 << 3;
 
-/// The BARs that the device has, laid out in the guest's config space.
+/// The device's BARs, laid out in the guest's config space.
 pub fn lay_out(fd: &dyn DeviceFd, config: &mut ConfigSpace) -> Bars {
     let mut bars: Vec<(Bar, u32)> = Vec::new();
     for region in fd.regions().iter().take(6).filter(|region| region.size > 0) {
@@ -26,7 +26,7 @@ pub fn lay_out(fd: &dyn DeviceFd, config: &mut ConfigSpace) -> Bars {
             word if word & 6 == 4 => BarKind::Memory64,
             _ => BarKind::Memory32,
         };
-        // The upper half of a 64-bit BAR is no BAR, and BAR 5 has no upper half.
+        // The upper half of a 64-bit BAR is not a BAR, and BAR 5 has no upper half.
         let in_upper_half =
             bars.last().is_some_and(|(b, _)| b.kind == BarKind::Memory64 && b.index + 1 == index);
         if in_upper_half || kind == BarKind::Memory64 && index == 5 {
@@ -71,7 +71,7 @@ impl Trapped {
     }
 }
 
-/// The whole pages of `region` that the guest may reach without the VMM.
+/// The whole pages of `region` that the guest may access directly.
 pub fn direct(region: &Region, trapped: Option<Trapped>) -> Vec<Area> {
     let bar = region.index as u8;
     let mut areas = if region.mappable() { region.areas.clone() } else { Vec::new() };
@@ -96,17 +96,17 @@ pub fn direct(region: &Region, trapped: Option<Trapped>) -> Vec<Area> {
     whole_pages.filter(|area| area.len > 0).collect()
 }
 
-/// The device's memory, mapped in this process, and in the guest at the present places of its BARs.
+/// The device's memory, mapped in this process, and in the guest at the present addresses of its BARs.
 #[derive(Debug)]
 pub struct MappedBars {
     slots: Arc<MemorySlots>,
-    // Before the mappings: a slot must be gone before its memory is.
+    // Declared before the mappings, so dropped before them: a slot must be deleted before its memory is unmapped.
     live: Mutex<BTreeMap<u8, Vec<MemorySlot>>>,
     mappings: Vec<(u8, Area, Mapping)>,
 }
 
 impl MappedBars {
-    /// Maps in this process what the guest may reach directly.
+    /// Maps in this process what the guest may access directly.
     ///
     /// # Errors
     /// The kernel refused a mapping that it reported as possible: BAR number and errno.
@@ -160,7 +160,7 @@ impl MappedBars {
         self.lock().remove(&bar);
     }
 
-    /// What the guest reaches directly now: (BAR, range).
+    /// What the guest accesses directly at present: (BAR, range).
     pub fn shown(&self) -> Vec<(u8, MemoryRange)> {
         let live = self.lock();
         live.iter().flat_map(|(bar, slots)| slots.iter().map(|slot| (*bar, slot.range()))).collect()

@@ -25,8 +25,8 @@ pub struct Places {
     flr_advanced: Option<usize>,
 }
 
-/// A passed-through device's config space as its guest sees it: each byte is the device's, ours, or hidden, by the table in
-/// [`rules`].
+/// A passed-through device's config space as its guest sees it: the table in [`rules`] says for
+/// each byte whether the device or the VMM implements it, or whether it is hidden.
 #[derive(Clone)]
 pub struct PassthroughConfig {
     /// Emulated bytes.

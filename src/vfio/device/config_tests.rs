@@ -28,7 +28,7 @@ fn the_guest_sees_the_identity_and_only_capabilities_that_it_may_drive() {
     assert_eq!(
         read32(&config, &fd, 0x60) >> 20 & 0xf,
         9,
-        "an integrated endpoint, for there is no port above"
+        "an integrated endpoint, because there is no port above"
     );
 }
 

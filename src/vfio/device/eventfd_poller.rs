@@ -57,7 +57,7 @@ impl EventfdPoller {
     /// A poller without a thread.
     ///
     /// # Errors
-    /// No more file descriptors.
+    /// File descriptors ran out.
     pub fn new() -> io::Result<EventfdPoller> {
         let (epoll, stop) = (Epoll::new()?, EventFd::new(EFD_NONBLOCK)?);
         epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;

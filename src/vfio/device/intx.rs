@@ -22,11 +22,11 @@ pub struct Intx {
 }
 
 impl Intx {
-    /// Arms it. With `irq=user` the device signals a second eventfd, which the VMM reads and passes on. The unmask is the
+    /// Arms INTx. With `irq=user` the device signals a second eventfd, which the VMM reads and passes on. The unmask is the
     /// same, because only KVM sees the EOI.
     ///
     /// # Errors
-    /// The host cannot provide it (a shared line of a device without INTx Disable), or KVM refused. It is off then.
+    /// The host cannot provide INTx (a shared line, and a device without INTx Disable), or KVM refused. Then INTx is off.
     pub fn arm(
         fd: &dyn DeviceFd,
         vm: Arc<dyn VmIoctls>,
@@ -50,7 +50,7 @@ impl Intx {
             }
         };
         fd.set_eventfds(IrqIndex::Intx, 0, &[signalled.as_raw_fd()])?;
-        // The unmask first: assigning the irqfd may deliver an interrupt that came already, whose EOI must unmask.
+        // The unmask eventfd first: assigning the irqfd may deliver an interrupt that is pending, and its EOI must unmask.
         let armed = fd
             .unmask_intx_by(resample.as_raw_fd())
             .and_then(|()| Irqfd::with_resample(vm, gsi, event, &resample).map_err(io::Error::other));

@@ -1,4 +1,4 @@
-//! The interrupt counts of a device over its life: per vector, as seen by the host and by the VMM.
+//! The interrupt counts of a device over its life: per vector, by the host and by the VMM.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ type HostCounts = BTreeMap<(IrqIndex, usize), u64>;
 #[derive(Debug)]
 pub struct IrqHistory {
     bdf: Bdf,
-    /// The host's counts when what is armed now was armed.
+    /// The host's counts when the present vectors were armed.
     base: HostCounts,
     past: BTreeMap<(IrqIndex, usize), VectorReport>,
 }
@@ -37,7 +37,7 @@ fn host_counts(interrupts: &ProcInterrupts, bdf: Bdf) -> HostCounts {
 }
 
 impl IrqHistory {
-    /// Nothing has happened yet.
+    /// An empty history.
     pub fn new(bdf: Bdf) -> IrqHistory {
         IrqHistory { bdf, base: HostCounts::new(), past: BTreeMap::new() }
     }
@@ -51,7 +51,7 @@ impl IrqHistory {
         self.base = self.now();
     }
 
-    /// What is armed now, with the host's counts, and with the counts of its earlier lives added.
+    /// The armed vectors with the host's counts, to which the counts of earlier times are added.
     pub fn report(&self, armed: Vec<VectorReport>) -> Vec<VectorReport> {
         let now = self.now();
         let mut all = self.past.clone();
@@ -68,7 +68,7 @@ impl IrqHistory {
         all.into_values().collect()
     }
 
-    /// Must be called before disarming: the host's counts disappear with it.
+    /// Must be called before disarming, which removes the host's counts.
     pub fn disarming(&mut self, armed: Vec<VectorReport>) {
         let ended = self.report(armed).into_iter().map(|report| VectorReport { armed: false, ..report });
         self.past = ended.map(|report| ((report.index, report.vector), report)).collect();

@@ -8,18 +8,18 @@ const ENABLE: u16 = 1;
 const CAN_64_BIT: u16 = 1 << 7;
 const CAN_MASK: u16 = 1 << 8;
 
-/// The MSI capability (PCI Local Bus 3.0, 6.8.1): where its registers are. Its state is in the [`ConfigSpace`].
+/// The places of the MSI capability's registers (PCI Local Bus 3.0, 6.8.1). Their values are in the [`ConfigSpace`].
 #[derive(Clone, Copy, Debug)]
 pub struct Msi {
     at: usize,
-    /// Message control as the device has it: number of vectors, 64-bit addresses, masking.
+    /// The device's message control: number of vectors, 64-bit addresses, masking.
     control: u16,
     /// Vectors, 1 to 32.
     most: usize,
 }
 
 impl Msi {
-    /// The capability at `at`; `count` is what VFIO offers.
+    /// The capability at `at`; `count` is the number of vectors that VFIO offers.
     pub fn new(at: usize, control: u16, count: u32) -> Msi {
         let most = (1usize << (control >> 1 & 7).min(5)).min(count.max(1) as usize);
         Msi { at, control, most }
@@ -41,7 +41,7 @@ impl Msi {
         (self.control & CAN_MASK != 0).then(|| self.data_at() + 8)
     }
 
-    /// Lays the capability out: off, no message, and only what a driver may change is writable.
+    /// Lays out the capability: MSI is off, there is no message, and only the bits that a driver may change are writable.
     pub fn lay_out(&self, config: &mut ConfigSpace) {
         config.set(self.at + 2, &(self.control & !(ENABLE | 0x70)).to_le_bytes());
         config.set(self.at + 4, &[0; 20][..Msi::len(self.control) - 4]);
@@ -56,7 +56,7 @@ impl Msi {
         }
     }
 
-    /// What the guest asks of each vector; `None` while MSI is off.
+    /// The state of each vector that the guest wants; `None` while MSI is off.
     pub fn states(&self, config: &ConfigSpace) -> Option<Vec<VectorState>> {
         let control = config.u16(self.at + 2);
         if control & ENABLE == 0 {
@@ -78,7 +78,7 @@ impl Msi {
         Some((0..count as u32).map(state).collect())
     }
 
-    /// Off, as after a reset.
+    /// Switches MSI off, as a reset does.
     pub fn reset(&self, config: &mut ConfigSpace) {
         self.lay_out(config);
     }

@@ -27,7 +27,7 @@ pub struct VmResources {
     pub routes: Arc<Routes>,
     /// Its memory slots.
     pub slots: Arc<MemorySlots>,
-    /// GSI of the INTx pin of the slot that the device will have.
+    /// GSI of the INTx pin of the device's future slot.
     pub intx: Gsi,
 }
 
@@ -39,7 +39,7 @@ pub struct VmResources {
 pub struct VfioPci {
     bdf: Bdf,
     path: IrqPath,
-    // In the order of dropping: interrupts off, BARs out of the guest, then the device, then its address space.
+    // In the order of dropping: disarm interrupts, remove BARs from the guest, close the device, then its address space.
     state: Mutex<State>,
     request: Mutex<Option<PolledEventfd>>,
     interrupts: VectorTable,
@@ -90,7 +90,7 @@ impl VfioPci {
             log::warn(
                 bdf,
                 format_args!(
-                    "has no reset: the guest gets it as it is, and whoever is next as the guest left it"
+                    "has no reset: the guest gets it as it is, and its next user gets it as the guest left it"
                 ),
             );
         } else if let Err(error) = fd.reset() {
@@ -155,7 +155,7 @@ impl VfioPci {
         }
     }
 
-    /// What the guest reaches without the VMM now: BAR, guest-physical address, length.
+    /// What the guest accesses without the VMM at present: BAR, guest-physical address, length.
     pub fn direct(&self) -> Vec<(u8, u64, u64)> {
         self.bars.shown().into_iter().map(|(bar, range)| (bar, range.guest, range.len)).collect()
     }
@@ -218,7 +218,7 @@ impl VfioPci {
         state.msi_states.clear();
         self.interrupts.reconcile(Wanted::Nothing, &[]);
         state.config.push_command(&*self.fd);
-        // VFIO sees the bit and resets the function, with its config space saved and restored around it.
+        // VFIO sees the bit and resets the function; it saves the config space before and restores it after.
         state.config.write(&*self.fd, offset, data);
         self.reconcile(state, Vec::new());
     }

@@ -39,7 +39,7 @@ impl Bench {
         u32::from_le_bytes(data)
     }
 
-    /// What the host bridge does after a config write: tells of windows that came and went.
+    /// Does what the host bridge does after a config write: reports windows that appeared and disappeared.
     fn write(&self, at: u16, data: &[u8]) {
         let before = self.device.windows();
         self.device.config_write(at, data);
@@ -207,7 +207,7 @@ fn a_guest_made_reset_starts_everything_again() {
     let mut control = [0; 4];
     bench.device.bar_read(0, 0x200c, &mut control);
     assert_eq!(control, [1, 0, 0, 0], "masked");
-    // What Linux restores after it.
+    // Linux restores these registers after a reset.
     bench.write(0x10, &0xc000_0000u32.to_le_bytes());
     bench.write(4, &[6, 4]);
     bench.write(0x42, &ENABLE);

@@ -1,4 +1,4 @@
-//! The table of who implements each byte of a passed-through device's config space.
+//! The table that says who implements each byte of a passed-through device's config space.
 
 use crate::pci::MSIX_CAPABILITY;
 
@@ -27,7 +27,7 @@ pub const HEADER: &[(usize, usize, Rule, &str)] = &[
     (0x0e, 1, Rule::Emulated, "header type: one function, whatever the host's slot holds"),
     (0x10, 24, Rule::Emulated, "BARs: guest addresses"),
     (0x2c, 4, Rule::ReadOnly, "subsystem"),
-    (0x34, 1, Rule::Emulated, "capability list: leads past the hidden ones"),
+    (0x34, 1, Rule::Emulated, "capability list: skips the hidden ones"),
     (0x3c, 2, Rule::Emulated, "interrupt line and pin"),
     (0x3e, 2, Rule::ReadOnly, "minimum grant, maximum latency"),
 ];
@@ -37,7 +37,7 @@ pub const HEADER: &[(usize, usize, Rule, &str)] = &[
 pub struct Shown {
     /// Capability ID.
     pub id: u8,
-    /// Bytes, from its first 8 ones.
+    /// Its length in bytes, computed from its first 8.
     pub len: fn(&[u8; 8]) -> usize,
     /// Who implements it.
     pub rule: Rule,
@@ -46,7 +46,7 @@ pub struct Shown {
 }
 
 /// PCI Express (7.5.3): Device Control and Status are the guest's, by way of VFIO, which catches the function level reset; the
-/// link is not there for a guest (see [`PCIE_TYPE`]).
+/// guest sees no link (see [`PCIE_TYPE`]).
 const PCIE_PARTS: &[(usize, usize, Rule)] = &[
     (0x02, 2, Rule::Emulated),
     (0x08, 4, Rule::Passed),
@@ -83,8 +83,8 @@ pub const PCIE: u8 = 0x10;
 /// Advanced Features: the function level reset of conventional PCI.
 pub const ADVANCED_FEATURES: u8 = 0x13;
 
-/// Device/port type "root complex integrated endpoint": what an endpoint on the root bus is. As a plain endpoint it would
-/// need a port above it and a link to talk about.
+/// Device/port type "root complex integrated endpoint", as an endpoint on the root bus must be. A plain endpoint would
+/// need a port above it, and a link.
 pub const PCIE_TYPE: u16 = 9;
 
 fn pcie_len(capability: &[u8; 8]) -> usize {
@@ -92,7 +92,7 @@ fn pcie_len(capability: &[u8; 8]) -> usize {
 }
 
 /// Extended capabilities that are shown, read-only: (ID, length from the first 8 bytes). All others are hidden: SR-IOV, ATS,
-/// PRI, PASID, resizable BARs, power and error reporting are the host's to drive.
+/// PRI, PASID, resizable BARs, power and error reporting belong to the host.
 pub type ShownExtended = (u16, fn(&[u8; 8]) -> usize);
 
 /// See [`ShownExtended`].

@@ -1,4 +1,4 @@
-//! One vector as tables and JSON show it.
+//! A vector's snapshot for tables and JSON.
 
 use crate::kvm::Gsi;
 use crate::vfio::kernel::device_fd::IrqIndex;
@@ -44,6 +44,16 @@ impl VectorReport {
         match self.index {
             IrqIndex::Intx => region::irq_name(0).into(),
             index => format!("{} {}", index.name(), self.vector),
+        }
+    }
+
+    /// For display: how the device's signal reaches the guest while the vector is not masked.
+    pub fn armed_by(&self) -> &'static str {
+        match (self.direct, self.index) {
+            (true, IrqIndex::Intx) => "level irqfd with resamplefd",
+            (false, IrqIndex::Intx) => "eventfd read by the VMM, level irqfd",
+            (true, _) => "irqfd",
+            (false, _) => "eventfd read by the VMM, KVM_SIGNAL_MSI",
         }
     }
 }

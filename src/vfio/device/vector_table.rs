@@ -19,7 +19,7 @@ use crate::vfio::{Bdf, IrqPath};
 /// The kind of interrupt that the guest has enabled, without the state of single vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// None: all kinds are off.
+    /// All kinds are off.
     Nothing,
     /// INTx, level triggered.
     Intx,
@@ -83,7 +83,7 @@ pub struct VectorTable {
     path: IrqPath,
     /// The GSI of its INTx pin.
     intx: Gsi,
-    // Before the poller: what is armed is registered there.
+    // Declared before the poller, so dropped before it: armed vectors are registered there.
     armed: Mutex<Armed>,
     history: Mutex<IrqHistory>,
     poller: EventfdPoller,
@@ -91,7 +91,7 @@ pub struct VectorTable {
 }
 
 impl VectorTable {
-    /// All off.
+    /// A table in which nothing is armed.
     pub fn new(
         bdf: Bdf,
         fd: Arc<dyn DeviceFd>,
@@ -202,7 +202,7 @@ impl VectorTable {
         };
         let report = self.report_armed(armed);
         self.history().disarming(report);
-        // First the source; irqfds and GSIs are released with the value.
+        // Disarm the device first; irqfds and GSIs are released with the value.
         if let Err(error) = self.fd.disable(index) {
             self.warn(&format!("{} cannot be disabled: {error}", index.name()));
         }
@@ -249,8 +249,8 @@ impl VectorTable {
     /// Gives VFIO the eventfds of the vectors in `dirty`.
     fn bind(&self, vectors: &mut ArmedVectors, mut dirty: Vec<usize>) {
         if !vectors.enabled {
-            // Enables the index. If vectors cannot be added later (NORESIZE), all are set now, unarmed ones as holes; else at
-            // least the first, because the kernel enables nothing for no vector.
+            // Enables the index. If vectors cannot be added later (NORESIZE), all are set now, unarmed ones as holes.
+            // Otherwise at least the first is set, because the kernel does not enable an index without vectors.
             let fixed = self.fd.irq_info(vectors.index).flags & VFIO_IRQ_INFO_NORESIZE != 0;
             let first = if fixed { vectors.all.len() } else { 1 };
             dirty.retain(|&n| n >= first);

@@ -44,7 +44,7 @@ impl Bench {
         assert!(self.fd.fire(IrqIndex::Msix, n), "nobody listens to vector {n}");
     }
 
-    /// What reaches the guest once the VMM's thread has had its turn.
+    /// What reaches the guest after one turn of the VMM's thread.
     fn delivered(&self) -> Vec<Delivery> {
         self.interrupts.poller().turn();
         self.vm.take_deliveries()
@@ -108,7 +108,7 @@ fn what_comes_while_masked_is_pending_and_delivered_once() {
         assert_eq!(bench.delivered(), []);
         bench.fire(4);
         assert!(bench.interrupts.pending(4) && !bench.interrupts.pending(3));
-        // The table is rewritten while masked: the new message counts.
+        // The table is rewritten while masked: the new message is sent.
         bench.set(4, unmasked(9));
         let got = bench.delivered();
         let expected = match path {

@@ -7,7 +7,7 @@ use vfio_bindings::bindings::vfio::{VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_AC
 use crate::vfio::kernel::region::{Area, Region};
 use crate::vfio::kernel::sys;
 
-/// Which kind of interrupt: `VFIO_PCI_*_IRQ_INDEX`.
+/// A kind of interrupt: `VFIO_PCI_*_IRQ_INDEX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IrqIndex {
     /// The level line.
@@ -21,7 +21,7 @@ pub enum IrqIndex {
 }
 
 impl IrqIndex {
-    /// For display.
+    /// The name for display.
     pub fn name(self) -> &'static str {
         crate::vfio::kernel::region::irq_name(self as u32)
     }
@@ -96,7 +96,7 @@ impl Mapping {
         self.len as u64
     }
 
-    /// Whether it has no bytes; never.
+    /// False: a mapping always has bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -109,7 +109,7 @@ impl Drop for Mapping {
     }
 }
 
-/// The file descriptor of a device.
+/// An open device: its file descriptor.
 #[derive(Debug)]
 pub struct VfioFd {
     fd: OwnedFd,

@@ -1,4 +1,4 @@
-//! Opening a device and letting it reach guest RAM: through iommufd where the kernel has it, else a type-1 container.
+//! Opens a device and maps guest RAM for its DMA: through iommufd if the kernel has it, otherwise through a type-1 container.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,10 +15,10 @@ use crate::vfio::kernel::kvm_device::KvmVfio;
 use crate::vfio::kernel::sys;
 use crate::vfio::{Bdf, Host, VfioError, VfioFd};
 
-/// The guest whose RAM the devices reach.
+/// The guest whose RAM the devices access.
 #[derive(Debug)]
 pub struct Guest {
-    /// The VM; KVM must know its devices.
+    /// The VM, in which KVM's VFIO device is created.
     pub vm: Arc<dyn VmIoctls>,
     /// Its RAM, mapped at the same addresses for the devices as for the guest.
     pub memory: Arc<GuestMemoryMmap>,
@@ -62,7 +62,7 @@ impl Dma {
         self.state.locked()
     }
 
-    /// How devices reach RAM; `None` before the first is open.
+    /// How devices are opened: "type-1 container" or "iommufd"; `None` before the first is open.
     pub fn kind(&self) -> Option<&'static str> {
         self.lock().space.as_ref().map(|space| match space {
             Space::Container { .. } => "type-1 container",
@@ -73,8 +73,8 @@ impl Dma {
     /// Opens `bdf` and maps guest RAM for it.
     ///
     /// # Errors
-    /// Not there, not with vfio-pci, group not viable, in use, no permission, or not enough lockable memory. Nothing is
-    /// left half done: everything opened is closed again.
+    /// There is no such device; it is not bound to vfio-pci; its group is not viable; it is in use; permission is missing;
+    /// or too little memory may be locked. On an error everything that was opened is closed again.
     pub fn open(&self, bdf: Bdf) -> Result<VfioFd, VfioError> {
         let device = self.host.device(bdf)?;
         let group = device.group.ok_or(VfioError::NoIommu(bdf))?;
@@ -118,7 +118,7 @@ impl Dma {
             return Err(VfioError::Busy { bdf });
         };
         let device = open(cdev).map_err(|e| open_error(bdf, cdev, e))?;
-        // Before the bind: at the bind VFIO checks whether the device belongs to a VM.
+        // Before the bind, because at the bind VFIO looks for the device's VM.
         if let Some(kvm) = &mut state.kvm {
             kvm.add(device.as_fd());
         }
@@ -242,7 +242,7 @@ fn open_error(bdf: Bdf, path: &Path, error: io::Error) -> VfioError {
 fn blocking_devices(group: &Group) -> Vec<String> {
     let others = group.others.iter().filter(|(_, driver)| blocks_binding(driver.as_deref()));
     others
-        .map(|(bdf, driver)| format!("{bdf} is with {}", driver.as_deref().unwrap_or("no driver")))
+        .map(|(bdf, driver)| format!("{bdf} is bound to {}", driver.as_deref().unwrap_or("no driver")))
         .collect()
 }
 
@@ -250,12 +250,12 @@ fn not_viable(bdf: Bdf, host: &Host) -> VfioError {
     let group = host.group(bdf);
     let mut others = group.as_ref().map(blocking_devices).unwrap_or_default().join(", ");
     if others.is_empty() {
-        others = "another device of it has a driver of the host".into();
+        others = "another of its devices has a driver of the host".into();
     }
     VfioError::NotViable { bdf, group: group.map_or("?".into(), |g| g.id), others }
 }
 
-/// Checks before anything is pinned: the kernel's error (ENOMEM) says neither the amount nor the fix.
+/// Checks the limit before anything is pinned, because the kernel's error (ENOMEM) gives neither the amount nor the fix.
 fn check_memlock(host: &Host, bdf: Bdf, guest: &Guest) -> Result<(), VfioError> {
     let need: u64 = guest.memory.iter().map(|region| region.len()).sum();
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -325,7 +325,7 @@ mod tests {
         tree.device("0000:00:03.0", Some(3), Some("nvme"));
         assert_eq!(
             answer(&tree),
-            "0000:00:03.0 is with the driver nvme: run `doorbell vfio bind 0000:00:03.0` first"
+            "0000:00:03.0 is bound to the driver nvme: run `doorbell vfio bind 0000:00:03.0` first"
         );
         let tree = Tree::new();
         tree.device("0000:00:03.0", Some(3), Some("vfio-pci"));
@@ -333,7 +333,7 @@ mod tests {
         tree.device("0000:00:04.0", Some(3), Some("e1000e"));
         assert_eq!(
             not_viable(bdf, &tree.host()).to_string(),
-            "IOMMU group 3 of 0000:00:03.0 is not viable: 0000:00:04.0 is with e1000e; give these to vfio-pci too \
+            "IOMMU group 3 of 0000:00:03.0 is not viable: 0000:00:04.0 is bound to e1000e; bind these to vfio-pci, too \
              (`doorbell vfio bind`)"
         );
     }

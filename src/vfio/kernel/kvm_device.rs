@@ -11,7 +11,7 @@ use crate::kvm::{VmIoctls, set_device_attr};
 pub struct KvmVfio(OwnedFd);
 
 impl KvmVfio {
-    /// Creates it. `None` if this KVM has no such device; then only the above is missing.
+    /// Creates it. `None` if this KVM lacks it; everything else works without it.
     pub fn new(vm: &dyn VmIoctls) -> Option<KvmVfio> {
         vm.create_device(kvm_device_type_KVM_DEV_TYPE_VFIO).ok().map(KvmVfio)
     }

@@ -10,7 +10,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// First byte behind it.
+    /// The offset after its last byte.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.len)
     }
@@ -27,7 +27,7 @@ pub struct Region {
     pub offset: u64,
     /// `VFIO_REGION_INFO_FLAG_*`.
     pub flags: u32,
-    /// What may be mapped: the sparse areas if the kernel names some, else all of a mappable region.
+    /// The areas that may be mapped: the sparse areas if the kernel names some, otherwise all of a mappable region.
     pub areas: Vec<Area>,
     /// Whether the kernel named the areas (`VFIO_REGION_INFO_CAP_SPARSE_MMAP`).
     pub sparse: bool,
@@ -86,7 +86,7 @@ impl Region {
     }
 }
 
-/// What a region of a PCI device is: linux/vfio.h, `VFIO_PCI_*_REGION_INDEX`.
+/// The name of a region of a PCI device: linux/vfio.h, `VFIO_PCI_*_REGION_INDEX`.
 pub fn region_name(index: u32) -> String {
     match index {
         0..=5 => format!("BAR {index}"),
@@ -97,7 +97,7 @@ pub fn region_name(index: u32) -> String {
     }
 }
 
-/// What an interrupt index of a PCI device is.
+/// The name of an interrupt index of a PCI device.
 pub fn irq_name(index: u32) -> &'static str {
     ["INTx", "MSI", "MSI-X", "error (AER)", "request to let go"]
         .get(index as usize)

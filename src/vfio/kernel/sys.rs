@@ -39,7 +39,7 @@ const _: () = assert!(IOMMUFD_CMD_BASE == 0x80);
 /// Calls `request` with a number or a pointer as its argument.
 ///
 /// # Safety
-/// `argument` is what the kernel takes for `request`: if a pointer, to memory that it may read and write.
+/// `argument` is what the kernel expects for `request`; a pointer points to memory that the kernel may read and write.
 unsafe fn ioctl(fd: impl AsRawFd, request: c_ulong, argument: c_ulong) -> io::Result<i32> {
     // SAFETY: the caller's promise.
     let ret = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument) };
@@ -49,13 +49,13 @@ unsafe fn ioctl(fd: impl AsRawFd, request: c_ulong, argument: c_ulong) -> io::Re
 /// As [`ioctl`], with a struct that the kernel may fill in.
 ///
 /// # Safety
-/// `T` is the struct of `request`, and its size field does not promise more than `T` holds.
+/// `T` is the struct of `request`, and its size field is at most the size of `T`.
 unsafe fn ioctl_struct<T>(fd: impl AsRawFd, request: c_ulong, argument: &mut T) -> io::Result<i32> {
     // SAFETY: the pointer is valid for a T; the rest is the caller's promise.
     unsafe { ioctl(fd, request, (&raw mut *argument) as c_ulong) }
 }
 
-/// `VFIO_GET_API_VERSION` is 0 and the type-1 IOMMU (version 2) is there.
+/// Whether `VFIO_GET_API_VERSION` is 0 and the type-1 IOMMU (version 2) is supported.
 pub fn container_fits(container: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: both take a number.
     unsafe {
@@ -64,7 +64,7 @@ pub fn container_fits(container: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// `VFIO_GROUP_GET_STATUS`: whether no host driver has any device of the group.
+/// `VFIO_GROUP_GET_STATUS`: whether the group is viable: no driver of the host has one of its devices.
 pub fn group_viable(group: BorrowedFd<'_>) -> io::Result<bool> {
     let mut status = vfio_group_status { argsz: size_of::<vfio_group_status>() as u32, flags: 0 };
     // SAFETY: the struct of this ioctl.
@@ -98,8 +98,8 @@ pub fn group_device(group: BorrowedFd<'_>, bdf: &str) -> io::Result<OwnedFd> {
 /// `iova`.
 ///
 /// # Safety
-/// The memory stays mapped until [`container_unmap`] or until the container is closed, and nobody takes a Rust reference
-/// to it that a device's write would make a lie.
+/// The memory stays mapped until [`container_unmap`] or until the container is closed, and no Rust reference to it exists
+/// that a write by a device would invalidate.
 pub unsafe fn container_map(container: BorrowedFd<'_>, iova: u64, address: u64, len: u64) -> io::Result<()> {
     let mut map = vfio_iommu_type1_dma_map {
         argsz: size_of::<vfio_iommu_type1_dma_map>() as u32,
@@ -156,7 +156,7 @@ pub unsafe fn ioas_map(
     Ok(())
 }
 
-/// `VFIO_DEVICE_BIND_IOMMUFD`; until then a character device allows nothing else.
+/// `VFIO_DEVICE_BIND_IOMMUFD`, which must be the first ioctl on a character device.
 pub fn device_bind(device: BorrowedFd<'_>, iommufd: BorrowedFd<'_>) -> io::Result<()> {
     // Up to out_devid: the fields behind it came with later kernels.
     let argsz = std::mem::offset_of!(vfio_device_bind_iommufd, token_uuid_ptr) as u32;
@@ -213,8 +213,8 @@ pub fn irq_info(device: BorrowedFd<'_>, index: u32) -> io::Result<(u32, u32)> {
     Ok((info.flags, info.count))
 }
 
-/// `VFIO_DEVICE_SET_IRQS` with one eventfd for each of the vectors from `start` on (-1: none), or without any data and
-/// `count` 0 or 1. A positive answer is the number of vectors that could be had of those asked for.
+/// `VFIO_DEVICE_SET_IRQS` with one eventfd for each of the vectors from `start` on (-1: none), or without data and with
+/// `count` 0 or 1. A positive result means that the host has only that many of the requested vectors.
 pub fn set_irqs(
     device: BorrowedFd<'_>,
     action: u32,

@@ -13,7 +13,7 @@ use crate::vfio::kernel::region::{Area, Region};
 /// One `VFIO_DEVICE_SET_IRQS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Eventfds from a vector on; whether each is one.
+    /// The first vector, and for each one whether it got an eventfd.
     Set(IrqIndex, u32, Vec<bool>),
     Disable(IrqIndex),
     UnmaskBy,
@@ -103,7 +103,7 @@ impl FakeFd {
         self.lock().resets
     }
 
-    /// The device fires; `false`: nobody listens.
+    /// The device fires; `false`: no eventfd is bound.
     pub fn fire(&self, index: IrqIndex, vector: u32) -> bool {
         let Some(fd) = self.lock().bound.get(&(index as u8, vector)).copied() else { return false };
         let one = 1u64;
