@@ -21,7 +21,7 @@
 //! | 3 | [`backend`] | what moves bytes for a request: io_uring, sync, mem, null |
 //! | 2 | [`pci`] | config space, capabilities, BARs, MSI-X table and PBA |
 //! | 1 | [`kvm`] | the ioctls as values: ioeventfd, irqfd, GSI routes, MSI, and the interrupt vector made of them |
-//! | 0 | [`host`] | facts of the host, /proc/interrupts, CPUs, io_uring's abilities, messages, threads |
+//! | 0 | [`host`] | facts of the host, /proc/interrupts, CPUs, io_uring's abilities, messages, threads and their confinement |
 //!
 //! `kvm` and `pci` know nothing of virtio; `dataplane` knows queues, backends and one `Interrupt`, and nothing of PCI;
 //! `machine` knows buses and devices only as traits; `virtio` and `vfio` never meet.

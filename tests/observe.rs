@@ -38,8 +38,14 @@ impl Vm {
         }
         let disks: Vec<DiskConfig> = vec![disk.parse().unwrap()];
         let threads = vec![ThreadConfig::default()];
-        let mut session =
-            Session::start(SessionConfig { disks, threads, cpus: 1, vcpu_pins: Vec::new() }).unwrap();
+        let mut session = Session::start(SessionConfig {
+            disks,
+            threads,
+            cpus: 1,
+            vcpu_pins: Vec::new(),
+            ..Default::default()
+        })
+        .unwrap();
         session.run(GuestJob { kind: kind::SETUP, queues: 1, ..GuestJob::default() }).unwrap();
         let parts = session.parts();
         let parts = VmParts {

@@ -39,6 +39,7 @@ fn config() -> ProbeConfig {
         pin: None,
         filter: None,
         peer: None,
+        sandbox: Default::default(),
         pace: Default::default(),
     }
 }
@@ -160,7 +161,7 @@ fn requests_survive_masks_moves_and_path_switches() {
         disks: vec!["backend=mem,size=64M,iothread=0".parse().unwrap()],
         threads: vec![ThreadConfig::default()],
         cpus: 1,
-        vcpu_pins: vec![],
+        ..SessionConfig::default()
     })
     .unwrap();
     let disk = session.parts().disks[0].clone();

@@ -14,13 +14,14 @@ use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
 use super::pins::Pins;
 use super::signals::Signals;
-use super::{Failure, print};
+use super::{Failure, parse_sandbox, print};
 use crate::bench::linux::{LinuxBench, PeerSpec};
 use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
 use crate::bench::{render, render_html};
 use crate::host::log;
+use crate::host::sandbox::SandboxMode;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use output::Output;
 
@@ -94,6 +95,11 @@ struct Common {
     /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
+    /// What the VM's threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the
+    /// bench with exit code 7), log (anything, and the kernel logs what they do not need) or off. Off with --guest linux
+    /// and --peer
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
+    sandbox: SandboxMode,
     /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
     /// machine, without a VM), and KIND=FILE to name the program; may be given several times
     #[arg(long, value_name = "KIND[=FILE]")]

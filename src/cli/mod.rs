@@ -14,6 +14,7 @@
 //! | 4 | a file is missing, unreadable, in use, or not what it should be (kernel, initrd, disk, control socket) |
 //! | 5 | `run`: the guest reset the machine (reboot, or a triple fault), without `--on-reset restart` |
 //! | 6 | `run`: the guest's kernel panicked and said so by pvpanic (Linux: CONFIG_PVPANIC_MMIO, module `pvpanic-mmio`) |
+//! | 7 | `run`, `bench`: a thread made a system call that its sandbox forbids |
 //! | 2v + 1 | `run --debug-exit`: the guest wrote v to port 0x501 (QEMU: isa-debug-exit), modulo 256 |
 //! | 128 + n | ended by signal n: 130 for Ctrl-C (SIGINT), 143 for SIGTERM, 129 for SIGHUP |
 //!
@@ -49,9 +50,11 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use strum::VariantNames;
 
 use crate::backend::DiskError;
 use crate::host::log;
+use crate::host::sandbox::SandboxMode;
 use crate::machine::MachineError;
 use crate::observe::control::{ControlError, ServeError};
 use crate::observe::kernel::EvidenceError;
@@ -67,6 +70,7 @@ Exit codes:
   4        a file is missing, unreadable, in use, or not what it should be
   5        run: the guest reset the machine (reboot, triple fault)
   6        run: the guest's kernel panicked (pvpanic)
+  7        run, bench: a thread made a system call that its sandbox forbids
   2v + 1   run --debug-exit: the guest wrote v to port 0x501; use v from 4 to 63, whose codes mean nothing else
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
@@ -234,6 +238,11 @@ fn printed(written: std::io::Result<()>) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// `--sandbox`.
+fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
+    text.parse().map_err(|_| format!("it takes {}", SandboxMode::VARIANTS.join(", ")))
 }
 
 /// clap's message about a wrong command line, without its usage lines.

@@ -1,12 +1,13 @@
 //! Observation of a `run`: the control socket, a trace, counts of kernel functions.
 
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Failure;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use crate::host::log;
+use crate::host::sandbox::Right;
 use crate::host::thread::OnDeath;
 use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
@@ -40,6 +41,19 @@ impl ObserveArgs {
     pub(super) fn open_trace(&self, files: &mut FilesInUse) -> Result<Option<OutFile>, Failure> {
         let open = |path| files.output("--trace", path).and_then(|()| OutFile::open("--trace", path));
         self.trace.as_deref().map(open).transpose()
+    }
+
+    /// What it needs by name when the run ends. The counts of kernel functions are read then; tracing is taken away by a
+    /// process of its own.
+    pub(super) fn late_files(&self) -> Vec<(PathBuf, Right)> {
+        let directory = |path: &PathBuf| match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        let socket = self.control.iter().map(|path| (directory(path), Right::Remove));
+        let tracing = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+        let counts = tracing.iter().filter(|_| self.evidence).map(|&root| (root.into(), Right::Read));
+        socket.chain(counts).collect()
     }
 
     /// Starts the requested observers; the timeline goes to `out`, the death of a thread of theirs to `on_death`.

@@ -59,6 +59,14 @@ impl OutFile {
         &self.path
     }
 
+    /// The directory in which it takes its place at the end; `None`: everything it needs is open.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match &self.to {
+            To::Beside(beside) => Some(beside.target.parent().unwrap_or(Path::new("/"))),
+            _ => None,
+        }
+    }
+
     /// Whether this is standard output; other text then goes to standard error.
     pub(super) fn is_stdout(&self) -> bool {
         matches!(self.to, To::Stdout)

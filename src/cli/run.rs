@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -13,19 +13,21 @@ use super::disk_arg::parse_size;
 use super::fio_arg::read_fio;
 use super::guest_files::{guest_dir, guest_file};
 use super::observed::ObserveArgs;
+use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use super::pins::Pins;
 use super::signals::Signals;
 use super::stats::StatsFile;
-use super::{Failure, vfio};
+use super::{Failure, parse_sandbox, vfio};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
+use crate::host::sandbox::{Right, SandboxMode};
 use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
-use crate::vm::{ThreadConfig, Vm, VmConfig};
+use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
 
 /// The default kernel command line.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
@@ -107,6 +109,10 @@ pub struct RunArgs {
     /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
+    /// What the threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the run
+    /// with exit code 7), log (anything, and the kernel logs what they do not need) or off
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
+    sandbox: SandboxMode,
     #[command(flatten)]
     observe: ObserveArgs,
 }
@@ -144,6 +150,12 @@ fn parse_console(text: &str) -> Result<Console, String> {
         Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
         _ => Err("use stdio, file=FILE or off".into()),
     }
+}
+
+/// What the threads still need by name at the end of the run.
+fn late_files(outputs: &[Option<&Path>], observe: &ObserveArgs) -> Vec<(PathBuf, Right)> {
+    let results = outputs.iter().flatten().map(|directory| ((*directory).into(), Right::Replace));
+    results.chain(observe.late_files()).collect()
 }
 
 /// Gives the devices of the host to the guest, and the register for the status of its command.
@@ -237,6 +249,13 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
         threads: (0..usize::from(args.iothreads))
             .map(|n| ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: pins.iothread(n) })
             .collect(),
+        sandbox: SandboxConfig {
+            mode: args.sandbox,
+            files: late_files(
+                &[stats.as_ref().and_then(StatsFile::directory), trace.as_ref().and_then(OutFile::directory)],
+                &args.observe,
+            ),
+        },
     };
     let mut assembly = Vm::new(config.clone())?;
     plug(&mut assembly, &args.vfio, status.as_ref())?;

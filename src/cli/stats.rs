@@ -21,6 +21,11 @@ impl StatsFile {
         OutFile::open("--stats", path).map(StatsFile)
     }
 
+    /// See [`OutFile::directory`].
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.0.directory()
+    }
+
     /// Writes the counts of a machine that has stopped.
     pub(super) fn write(self, assembly: &Vm) -> Result<(), Failure> {
         self.0.write_pretty_json(&Stats {

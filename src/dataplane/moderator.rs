@@ -7,6 +7,7 @@
 //! If none comes, the guest was waiting for this interrupt, and the device tries less often.
 
 use super::moderation::{AUTO_MAX_US, Moderation};
+use crate::host::has_spare_cpu;
 
 /// What to do about the interrupt for a batch that was just published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Moderator {
             failed: 0,
             pause_ns: 0,
             pause: PAUSE.0,
-            spare_cpu: std::thread::available_parallelism().map_or(1, |n| n.get()) > 1,
+            spare_cpu: has_spare_cpu(),
             counts: HoldCounts::default(),
         }
     }

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, types};
 
 /// An event that a wait reports.
@@ -74,12 +75,14 @@ impl Waiter {
         // With these flags (Linux 6.1) the kernel runs completions only when this thread waits, so they never interrupt
         // it. Older kernels get a plain ring.
         let ring = IoUring::builder()
+            .setup_r_disabled()
             .setup_cqsize(8 * ENTRIES)
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .build(ENTRIES)
-            .or_else(|_| IoUring::builder().setup_cqsize(8 * ENTRIES).build(ENTRIES))?;
+            .or_else(|_| IoUring::builder().setup_r_disabled().setup_cqsize(8 * ENTRIES).build(ENTRIES))?;
+        restrict(&ring)?;
         Ok(Waiter::Uring(Box::new(Uring {
             ring,
             watches: Vec::new(),
@@ -176,6 +179,26 @@ impl Waiter {
             Waiter::Uring(uring) => !uring.ring.submission().is_empty(),
         }
     }
+}
+
+/// Lets the io_uring do what the loop and its backends need, for good, and starts it. An io_uring goes round seccomp: whoever
+/// controls its memory could else open files and sockets with it.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    const OPERATIONS: [u8; 8] = [
+        opcode::PollAdd::CODE,
+        opcode::PollRemove::CODE,
+        opcode::Read::CODE,
+        opcode::Readv::CODE,
+        opcode::Write::CODE,
+        opcode::Writev::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+    ];
+    let flags = io_uring::squeue::Flags::SKIP_SUCCESS.bits();
+    let mut allowed: Vec<_> = OPERATIONS.into_iter().map(Restriction::sqe_op).collect();
+    allowed.push(Restriction::sqe_flags_allowed(flags));
+    ring.submitter().register_restrictions(&mut allowed)?;
+    ring.submitter().register_enable_rings()
 }
 
 impl Uring {

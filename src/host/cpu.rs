@@ -1,3 +1,5 @@
+use std::sync::OnceLock;
+
 use super::log;
 
 /// Pins the calling thread to `cpu`. If that CPU does not exist or is not allowed, prints a message and does no more.
@@ -32,4 +34,10 @@ pub fn monotonic_ns() -> u64 {
     // SAFETY: `at` is valid for the result; every Linux has this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
     at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64
+}
+
+/// Whether this process may use more than one CPU. Asked once: the answer is in files of /proc and of cgroups.
+pub fn has_spare_cpu() -> bool {
+    static SPARE: OnceLock<bool> = OnceLock::new();
+    *SPARE.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()) > 1)
 }

@@ -4,6 +4,7 @@
 //! output. What standard error does not take is kept up to a limit and dropped beyond it. Each source has a budget of
 //! lines. Dropped lines are counted, and the count is printed.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -12,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
+use super::thread::is_confined;
 
 /// How many lines a source may print in a burst.
 const BURST: u32 = 10;
@@ -39,6 +41,11 @@ pub fn say(text: fmt::Arguments<'_>) {
     }
 }
 
+/// Opens standard error now: a confined thread cannot.
+pub fn open() {
+    standard_error();
+}
+
 /// Prints how many lines were dropped, and waits up to a second for standard error to take the rest. For the end of
 /// the program.
 pub fn finish() {
@@ -51,11 +58,10 @@ pub fn finish() {
 pub fn take_panics() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
-        let trace = std::backtrace::Backtrace::capture();
-        let trace = match trace.status() {
-            std::backtrace::BacktraceStatus::Captured => format!("\n{trace}"),
-            _ => String::new(),
-        };
+        // Its symbols are read from the program's file, which a confined thread cannot open.
+        let trace = (!is_confined()).then(Backtrace::capture);
+        let trace = trace.filter(|trace| trace.status() == BacktraceStatus::Captured);
+        let trace = trace.map_or(String::new(), |trace| format!("\n{trace}"));
         say(format_args!("thread '{}' {info}{trace}", thread.name().unwrap_or("?")));
     }));
 }

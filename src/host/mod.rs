@@ -2,8 +2,8 @@
 //!
 //! What lives here: facts of the host ([`HostFacts`], [`Posting`]), `/proc/interrupts` ([`ProcInterrupts`]), CPU affinity and the
 //! clock ([`pin_to_cpu`], [`monotonic_ns`]), whether io_uring can be used ([`io_uring_available`]), messages ([`log`]) and
-//! output that never block on a slow reader ([`Stream`]), threads whose failure is reported ([`thread`]), and two
-//! helpers that every room uses ([`Locked`], [`named`]). What may not: anything that knows KVM's ioctls, a guest, or
+//! output that never block on a slow reader ([`Stream`]), threads whose failure is reported ([`thread`]), their
+//! confinement ([`sandbox`]), and three helpers ([`Locked`], [`named`], [`read_again`]). What may not: anything that knows KVM's ioctls, a guest, or
 //! another room.
 
 pub mod cleanup;
@@ -16,10 +16,12 @@ pub mod log;
 mod names;
 mod posting;
 mod proc_interrupts;
+mod reread;
+pub mod sandbox;
 mod stream;
 pub mod thread;
 
-pub use cpu::{allowed_cpus, monotonic_ns, pin_to_cpu};
+pub use cpu::{allowed_cpus, has_spare_cpu, monotonic_ns, pin_to_cpu};
 pub use facts::HostFacts;
 pub use io_uring::io_uring_available;
 pub use load::HostLoad;
@@ -27,4 +29,5 @@ pub use locked::Locked;
 pub use names::named;
 pub use posting::{Obstacle, Posted, Posting};
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};
+pub use reread::read_again;
 pub use stream::Stream;

@@ -1,6 +1,10 @@
-use std::{fs, io};
+use std::fs::File;
+use std::io;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+
+use super::reread::read_again;
 
 /// The host's interrupt counts from `/proc/interrupts`, either since boot or between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,7 +50,12 @@ impl ProcInterrupts {
     /// # Errors
     /// /proc/interrupts cannot be read.
     pub fn now() -> io::Result<ProcInterrupts> {
-        Ok(ProcInterrupts::parse(&fs::read_to_string("/proc/interrupts")?))
+        // Opened once: a thread that has entered its sandbox opens nothing any more.
+        static FILE: OnceLock<io::Result<File>> = OnceLock::new();
+        match FILE.get_or_init(|| File::open("/proc/interrupts")) {
+            Ok(file) => Ok(ProcInterrupts::parse(&read_again(file)?)),
+            Err(error) => Err(error.kind().into()),
+        }
     }
 
     /// Parses the text of `/proc/interrupts`. Skips lines of another form.

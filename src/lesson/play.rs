@@ -46,7 +46,7 @@ pub fn play(lesson: &Lesson) -> Result<Counts, PlayError> {
         .map(|disk| ThreadConfig { poll_max_ns: u64::from(disk.poll_us) * 1000, cpu: None });
     let disks = disks.collect::<Result<Vec<_>, _>>()?;
     let levels: Vec<_> = disks.iter().map(|disk| disk.complete.is_level()).collect();
-    let config = SessionConfig { disks, threads: threads.collect(), cpus: 1, vcpu_pins: Vec::new() };
+    let config = SessionConfig { disks, threads: threads.collect(), cpus: 1, ..SessionConfig::default() };
     let run = || {
         let mut session = Session::start(config)?;
         let mut counts = Counts::default();

@@ -45,6 +45,7 @@ pub use memory::{HugePage, Ram, RamBacking};
 pub use serial::Console;
 
 use crate::dataplane::{EventLoop, Flow};
+use crate::host::sandbox;
 use crate::host::thread::watched;
 use crate::kvm::{KvmStats, KvmVm, Line, Routes, VmIoctls};
 use crate::pci::PciDevice;
@@ -114,6 +115,7 @@ pub struct Machine {
     counters: Vec<Arc<ExitCounters>>,
     /// The IOAPIC pins that PCI INTx lines share, from [`layout::INTX_FIRST_GSI`] up.
     intx: Vec<Arc<Line>>,
+    before_first_run: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Machine {
@@ -146,8 +148,22 @@ impl Machine {
         let intx = (0..layout::INTX_LINES)
             .map(|n| Arc::new(Line::new(kvm_vm.clone(), layout::INTX_FIRST_GSI + n)))
             .collect();
-        let machine =
-            Machine { config, kvm, vm, kvm_vm, routes, ram, mmio, pio, pci, serial, exit, counters, intx };
+        let machine = Machine {
+            config,
+            kvm,
+            vm,
+            kvm_vm,
+            routes,
+            ram,
+            mmio,
+            pio,
+            pci,
+            serial,
+            exit,
+            counters,
+            intx,
+            before_first_run: None,
+        };
         machine.plug_platform().map_err(|e| MachineError::Host(format!("address map: {e}")))?;
         Ok(machine)
     }
@@ -233,6 +249,12 @@ impl Machine {
         &self.counters
     }
 
+    /// Calls `prepare` on the thread that runs the machine, when everything is open, every thread has been started, and no
+    /// vCPU has run.
+    pub fn before_first_run(&mut self, prepare: Box<dyn FnOnce() + Send>) {
+        self.before_first_run = Some(prepare);
+    }
+
     /// Loads the kernel, starts the vCPUs, and runs `event_loop` on the calling thread until the run is over. When it
     /// returns, no vCPU runs.
     ///
@@ -253,6 +275,7 @@ impl Machine {
         let mut terminal = None;
         if self.config.console == Console::Stdio {
             terminal = Terminal::of_stdin();
+            sandbox::on_violation(terminal::restore_if_free);
             let input = std::io::stdin().as_raw_fd();
             ConsoleInput::attach(
                 &mut event_loop,
@@ -267,7 +290,10 @@ impl Machine {
         output.map_or(Ok(()), |output| output.attach(&mut event_loop)).map_err(host)?;
         exit.set_running();
         let mut threads = VcpuThreads::start(vcpus)?;
+        let prepare = self.before_first_run.take();
         watched("main", &*exit.on_death(), || {
+            prepare.into_iter().for_each(|prepare| prepare());
+            threads.go();
             event_loop.run().map_err(|error| format!("waiting failed: {error}"))
         });
         if exit.reason().is_none() {

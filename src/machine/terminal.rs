@@ -86,6 +86,16 @@ pub fn restore() {
     }
 }
 
+/// As [`restore`], for a signal handler: does nothing if a thread is just changing the mode.
+pub fn restore_if_free() {
+    if let Ok(before) = BEFORE.try_lock()
+        && let Some(mode) = &*before
+        && ownership() == Ownership::Ours
+    {
+        let _ = set(mode);
+    }
+}
+
 fn before() -> MutexGuard<'static, Option<libc::termios>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }

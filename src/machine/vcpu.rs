@@ -12,7 +12,7 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 use super::MachineError;
 use super::bus::BusView;
 use super::exit::{ExitLatch, ExitReason};
-use crate::host::thread::watched;
+use crate::host::thread::{self, watched};
 use crate::host::{log, pin_to_cpu};
 use crate::kvm::KvmStats;
 
@@ -102,6 +102,8 @@ struct Running {
 /// The running vCPU threads. Dropping it stops them.
 pub struct VcpuThreads {
     running: Vec<Running>,
+    /// Dropped when the guest may run.
+    gate: Option<Sender<()>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -113,25 +115,30 @@ fn stop_signal() -> i32 {
 }
 
 impl VcpuThreads {
-    /// Starts one thread for each of `vcpus`, named vcpu0, vcpu1, ...
+    /// Starts one thread for each of `vcpus`, named vcpu0, vcpu1, ... They wait for [`VcpuThreads::go`].
     ///
     /// # Errors
     /// The host cannot start a thread. The threads that run already are stopped.
     pub fn start(vcpus: Vec<Vcpu>) -> Result<VcpuThreads, MachineError> {
         register_signal_handler(stop_signal(), do_nothing)
             .map_err(|e| MachineError::Host(format!("the signal that stops vCPUs has no handler: {e}")))?;
-        let mut threads = VcpuThreads { running: Vec::new(), stop: Arc::default() };
+        let (gate, opened) = bounded(0);
+        let mut threads = VcpuThreads { running: Vec::new(), gate: Some(gate), stop: Arc::default() };
         for mut vcpu in vcpus {
             let immediate_exit = Arc::new(AtomicPtr::new(&raw mut vcpu.fd.get_kvm_run().immediate_exit));
             let (sender, ended) = bounded(1);
-            let stop = threads.stop.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("vcpu{}", vcpu.index))
-                .spawn(move || run(vcpu, &stop, sender))
+            let (stop, opened) = (threads.stop.clone(), opened.clone());
+            let name = format!("vcpu{}", vcpu.index);
+            let thread = thread::start(&name, move || run(vcpu, &stop, &opened, sender))
                 .map_err(|e| MachineError::Host(format!("no thread for a vCPU: {e}")))?;
             threads.running.push(Running { thread, immediate_exit, ended });
         }
         Ok(threads)
+    }
+
+    /// Lets them enter the guest.
+    pub fn go(&mut self) {
+        self.gate = None;
     }
 
     /// Stops and joins all of them.
@@ -144,6 +151,7 @@ impl VcpuThreads {
                 .store(1, Ordering::Release);
             let _ = vcpu.thread.kill(stop_signal());
         };
+        self.go();
         self.running.iter().for_each(interrupt_run);
         for vcpu in self.running.drain(..) {
             // The thread may also enter a blocking system call of a device (a console that nobody reads) just after
@@ -163,12 +171,14 @@ impl Drop for VcpuThreads {
 }
 
 /// Runs the vCPU, and returns the VcpuFd even after a panic: [`VcpuThreads::stop`] writes into its `kvm_run` page.
-fn run(mut vcpu: Vcpu, stop: &AtomicBool, sender: Sender<()>) -> VcpuFd {
+fn run(mut vcpu: Vcpu, stop: &AtomicBool, opened: &Receiver<()>, sender: Sender<()>) -> VcpuFd {
     if let Some(cpu) = vcpu.pin {
         pin_to_cpu(cpu);
     }
     let exit = vcpu.exit.clone();
     watched(&format!("vcpu{}", vcpu.index), &*exit.on_death(), || {
+        // Nothing is ever sent: the gate opens when it is dropped.
+        let _ = opened.recv();
         while !stop.load(Ordering::Acquire) {
             if let Some(reason) = vcpu.step() {
                 exit.request(reason);

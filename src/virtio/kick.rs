@@ -1,10 +1,12 @@
 use std::cell::Cell;
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::read_again;
 use crate::kvm::{KvmError, Match};
 
 use super::NotifyPath;
@@ -26,6 +28,8 @@ const ANY: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Kick {
     event: Arc<EventFd>,
+    /// What the kernel says of `event`; `None`: there is no /proc.
+    info: Option<File>,
     queue: u16,
     /// Number of the present registration times 4, and the kind of its match; 0: none.
     armed: AtomicU64,
@@ -37,8 +41,11 @@ pub(super) struct Kick {
 
 impl Kick {
     pub(super) fn new(queue: u16) -> Result<Kick, KvmError> {
+        let event = EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?;
         Ok(Kick {
-            event: Arc::new(EventFd::new(EFD_NONBLOCK).map_err(KvmError::EventFd)?),
+            // Opened now: who wants to read it later may open nothing any more.
+            info: File::open(format!("/proc/self/fdinfo/{}", event.as_raw_fd())).ok(),
+            event: Arc::new(event),
             queue,
             armed: AtomicU64::new(0),
             exits: AtomicU64::new(0),
@@ -94,7 +101,7 @@ impl Kick {
     /// Kicks by ioeventfd: the eventfd's counter as the kernel shows it (`eventfd-count`, hexadecimal), minus
     /// doorbell's own writes. `None` if there is no /proc. Exact while no kick is on its way.
     pub(super) fn by_ioeventfd(&self) -> Option<u64> {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.event.as_raw_fd())).ok()?;
+        let info = read_again(self.info.as_ref()?).ok()?;
         let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"))?;
         let count = u64::from_str_radix(count.trim(), 16).ok()?;
         Some(count.saturating_sub(self.by_hand.load(Ordering::Relaxed)))

@@ -6,6 +6,7 @@
 mod disk;
 mod error;
 mod plan;
+mod sandbox;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub use disk::{DiskConfig, IoThreadChoice};
 pub use error::VmError;
 use plan::thread_plan;
+pub use sandbox::SandboxConfig;
 
 use crate::backend::{Backend, Disk, DiskError, Geometry};
 use crate::dataplane::{
@@ -34,6 +36,8 @@ pub struct VmConfig {
     pub disks: Vec<DiskConfig>,
     /// The I/O threads. A thread that no disk uses is not started.
     pub threads: Vec<ThreadConfig>,
+    /// What its threads may ask of the kernel while the guest runs.
+    pub sandbox: SandboxConfig,
 }
 
 /// The description of an I/O thread.
@@ -84,7 +88,8 @@ impl Vm {
         // Another process can only map RAM that is a file.
         config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
-        let machine = Machine::new(config.machine)?;
+        let mut machine = Machine::new(config.machine)?;
+        machine.before_first_run(Box::new(move || sandbox::enter(&config.sandbox)));
         let main = LoopConfig { name: "main".into(), uring: plan.main_uring, ..Default::default() };
         let main = EventLoop::new(&main)?;
         let threads = plan.threads.iter().zip(&config.threads).enumerate().map(|(n, (need, thread))| {

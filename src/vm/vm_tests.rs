@@ -61,8 +61,12 @@ fn vm() -> Option<Vm> {
         debug_exit: false,
         follows: false,
     };
-    let config =
-        VmConfig { machine, disks: vec![DiskConfig::new(options)], threads: vec![ThreadConfig::default()] };
+    let config = VmConfig {
+        machine,
+        disks: vec![DiskConfig::new(options)],
+        threads: vec![ThreadConfig::default()],
+        sandbox: SandboxConfig::off(),
+    };
     Some(Vm::new(config).unwrap())
 }
 

@@ -23,7 +23,7 @@ use crate::dataplane::{CompletePath, Moderation};
 use crate::host::{log, monotonic_ns};
 use crate::machine::{Console, ExitReason, Kernel, MachineConfig, MachineError, layout};
 use crate::virtio::NotifyPath;
-use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig, Vm, VmConfig};
+use crate::vm::{DiskConfig, IoThreadChoice, SandboxConfig, ThreadConfig, Vm, VmConfig};
 
 /// Size of the guest's disk for results: fio's histograms take some 20 KiB per step.
 const OUT_BYTES: u64 = 64 << 20;
@@ -262,6 +262,11 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             .iter()
             .map(|&cpu| ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu })
             .collect(),
+        sandbox: if bench.has_peers() {
+            SandboxConfig::off()
+        } else {
+            SandboxConfig { mode: bench.sandbox, files: Vec::new() }
+        },
     }
 }
 

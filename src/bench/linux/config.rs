@@ -10,6 +10,7 @@ use crate::bench::pace::Pace;
 use crate::bench::progress::Progress;
 use crate::bench::{PathPair, Schedule};
 use crate::dataplane::Moderation;
+use crate::host::sandbox::SandboxMode;
 use crate::machine::MachineError;
 use crate::vm::VmError;
 
@@ -48,6 +49,8 @@ pub struct LinuxBench {
     pub thread_pins: Vec<Option<usize>>,
     /// Whether the paths are one path twice, and every difference between them is false.
     pub self_test: bool,
+    /// Whether the VM's threads are confined. They are not beside reference VMMs: a vCPU's thread gives these their turns.
+    pub sandbox: SandboxMode,
     /// The job file that the jobs are of; `None`: they are made from their names.
     pub fio_file: Option<String>,
     /// When it ends, besides at its last round.

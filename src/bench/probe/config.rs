@@ -1,6 +1,7 @@
 use std::fmt;
 
 use crate::bench::pace::Pace;
+use crate::host::sandbox::SandboxMode;
 
 /// What the probe bench measures, and for how long.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct ProbeConfig {
     pub poll_us: u32,
     /// Host CPUs of the vCPU and of the I/O threads.
     pub pin: Option<(usize, usize)>,
+    /// Whether the threads of our VMs are confined.
+    pub sandbox: SandboxMode,
     /// Only rows whose name ("read-512-1 fast-mmio+irqfd null") contains this.
     pub filter: Option<String>,
     /// The reference VMM to measure in the same run.

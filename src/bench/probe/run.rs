@@ -42,7 +42,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
     let load = HostLoad::now();
     let interrupts = ProcInterrupts::now().unwrap_or_default();
     let ticks_per_second = ticks_per_second();
-    let startup = Startup::measure(ticks_per_second)?;
+    let startup = Startup::measure(ticks_per_second, config.sandbox)?;
     let support = HostSupport::of_this_host();
     let (variants, absent): (Vec<_>, Vec<_>) =
         variants(config, &support).into_iter().partition(|(_, why)| why.is_none());
@@ -54,6 +54,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         threads: vec![thread(0), thread(config.poll_us), thread(0)],
         cpus: 1,
         vcpu_pins: config.pin.map(|(vcpu, _)| vcpu).into_iter().collect(),
+        sandbox: config.sandbox,
     })?;
     let mut bench = Bench {
         floor: Floor::new(&mut session, io_cpu)?,

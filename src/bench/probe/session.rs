@@ -10,12 +10,14 @@ use super::super::probe_abi::{
 use super::error::SessionError;
 use super::mailbox::{Mailbox, completed};
 use crate::dataplane::LoopHandle;
+use crate::host::sandbox::SandboxMode;
+use crate::host::thread;
 use crate::kvm::{MsiMessage, Routes, VmIoctls};
 use crate::machine::bus::Bus;
 use crate::machine::vcpu::ExitCounters;
 use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
 use crate::virtio::VirtioBlk;
-use crate::vm::{DiskConfig, ThreadConfig, Vm, VmConfig};
+use crate::vm::{DiskConfig, SandboxConfig, ThreadConfig, Vm, VmConfig};
 
 /// The configuration of the probe's VM.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct SessionConfig {
     pub cpus: u8,
     /// The host CPU of each vCPU; empty: not pinned.
     pub vcpu_pins: Vec<usize>,
+    /// Whether the VM's threads are confined. The thread that measures never is.
+    pub sandbox: SandboxMode,
 }
 
 /// A running probe.
@@ -84,20 +88,24 @@ impl Session {
             },
             disks: config.disks,
             threads: config.threads,
+            sandbox: SandboxConfig { mode: config.sandbox, files: Vec::new() },
         };
         let (sender, started) = bounded(1);
         let (ending, ended) = bounded(1);
-        let body = move || match Vm::new(config) {
-            Err(error) => _ = sender.send(Err(error)),
-            Ok(mut vm) => {
-                let (parts, exit) = (SessionParts::of(&vm), vm.machine().exit_latch());
-                parts.write_control(cpus);
-                let _ = sender.send(Ok((parts, exit)));
-                let end = match vm.run() {
-                    Ok(reason) => reason.why().map_or_else(|| format!("{reason:?}"), String::from),
-                    Err(error) => error.to_string(),
-                };
-                let _ = ending.send(end);
+        let body = move || {
+            thread::leave_group();
+            match Vm::new(config) {
+                Err(error) => _ = sender.send(Err(error)),
+                Ok(mut vm) => {
+                    let (parts, exit) = (SessionParts::of(&vm), vm.machine().exit_latch());
+                    parts.write_control(cpus);
+                    let _ = sender.send(Ok((parts, exit)));
+                    let end = match vm.run() {
+                        Ok(reason) => reason.why().map_or_else(|| format!("{reason:?}"), String::from),
+                        Err(error) => error.to_string(),
+                    };
+                    let _ = ending.send(end);
+                }
             }
         };
         let builder = std::thread::Builder::new().name("probe".into());

@@ -8,6 +8,7 @@ use super::error::SessionError;
 use super::floor::{counters_agree, tsc};
 use super::session::{Session, SessionConfig};
 use crate::backend::{BackendKind, DiskOptions};
+use crate::host::sandbox::SandboxMode;
 use crate::machine::Ram;
 use crate::vm::{DiskConfig, IoThreadChoice, ThreadConfig};
 
@@ -24,7 +25,7 @@ impl Startup {
     ///
     /// # Errors
     /// The VM could not be started.
-    pub fn measure(ticks_per_second: f64) -> Result<Startup, SessionError> {
+    pub fn measure(ticks_per_second: f64, sandbox: SandboxMode) -> Result<Startup, SessionError> {
         let options = DiskOptions {
             path: None,
             readonly: false,
@@ -41,6 +42,7 @@ impl Startup {
             threads: vec![ThreadConfig::default()],
             cpus: 1,
             vcpu_pins: Vec::new(),
+            sandbox,
         };
         let mut session = Session::start(config)?;
         let ticks = session.control().started.checked_sub(begun);

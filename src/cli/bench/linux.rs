@@ -198,6 +198,7 @@ impl LinuxArgs {
             vcpu_pins: pins.vcpus(self.cpus.into()),
             thread_pins: (0..disks).map(|n| pins.iothread(n)).collect(),
             self_test: self.self_test,
+            sandbox: common.sandbox,
             fio_file,
             pace: common.pace(),
             progress: common.progress,

@@ -55,6 +55,7 @@ impl ProbeArgs {
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin,
+            sandbox: common.sandbox,
             filter: self.filter,
             peer,
         })

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use super::Item;
+use crate::host::sandbox::Abilities;
 use crate::host::{Obstacle, Posting, io_uring_available};
 
 pub(super) fn items() -> Vec<Item> {
@@ -17,6 +18,8 @@ pub(super) fn items() -> Vec<Item> {
         vfio(),
         iommufd(),
         locked_memory(),
+        seccomp(),
+        landlock(),
     ];
     items.extend(posted_interrupts(&Posting::here()));
     items
@@ -137,6 +140,22 @@ fn locked_memory() -> Item {
         limit.map_or("no limit for guest RAM that --vfio pins".into(), |n| format!("up to {} MiB", n >> 20));
     Item::new("locked memory", false, limit.is_none_or(|n| n >= NEEDED), found)
         .or("raise memlock in /etc/security/limits.conf above --memory, or run as root, for --vfio")
+}
+
+fn seccomp() -> Item {
+    let present = Abilities::of_this_host().seccomp;
+    Item::new("seccomp", false, present, "--sandbox=on: threads make only the system calls that they need")
+        .or("use a kernel with CONFIG_SECCOMP_FILTER")
+}
+
+fn landlock() -> Item {
+    let version = Abilities::of_this_host().landlock;
+    let found = match version {
+        0 => "none: --sandbox=on guards files by system call filters alone".into(),
+        version => format!("version {version}, --sandbox=on: threads open no files but those that they need"),
+    };
+    Item::new("Landlock", false, version > 0, found)
+        .or("Linux 5.13 has it (CONFIG_SECURITY_LANDLOCK, and landlock in the kernel's lsm= list)")
 }
 
 /// Whether interrupts reach a running vCPU without an exit: those that KVM delivers, and those of devices.
