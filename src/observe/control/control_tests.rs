@@ -52,7 +52,7 @@ fn the_death_of_its_thread_is_told() {
     let on_death = Arc::new(move |why| sender.send(why).unwrap());
     let parts = VmParts::default();
     let server =
-        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(&[rig.device.clone()]), on_death);
+        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(std::slice::from_ref(&rig.device)), on_death);
     let server = server.unwrap();
     server.break_listener();
     assert!(deaths.recv().unwrap().contains("thread control died: accept failed"));
