@@ -40,6 +40,46 @@ fn bench(flags: &str) -> Report {
     serde_json::from_slice(&output.stdout).expect("a report on standard output")
 }
 
+/// QEMU, for `--peer`: in the lab what scripts/test has handed in.
+fn qemu() -> Result<String, &'static str> {
+    match std::env::var_os("DOORBELL_PEER") {
+        Some(directory) => Ok(format!("qemu={}/run", PathBuf::from(directory).display())),
+        None if std::env::var_os("DOORBELL_LAB").is_none()
+            && Command::new("qemu-system-x86_64").arg("--version").output().is_ok() =>
+        {
+            Ok("qemu".into())
+        }
+        None => Err("no QEMU here; scripts/test hands one into the lab, with DOORBELL_PEER"),
+    }
+}
+
+#[test]
+fn a_reference_vmm_takes_turns_and_has_rows_of_its_own() {
+    let (missing, qemu) = (missing(), qemu());
+    let qemu = match (missing, qemu) {
+        (None, Ok(qemu)) => qemu,
+        (Some(reason), _) => return println!("skipped: {reason}"),
+        (None, Err(reason)) => return println!("skipped: {reason}"),
+    };
+    let report = bench(&format!(
+        "--jobs rand-read-1,rand-write-8 --paths irqfd --rounds 2 --runtime 0.5 --size 16M --peer {qemu}"
+    ));
+    let kinds: Vec<_> = report.rows.iter().map(|row| (row.job.as_str(), row.peer.as_deref())).collect();
+    let wanted = ["rand-read-1", "rand-write-8"].map(|job| [(job, None), (job, Some("qemu"))]);
+    assert_eq!(kinds, wanted.concat());
+    assert!(report.run.peer.as_deref().is_some_and(|version| version.starts_with("QEMU")));
+    for row in report.rows.iter().filter(|row| row.peer.is_some()) {
+        assert_eq!(row.not_here, None);
+        assert!(row.round_iops.len() == 2 && row.round_iops.iter().all(|iops| iops.is_some_and(|n| n > 0.0)));
+        assert!(row.ratio.is_some() && row.verdict.is_some(), "paired with ours: {row:?}");
+        let requests = some(row.requests);
+        assert!(requests > 0 && (1..=requests).contains(&some(row.guest_interrupts)), "{row:?}");
+        // Root may read them; each request's kick and interrupt are some.
+        assert!(row.exits.is_none_or(|exits| exits > 0), "{row:?}");
+        assert_eq!((row.interrupts, row.kicks_ioeventfd, row.exits_to_user), (None, None, None));
+    }
+}
+
 fn some(value: Option<u64>) -> u64 {
     value.expect("measured on every host that runs this")
 }

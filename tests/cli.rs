@@ -187,7 +187,6 @@ fn bench_says_what_does_not_fit_before_it_measures() {
     contains(&["bench", "--pin", "0,999999"], 2, &["--pin", "999999"]);
     contains(&["bench", "--rounds", "0"], 2, &["1..=1000"]);
     contains(&["bench", "--quick"], 2, &["--guest linux"]);
-    contains(&["bench", "--guest", "linux", "--pin", "0,0"], 2, &["--guest probe"]);
     contains(&["bench", "--json", "/no/such/directory/r.json"], 4, &["--json", "/no/such"]);
     let output = doorbell(&["bench", "--dry-run", "--rounds", "3", "--poll-us", "0"]);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -269,4 +268,40 @@ fn the_exit_code_tells_how_the_guest_ended() {
         assert_eq!(output.status.code(), Some(code), "{error}");
         assert_eq!(error.contains("panicked"), code == 6, "{error}");
     }
+}
+
+/// Wherever it runs: each assumption has its line, and what could not be tried or counted says why.
+#[test]
+fn the_hardware_report_is_one_page_with_an_outcome_for_each_assumption() {
+    let output = doorbell(&["check", "--hardware-report"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("# doorbell hardware report\n"), "{text}");
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert_eq!(rows.len(), 12, "{text}");
+    let outcomes = ["as expected", "NOT AS EXPECTED", "completed, not counted", "not run", "by hand"];
+    for row in &rows {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert!(cells.len() == 3 && outcomes.contains(&cells[1]) && cells[2].len() > 10, "{row}");
+        // The guest itself does what it should wherever it runs.
+        assert!(!row.contains("did not"), "{row}");
+    }
+    let usable = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    match output.status.code() {
+        Some(0) => assert!(usable && !text.contains("NOT AS EXPECTED"), "{text}"),
+        Some(3) => assert!(!usable && text.contains("not run"), "{text}"),
+        code => panic!("{code:?}: {text}"),
+    }
+    let refused = doorbell(&["check", "--hardware-report", "--json"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn a_lesson_that_cannot_be_given_is_refused() {
+    contains(&["lesson", "0"], 2, &["no lesson 0", "from 1 to"]);
+    contains(&["lesson", "1", "--answer", "1", "--answer", "2"], 2, &["--answer", "1 in all"]);
+    contains(&["lesson", "--check-all", "1"], 2, &["--check-all"]);
+    contains(&["lesson", "1", "--lab-counts", "/no/such/file"], 4, &["--lab-counts /no/such/file"]);
+    contains(&["lesson", "13", "--answer", "1"], 2, &["2 in all"]);
+    contains(&["lesson", "13"], 3, &["scripts/lesson 13"]);
+    contains(&["trace", "/no/such/socket", "--html", "-", "--out", "-"], 2, &["--html"]);
 }

@@ -28,6 +28,9 @@ fn what_the_intel_lab_cannot_be_is_one_sentence() {
         let arguments = [&["--vendor", "intel"], option, &["--", "true"]].concat();
         assert!(refused(temporary.path(), &arguments).contains(word), "{option:?}");
     }
+    let three = ["--vendor", "intel", "--apicv", "--cpus", "3", "--", "true"];
+    assert!(refused(temporary.path(), &three).contains("two CPUs at most"));
+    assert!(refused(temporary.path(), &["--apicv", "--", "true"]).contains("--vendor intel"));
     let text = refused(temporary.path(), &["--vendor", "intel", "--shell"]);
     assert!(text.contains("line to type on"), "{text}");
 }

@@ -163,6 +163,19 @@ fn a_queue_that_was_reset_alone_completes_every_request() {
     }
 }
 
+/// Doorbells and registers follow the BAR, away and back.
+#[test]
+fn a_bar_that_moves_under_a_live_driver_takes_its_doorbells_along() {
+    if !usable_kvm() {
+        return;
+    }
+    for notify in ["fast-mmio", "mmio", "exit"] {
+        let disk = format!("backend=mem,size=64M,queues=2,notify={notify}");
+        let orders = "op=verify queues=2 depth=1,8 requests=500 rounds=3 move_bar=1 mask_every=50";
+        assert_blocks(&disk, &doorbell(&disk, 1, orders), 6, 500);
+    }
+}
+
 #[test]
 fn what_is_written_through_each_backend_is_read_back() {
     if !usable_kvm() {

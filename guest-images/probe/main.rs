@@ -22,6 +22,7 @@ mod floor;
 mod global;
 mod hostile;
 mod io;
+mod moves;
 mod msix;
 mod pattern;
 mod pci;

@@ -117,7 +117,7 @@ pub fn place_bars(function: Function) -> [Bar; 6] {
 }
 
 /// Bytes of the BAR (its low half: none of ours is larger than 4 GiB); 0: not there.
-fn size(function: Function, offset: u16, mask: u32) -> u32 {
+pub fn size(function: Function, offset: u16, mask: u32) -> u32 {
     function.write(offset, !0);
     let bits = function.read(offset) & mask;
     bits & bits.wrapping_neg()

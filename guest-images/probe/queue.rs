@@ -29,7 +29,7 @@ pub struct Queue {
     pub indirect: bool,
     pub vector: u32,
     base: u64,
-    notify: u64,
+    pub notify: u64,
     notify_is_port: bool,
     /// A kick carries the queue and the available index (VIRTIO_F_NOTIFICATION_DATA, 4.1.5.2).
     kick_data: bool,

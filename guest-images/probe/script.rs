@@ -1,7 +1,7 @@
 //! Text mode: the guest is its own host. The command line says what to run; every block gives one line of JSON.
 
 use crate::abi::*;
-use crate::{apic, clock, cmdline, control, cpu, device, report, say, serve};
+use crate::{apic, clock, cmdline, control, cpu, device, moves, report, say, serve};
 
 const WAITS: &[(&str, u32)] = &[("spin", wait::SPIN), ("halt", wait::HALT), ("poll", wait::POLL)];
 const OPS: &[(&str, u32)] = &[
@@ -105,6 +105,9 @@ fn bench() -> bool {
     };
     let mut ok = true;
     for round in 0..cmdline::number("rounds", 1) {
+        if round > 0 && cmdline::number("move_bar", 0) != 0 {
+            ok &= moves::move_bar(setup.device);
+        }
         for op in cmdline::words("op", "read", OPS) {
             for wait in cmdline::words("wait", "spin", WAITS) {
                 for depth in cmdline::numbers("depth", 1) {

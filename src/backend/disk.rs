@@ -31,6 +31,15 @@ pub struct DiskOptions {
     pub size: Option<u64>,
     /// Whether to bypass the page cache (O_DIRECT). `io_uring` and `sync` only.
     pub direct: bool,
+    /// How long each request takes, in microseconds, without holding up others; 0: it completes at once. `null` only.
+    pub delay_us: u32,
+}
+
+impl DiskOptions {
+    /// Whether its backend works through the io_uring of the thread that serves it.
+    pub fn needs_uring(&self) -> bool {
+        self.kind == BackendKind::IoUring || self.delay_us > 0
+    }
 }
 
 /// An open and locked disk with a known size. It creates a backend for each queue.
@@ -59,6 +68,9 @@ impl Disk {
         if options.direct && !kind.uses_file() {
             return Err(DiskError::DirectWithoutFile { kind });
         }
+        if options.delay_us > 0 && kind != BackendKind::Null {
+            return Err(DiskError::DelayWithoutNull { kind });
+        }
         if let Some(size) = options.size {
             if size == 0 {
                 return Err(DiskError::ZeroSize);
@@ -72,7 +84,12 @@ impl Disk {
             }
             BackendKind::Sync => Disk::open_file(options),
             BackendKind::Mem => Disk::open_mem(options),
-            BackendKind::Null => Disk::open_null(options),
+            BackendKind::Null => {
+                if options.needs_uring() {
+                    io_uring_available().map_err(|reason| DiskError::Unsupported { kind, reason })?;
+                }
+                Disk::open_null(options)
+            }
         }
     }
 
@@ -195,7 +212,7 @@ impl Disk {
             }
             Store::File(file) => Box::new(SyncBackend(QueueFile::new(file.clone()))),
             Store::Mem(region) => Box::new(MemBackend { region: region.clone(), readonly }),
-            Store::Null => Box::new(NullBackend { size: self.capacity, readonly }),
+            Store::Null => Box::new(NullBackend::new(self.capacity, readonly, self.options.delay_us)),
         })
     }
 }

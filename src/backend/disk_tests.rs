@@ -10,7 +10,7 @@ use super::*;
 const SIZE: u64 = 1 << 20;
 
 fn options(kind: BackendKind) -> DiskOptions {
-    DiskOptions { path: None, readonly: false, kind, size: None, direct: false }
+    DiskOptions { path: None, readonly: false, kind, size: None, direct: false, delay_us: 0 }
 }
 
 fn sync(path: &Path) -> DiskOptions {

@@ -137,6 +137,12 @@ pub enum DiskError {
         /// The backend.
         kind: BackendKind,
     },
+    /// A delay of a backend that takes its own time.
+    #[error("delay= is for backend=null, not for backend={kind}: leave it out")]
+    DelayWithoutNull {
+        /// The backend.
+        kind: BackendKind,
+    },
     /// A file backend without a file.
     #[error("backend={kind} needs a file: give path=FILE")]
     NeedsPath {

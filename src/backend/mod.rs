@@ -5,11 +5,12 @@
 //!
 //! - `disk`, with `error`, `lock`, `geometry`: turns options into an open, locked disk of known size
 //! - `file`, with `bounce`, `aligned`: the operations on a file by system calls, aligned for O_DIRECT or not
-//! - `transfer`: the progress of a read or write through its buffers
+//! - `buffers`, `transfer`: a request's guest buffers, used again by the next; the progress of a read or write through them
 //! - `uring`, `sync`, `mem`, `null`: one backend each
 
 mod aligned;
 mod bounce;
+mod buffers;
 mod disk;
 mod error;
 mod file;
@@ -25,6 +26,7 @@ mod testing;
 mod transfer;
 mod uring;
 
+pub use buffers::Buffers;
 pub use disk::{Disk, DiskOptions};
 pub use error::DiskError;
 pub use geometry::Geometry;
@@ -68,7 +70,7 @@ pub struct Request {
     pub len: u64,
     /// Host addresses of guest buffers, for `Read` and `Write` only. They are valid until the request completes: the
     /// dataplane holds the guest memory, and completes every request before it releases the memory.
-    pub buffers: Vec<libc::iovec>,
+    pub buffers: Buffers,
 }
 
 // SAFETY: the raw pointers in `buffers` point into guest memory, which every thread may access and which outlives

@@ -79,12 +79,12 @@ pub(super) fn request(op: Op, offset: u64, buffers: &mut [&mut [u8]]) -> Request
         .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
         .collect();
     let len = buffers.iter().map(|b| b.iov_len as u64).sum();
-    Request { op, offset, len, buffers }
+    Request { op, offset, len, buffers: buffers.into() }
 }
 
 /// Returns a request without buffers.
 pub(super) fn range(op: Op, offset: u64, len: u64) -> Request {
-    Request { op, offset, len, buffers: Vec::new() }
+    Request { op, offset, len, buffers: Default::default() }
 }
 
 /// xorshift64*, which gives the same numbers in every run.

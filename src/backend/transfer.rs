@@ -1,6 +1,6 @@
 use std::io;
 
-use super::{Op, Request};
+use super::{Buffers, Op, Request};
 
 /// The most buffers of one system call or io_uring entry (`IOV_MAX`, UIO_MAXIOV in the kernel).
 const MOST_BUFFERS: usize = 1024;
@@ -30,7 +30,7 @@ pub(super) fn check(request: &Request, size: u64, readonly: bool) -> io::Result<
 
 /// The part of a read or write that remains to be done.
 pub(super) struct Transfer {
-    buffers: Vec<libc::iovec>,
+    buffers: Buffers,
     /// The index of the first buffer that is not done. Its address and length are those of its rest.
     first: usize,
     offset: u64,

@@ -1,5 +1,6 @@
 //! Two results side by side: two kernels, two hosts, two versions.
 
+mod many;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::report::{Report, Row, SCHEMA};
+pub use many::{ManyRow, compare_many, render_many};
 pub use table::render_diff;
 
 /// Name and version of the JSON format of a comparison.
@@ -176,7 +178,11 @@ fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
 }
 
 /// Facts that differ in every run, and are not compared.
-const NOT_COMPARED: [&str; 6] = [
+const NOT_COMPARED: [&str; 10] = [
+    "command",
+    "load_before",
+    "load_after",
+    "steal_percent",
     "started_unix",
     "took_s",
     "first_instruction_ns",

@@ -12,7 +12,7 @@ mod scale;
 use std::fmt::Write;
 
 use super::row_name::{FLOOR, row_name as name};
-use super::table::{COUNTS, Column, NONE, TIMES, warnings};
+use super::table::{COUNTS, Column, TIMES, warnings};
 use super::verdict::{Verdicts, verdicts};
 use super::{Report, Row};
 use scale::{rate, time};
@@ -149,8 +149,7 @@ fn tiles(report: &Report, jobs: &[Vec<&Row>]) -> String {
 }
 
 fn figures(rows: &[&Row], columns: &[Column]) -> String {
-    let columns: Vec<_> =
-        columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
+    let columns: Vec<_> = columns.iter().filter(|column| column.is_in(rows)).collect();
     let head: String =
         columns.iter().map(|c| format!("<th>{}</th>", escape(c.heading).replace('\n', "<br />"))).collect();
     let mut out =

@@ -14,6 +14,7 @@ mod html;
 mod json;
 pub mod linux;
 mod memfile;
+mod noise;
 pub mod pace;
 mod paired;
 mod peer_process;
@@ -27,13 +28,15 @@ mod schedule;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unpaired;
 mod verdict;
 
 pub use buckets::Buckets;
 pub use counts::DiskCounts;
-pub use diff::{DIFF_SCHEMA, Diff, ReadError, read_report, render_diff};
+pub use diff::{DIFF_SCHEMA, Diff, ManyRow, ReadError, compare_many, read_report, render_diff, render_many};
 pub use html::render_html;
 pub use json::to_json;
+pub use memfile::MemFile;
 pub use ratios::fill_ratios;
 pub use report::{Report, Row, RunFacts, SCHEMA, per_request};
 pub use schedule::{PathPair, PathPairName, Schedule, Step};

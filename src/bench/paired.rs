@@ -82,7 +82,7 @@ fn null(pairs: usize) -> Vec<f64> {
 
 /// The number of standard deviations above the mean that a normal value exceeds with probability `tail` (Abramowitz and
 /// Stegun 26.2.23, error below 0.00045).
-fn quantile(tail: f64) -> f64 {
+pub(super) fn quantile(tail: f64) -> f64 {
     let t = (-2.0 * tail.ln()).sqrt();
     t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1.0 + t * (1.432788 + t * (0.189269 + t * 0.001308)))
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostFacts;
-use crate::host::{InterruptLine, ProcInterrupts};
+use crate::host::{HostLoad, InterruptLine, ProcInterrupts};
 
 /// Name and version of the format that this version writes and reads.
 pub const SCHEMA: &str = "doorbell-bench/2";
@@ -44,7 +44,7 @@ pub struct RunFacts {
     pub disk_bytes: Option<u64>,
     /// What the disks are: "memory file", a directory, or the backend if it needs no file.
     pub disk: Option<String>,
-    /// Version of the reference VMM; `None`: none was measured.
+    /// Versions of the reference VMMs; `None`: none was measured.
     pub peer: Option<String>,
     /// Kernel release of a Linux guest.
     pub guest_kernel: Option<String>,
@@ -52,6 +52,14 @@ pub struct RunFacts {
     pub fio: Option<String>,
     /// The job file that was run, as it was given; each of its sections is a job.
     pub fio_file: Option<String>,
+    /// Load of the host (1 minute) before it began.
+    pub load_before: Option<f64>,
+    /// And after its end: with the run itself.
+    pub load_after: Option<f64>,
+    /// Percent of the host's CPU time that its own hypervisor gave to others.
+    pub steal_percent: Option<f64>,
+    /// The command line.
+    pub command: Option<Vec<String>>,
     /// Why the run ended before its last round; `None`: it did not.
     pub incomplete: Option<String>,
     /// From the construction of a VM with one disk to the first instruction of its guest, in nanoseconds.
@@ -66,6 +74,18 @@ pub struct RunFacts {
 }
 
 impl RunFacts {
+    /// The facts with how busy the host was since `before`, and the command line.
+    pub fn with_load(self, before: &HostLoad) -> RunFacts {
+        let now = HostLoad::now();
+        RunFacts {
+            load_before: before.load,
+            load_after: now.load,
+            steal_percent: now.steal_since(before),
+            command: Some(std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()),
+            ..self
+        }
+    }
+
     /// The facts with what /proc/interrupts counted over the run; unchanged where there is no such file.
     pub fn with_interrupts(self, over_the_run: &ProcInterrupts) -> RunFacts {
         let any = !over_the_run.lines().is_empty();
@@ -85,7 +105,8 @@ pub struct Row {
     pub guest: String,
     /// The job: "rand-read-1", "floor", ...
     pub job: String,
-    /// The reference VMM: "qemu". `None`: doorbell.
+    /// The reference VMM: "qemu", "cloud-hypervisor", with "=FILE" if there are two of a kind; "host": fio without a VM.
+    /// `None`: doorbell.
     pub peer: Option<String>,
     /// Notify path.
     pub notify: Option<String>,
@@ -167,6 +188,8 @@ pub struct Row {
     pub exits_to_user: Option<u64>,
     /// System calls of the I/O thread: waits, interrupts, the backend's own.
     pub iothread_syscalls: Option<u64>,
+    /// CPU time of the I/O thread (user and system) for each request, in nanoseconds: also what it spends on looking.
+    pub io_thread_cpu_ns_per_request: Option<f64>,
 
     /// This row compared with the first row of its job, paired by round; above 1 is faster. See `ratio_of`. `None`: it is
     /// that row, or has no round in common with it.
@@ -186,6 +209,24 @@ pub struct Row {
     pub floor_ratio: Option<f64>,
     /// Distribution of the latencies, the non-empty buckets of [`super::Buckets`]: (lower bound in ns, requests).
     pub histogram: Option<Vec<(u64, u64)>>,
+}
+
+impl Row {
+    /// Leaves out percentiles that too few requests stand behind: one that a share q of the requests does not exceed needs
+    /// 10 / (1 - q), so that ten are beyond it.
+    pub fn keep_supported_percentiles(&mut self) {
+        let requests = self.requests.unwrap_or(u64::MAX);
+        for (percentile, needed) in [
+            (&mut self.p50_ns, 20),
+            (&mut self.p90_ns, 100),
+            (&mut self.p99_ns, 1000),
+            (&mut self.p999_ns, 10_000),
+        ] {
+            if requests < needed {
+                *percentile = None;
+            }
+        }
+    }
 }
 
 /// A count per request; `None` if either is unknown or there was no request.

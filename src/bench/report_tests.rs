@@ -16,6 +16,23 @@ fn a_count_per_request_needs_both() {
 }
 
 #[test]
+fn a_percentile_needs_ten_requests_beyond_it() {
+    let mut row = Row {
+        requests: Some(1000),
+        p50_ns: Some(1),
+        p90_ns: Some(2),
+        p99_ns: Some(3),
+        p999_ns: Some(4),
+        ..Row::default()
+    };
+    row.keep_supported_percentiles();
+    assert_eq!((row.p90_ns, row.p99_ns, row.p999_ns), (Some(2), Some(3), None));
+    row.requests = Some(19);
+    row.keep_supported_percentiles();
+    assert_eq!((row.p50_ns, row.p90_ns, row.p99_ns), (None, None, None));
+}
+
+#[test]
 fn what_was_not_measured_is_null_in_the_json() {
     let row = serde_json::to_value(Row::default()).unwrap();
     let fields = row.as_object().unwrap();

@@ -1,6 +1,7 @@
 //! A report as text.
 
 use super::checks::failed_checks;
+use super::noise::noise;
 use super::report::per_request;
 use super::verdict::verdicts;
 use super::{Report, Row};
@@ -12,14 +13,28 @@ pub(super) struct Column {
     pub(super) text: fn(&Row) -> String,
     /// Left out if no row has a value.
     pub(super) optional: bool,
+    /// Left out without a reference VMM.
+    with_peers: bool,
+}
+
+impl Column {
+    /// Whether a table of `rows` has it.
+    pub(super) fn is_in(&self, rows: &[&Row]) -> bool {
+        let any_value = || rows.iter().any(|row| (self.text)(row) != NONE);
+        (!self.optional || any_value()) && (!self.with_peers || rows.iter().any(|row| row.peer.is_some()))
+    }
 }
 
 const fn column(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: false }
+    Column { heading, text, optional: false, with_peers: false }
 }
 
 const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: true }
+    Column { heading, text, optional: true, with_peers: false }
+}
+
+const fn with_peers(heading: &'static str, text: fn(&Row) -> String) -> Column {
+    Column { heading, text, optional: true, with_peers: true }
 }
 
 /// The cell of a value that was not measured.
@@ -43,6 +58,8 @@ pub(super) const COUNTS: &[Column] = &[
     column("requests", |r| count(r.requests)),
     column("interrupts", |r| count(r.interrupts)),
     column("requests/\ninterrupt", |r| two(per_request(r.requests, r.interrupts))),
+    // What a reference VMM sends is not known, what its guest takes is.
+    with_peers("interrupts\ntaken/req", |r| two(per_request(r.guest_interrupts, r.requests))),
     column("kicks/req\nioeventfd", |r| two(per_request(r.kicks_ioeventfd, r.requests))),
     column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
     column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
@@ -50,6 +67,7 @@ pub(super) const COUNTS: &[Column] = &[
     optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     optional("failed\nholds", |r| r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
     column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
+    optional("CPU us\n/req", |r| two(r.io_thread_cpu_ns_per_request.map(|ns| ns / 1000.0))),
 ];
 
 /// A part of a row's name.
@@ -91,14 +109,17 @@ pub fn render(report: &Report) -> String {
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
+    let signs = noise(report);
+    if !signs.is_empty() {
+        lines.push(format!("noisy: {}", signs.join("; ")));
+    }
     lines.extend(report.run.incomplete.iter().map(|why| format!("incomplete: {why}")));
     lines.extend(warnings(rows));
     lines.join("\n")
 }
 
 fn times_or_counts(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
-    let columns: Vec<_> =
-        columns.iter().filter(|c| !c.optional || rows.iter().any(|r| (c.text)(r) != NONE)).collect();
+    let columns: Vec<_> = columns.iter().filter(|column| column.is_in(rows)).collect();
     let names_first =
         ["job".to_string()].into_iter().chain(names.iter().map(|(heading, _)| heading.to_string()));
     let headings: Vec<String> =

@@ -47,6 +47,24 @@ fn a_passed_through_disk_adds_columns_for_what_it_is_and_none_for_what_it_has_no
 }
 
 #[test]
+fn a_reference_vmm_adds_the_interrupts_that_guests_have_taken() {
+    let mut report = report();
+    report.rows[0].guest_interrupts = Some(5);
+    assert!(!render(&report).contains("taken/req"));
+    let ours = &report.rows[0];
+    let peer = Row {
+        peer: Some("qemu".into()),
+        requests: Some(100),
+        guest_interrupts: Some(37),
+        interrupts: None,
+        ..ours.clone()
+    };
+    report.rows.push(peer);
+    let text = render(&report);
+    assert!(text.contains("taken/req") && text.contains(" 0.37 "), "{text}");
+}
+
+#[test]
 fn what_looks_wrong_is_said() {
     let mut report = report();
     assert!(render(&report).contains("rand-read-1 on fast-mmio+signal-msi: 1 of 3 rounds were lost"));

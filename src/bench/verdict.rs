@@ -47,7 +47,12 @@ impl Verdict {
             let needed = fewest_pairs(alpha);
             return Verdict::TooFewRounds { rounds: paired.pairs(), needed, comparisons };
         };
-        let interval = Interval { ratio: paired.ratio(), low, high };
+        Verdict::with(paired.ratio(), (low, high))
+    }
+
+    /// Of a ratio and its interval.
+    pub fn with(ratio: f64, (low, high): (f64, f64)) -> Verdict {
+        let interval = Interval { ratio, low, high };
         if low <= 1.0 && 1.0 <= high {
             Verdict::NoDifference(interval)
         } else {

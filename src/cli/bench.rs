@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::disk_arg::nearest;
 use super::out_place::FilesInUse;
+use super::pins::Pins;
 use super::signals::Signals;
 use super::{Failure, parse_sandbox, print};
 use crate::bench::linux::{LinuxBench, PeerSpec};
@@ -103,6 +104,10 @@ struct Common {
     /// machine, without a VM), and KIND=FILE to name the program; may be given several times
     #[arg(long, value_name = "KIND[=FILE]")]
     peer: Vec<PeerSpec>,
+    /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3, or 2,3
+    /// [default: the scheduler's choice]
+    #[arg(long, value_name = "THREAD=CPU,...")]
+    pin: Option<Pins>,
     /// Progress: auto (a bar on a terminal), lines (one per measurement, on standard error), off
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = |v: &str| named(v, &Progress::NAMES))]
     progress: Progress,
@@ -199,6 +204,16 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     output.write(&render(&report), &report, render_html)?;
     if let Some(counts) = evidence {
         log::say(format_args!("{counts}"));
+    }
+    if let (Bench::Linux(LinuxBench { self_test: true, .. }), None) = (&bench, signalled) {
+        let verdicts: Vec<_> = report.rows.iter().filter_map(|row| row.verdict.as_deref()).collect();
+        let wrong = verdicts.iter().filter(|verdict| verdict.contains(" x ")).count();
+        if wrong > 0 {
+            let message =
+                format!("self-test: {wrong} of {} verdicts tell a path from itself", verdicts.len());
+            return Err(Failure { code: 1, message });
+        }
+        log::say(format_args!("self-test: no verdict tells a path from itself"));
     }
     Ok(signalled.unwrap_or(0))
 }

@@ -1,7 +1,9 @@
 //! `doorbell check`: doorbell's requirements and optional features, and which of them this host has. One line each.
 
+mod hardware;
 mod host;
 mod kvm;
+mod trials;
 
 use clap::Args;
 use serde::Serialize;
@@ -10,11 +12,18 @@ use super::{Failure, print};
 
 /// Check which of doorbell's requirements and optional features this host has.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0 only if `doorbell run` can boot Linux here, else 3.")]
+#[command(
+    after_help = "Exit code 0 only if `doorbell run` can boot Linux here, else 3. With --hardware-report: 0 if all that ran is as
+expected, 1 if something is not, 3 if nothing could run. docs/hardware.md explains the page."
+)]
 pub struct CheckArgs {
     /// Print JSON instead (schema doorbell-check/1)
     #[arg(long)]
     json: bool,
+    /// Try each assumption that only emulation has shown so far, and print one page (Markdown) to send in: runs the probe
+    /// guest some ten times, and counts kernel functions if it is root
+    #[arg(long, conflicts_with = "json")]
+    hardware_report: bool,
 }
 
 /// One line of the check.
@@ -67,6 +76,15 @@ struct Report {
 pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
     let mut items = kvm::items();
     items.extend(host::items());
+    if args.hardware_report {
+        let page = hardware::report(&items);
+        print(&page.text)?;
+        return Ok(match (page.ran, page.otherwise) {
+            (0, _) => 3,
+            (_, 0) => 0,
+            _ => 1,
+        });
+    }
     let run_works = items.iter().all(|item| item.present || !item.needed);
     if args.json {
         let report = Report { schema: "doorbell-check/1", run_works, items };

@@ -18,13 +18,14 @@ pub use nearest::nearest;
 pub use size::parse_size;
 
 /// Every key of `--disk`.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "path",
     "vhost-user",
     "readonly",
     "backend",
     "size",
     "direct",
+    "delay",
     "queues",
     "queue-size",
     "iothread",
@@ -88,6 +89,12 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+    /// `delay` where the backend takes its own time.
+    #[error("--disk: delay is for backend=null, not for backend={kind}: leave it out")]
+    DelayWithoutNull {
+        /// The backend.
+        kind: BackendKind,
+    },
     /// Keys that mean nothing to a disk that another process runs.
     #[error("--disk: {key} has no effect with vhost-user, whose backend decides that: leave it out")]
     NotWithVhostUser {
@@ -100,6 +107,14 @@ pub enum DiskArgError {
         /// The backend.
         kind: BackendKind,
     },
+}
+
+/// Microseconds, 1 to 1,000,000.
+fn delay_us(text: &str) -> Option<u32> {
+    let units = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+    let (value, unit) = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let us = u32::from(number(value)?).checked_mul(unit)?;
+    (1..=1_000_000).contains(&us).then_some(us)
 }
 
 fn meant(nearest: &Option<String>) -> String {
@@ -119,11 +134,13 @@ impl FromStr for DiskConfig {
                 parse_size(v).filter(|&n| n > 0)
             })?,
             direct: pairs.flag("direct", false)?,
+            delay_us: pairs.parsed("delay", "1us to 1s, for example 80us or 2ms", delay_us)?.unwrap_or(0),
         };
         let kind = options.kind;
         let vhost_user = pairs.file("vhost-user", "the backend's socket")?;
         if vhost_user.is_some() {
-            let decided = ["path", "readonly", "backend", "size", "direct", "iothread", "moderate", "serial"];
+            let decided =
+                ["path", "readonly", "backend", "size", "direct", "delay", "iothread", "moderate", "serial"];
             let given = |key: &&'static str| pairs.get(key).is_some();
             if let Some(key) = decided.into_iter().chain(["notification-data"]).find(given) {
                 return Err(DiskArgError::NotWithVhostUser { key });
@@ -134,6 +151,9 @@ impl FromStr for DiskConfig {
             (None, _) if kind.uses_file() => return Err(DiskArgError::NoPath { kind }),
             (None, None) => return Err(DiskArgError::NoSize { kind }),
             _ if options.direct && !kind.uses_file() => return Err(DiskArgError::DirectWithoutFile { kind }),
+            _ if options.delay_us > 0 && kind != BackendKind::Null => {
+                return Err(DiskArgError::DelayWithoutNull { kind });
+            }
             _ => {}
         }
         let default = DiskConfig::new(options);

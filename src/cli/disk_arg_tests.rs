@@ -10,8 +10,8 @@ fn says(text: &str, sentence: &str) {
     assert_eq!(error, sentence);
 }
 
-const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, queues, queue-size, iothread, notify, \
-                    complete, event-idx, notification-data, moderate, serial";
+const LIST: &str = "its keys are path, vhost-user, readonly, backend, size, direct, delay, queues, queue-size, iothread, \
+                    notify, complete, event-idx, notification-data, moderate, serial";
 
 #[test]
 fn a_path_is_enough() {
@@ -25,6 +25,7 @@ fn a_path_is_enough() {
                 kind: BackendKind::IoUring,
                 size: None,
                 direct: false,
+                delay_us: 0,
             },
             queues: 1,
             queue_size: 256,
@@ -53,6 +54,13 @@ fn every_key_in_any_order() {
     assert_eq!(disk.iothread, IoThreadChoice::Index(3));
     assert_eq!((disk.notify, disk.complete), (NotifyPath::Pio, CompletePath::SignalMsi));
     assert_eq!(disk.serial.as_deref(), Some("lab 1"));
+}
+
+#[test]
+fn a_delay_has_a_unit() {
+    for (text, us) in [("80us", 80), ("2ms", 2000), ("1s", 1_000_000)] {
+        assert_eq!(parse(&format!("backend=null,size=1G,delay={text}")).options.delay_us, us);
+    }
 }
 
 #[test]
@@ -159,6 +167,14 @@ fn what_is_missing_or_too_much_is_said() {
         "backend=null,size=1G,direct",
         "--disk: direct has no effect on backend=null, which reads no file: leave it out",
     );
+    says("path=f,delay=80us", "--disk: delay is for backend=null, not for backend=io_uring: leave it out");
+    for bad in ["", "80", "us", "0us", "1001ms", "2s", "70000us", "-1us"] {
+        let allowed = "delay is 1us to 1s, for example 80us or 2ms";
+        says(
+            &format!("backend=null,size=1G,delay={bad}"),
+            &format!("--disk: delay={bad} is not allowed; {allowed}"),
+        );
+    }
     says("path=f,path=g", "--disk has path twice: leave one out");
     says("path", "--disk: path needs a value: a file or a block device");
     says("path=", "--disk: path= is not allowed; path is a file or a block device");

@@ -23,12 +23,17 @@ mod bench;
 mod check;
 mod ctl;
 pub mod disk_arg;
+mod fio_arg;
+mod generate;
+mod guest;
+mod guest_files;
 mod inspect;
 mod inspect_text;
 mod lesson;
 mod observed;
 mod out_file;
 mod out_place;
+mod pins;
 mod run;
 mod signals;
 mod stats;
@@ -40,8 +45,9 @@ use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, error::ErrorKind};
 use strum::VariantNames;
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::backend::DiskError;
 use crate::host::log;
@@ -76,10 +82,13 @@ struct Cli {
 enum Verb {
     Bench(Box<bench::BenchArgs>),
     Check(check::CheckArgs),
+    Completions(generate::CompletionsArgs),
     Ctl(ctl::CtlArgs),
+    Guest(Box<guest::GuestArgs>),
     Inspect(inspect::InspectArgs),
     Lesson(lesson::LessonArgs),
-    Run(run::RunArgs),
+    Man(generate::ManArgs),
+    Run(Box<run::RunArgs>),
     Trace(trace::TraceArgs),
     Vfio(vfio::VfioArgs),
 }
@@ -191,10 +200,13 @@ fn parse_and_call() -> Result<u8, Failure> {
         Ok(cli) => match cli.verb {
             Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
+            Verb::Completions(args) => generate::completions(&args, Cli::command()),
             Verb::Ctl(args) => ctl::run(args),
+            Verb::Guest(args) => guest::guest(*args),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Lesson(args) => lesson::run(args),
-            Verb::Run(args) => run::run(args),
+            Verb::Man(args) => generate::man(&args, Cli::command()),
+            Verb::Run(args) => run::run(*args),
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
         },

@@ -1,18 +1,25 @@
 //! `doorbell run`: one guest on the serial console.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::disk_arg::parse_size;
+use super::fio_arg::read_fio;
+use super::guest_files::{guest_dir, guest_file};
 use super::observed::ObserveArgs;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
+use super::pins::Pins;
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, parse_sandbox, vfio};
+use crate::backend::{BackendKind, DiskOptions};
+use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::sandbox::{Right, SandboxMode};
-use crate::machine::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
+use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
@@ -20,6 +27,8 @@ use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
 
 /// The default kernel command line.
 const CMDLINE: &str = "console=ttyS0 panic=-1";
+/// The disk of --fio if none is given.
+const FIO_DISK_BYTES: u64 = 256 * MIB;
 
 /// Exit code of a run that the guest ended by a reset.
 const RESET: u8 = 5;
@@ -33,15 +42,22 @@ On a terminal every key goes to the guest, Ctrl-C included; Ctrl-A x ends the ru
 A guest that powers off ends the run with exit code 0, one that reboots with 5, one whose kernel panics and has the
 pvpanic driver with 6; see `doorbell --help` for the others.")]
 pub struct RunArgs {
-    /// Linux bzImage, or an ELF image with a PVH entry (vmlinux)
+    /// Linux bzImage, or an ELF image with a PVH entry (vmlinux); needed unless the guest of guest-images/linux is run
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     /// Initial ramdisk
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Kernel command line, instead of the default
-    #[arg(long, value_name = "STRING", default_value = CMDLINE)]
-    cmdline: String,
+    /// Where that guest's vmlinux and initrd are [default: $DOORBELL_GUEST, or target/guest]
+    #[arg(long, value_name = "DIR")]
+    guest_dir: Option<PathBuf>,
+    /// Run a job file for fio in that guest, section by section, on the first --disk [default: 256M in memory], and print what fio
+    /// prints; the exit code is fio's. `doorbell bench --fio` compares
+    #[arg(long, value_name = "FILE")]
+    pub(super) fio: Option<PathBuf>,
+    /// Kernel command line, instead of the default [default: console=ttyS0 panic=-1, and quiet loglevel=1 for --fio and guest]
+    #[arg(long, value_name = "STRING")]
+    cmdline: Option<String>,
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
@@ -59,7 +75,8 @@ pub struct RunArgs {
     console: Console,
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
-    ///   queues=N, queue-size=N, iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
+    ///   delay=TIME (backend=null: each request takes that long, as in 80us), queues=N, queue-size=N,
+    ///   iothread=K|auto|none, notify=fast-mmio|mmio|pio|exit,
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, event-idx=on|off,
     ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
@@ -82,6 +99,9 @@ pub struct RunArgs {
     /// with exit code 7), log (anything, and the kernel logs what they do not need) or off
     #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
     sandbox: SandboxMode,
+    /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3
+    #[arg(long, value_name = "THREAD=CPU,...")]
+    pin: Option<Pins>,
     #[command(flatten)]
     observe: ObserveArgs,
 }
@@ -122,7 +142,47 @@ fn late_files(outputs: &[Option<&Path>], observe: &ObserveArgs) -> Vec<(PathBuf,
 }
 
 /// Runs the guest to its end; returns the exit code.
-pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
+pub(super) fn run(mut args: RunArgs) -> Result<u8, Failure> {
+    let Some(file) = &args.fio else {
+        if args.kernel.is_none() {
+            return Err(Failure::usage(
+                "run needs --kernel FILE; doorbell guest runs a command in a guest of its own",
+            ));
+        }
+        return boot(args, None);
+    };
+    let (_, sections) = read_fio(file)?;
+    if args.disks.is_empty() {
+        args.disks.push(DiskConfig::new(DiskOptions {
+            path: None,
+            readonly: false,
+            kind: BackendKind::Mem,
+            size: Some(FIO_DISK_BYTES),
+            direct: false,
+            delay_us: 0,
+        }));
+    }
+    let serial = args.disks[0].serial.clone().unwrap_or_else(|| "disk0".into());
+    run_command(args, Command::Fio(sections, serial))
+}
+
+/// Runs `command` in the Linux guest; returns its exit code.
+pub(super) fn run_command(mut args: RunArgs, command: Command) -> Result<u8, Failure> {
+    let dir = guest_dir(args.guest_dir.take());
+    let initrd = guest_file(args.initrd.take(), &dir, "initrd", "--initrd")?;
+    args.kernel = Some(guest_file(args.kernel.take(), &dir, "vmlinux", "--kernel")?);
+    args.cmdline.get_or_insert_with(|| command::CMDLINE.into());
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let fail = |e| Failure { code: 4, message: format!("--initrd {} cannot be read: {e}", initrd.display()) };
+    let with_command = command.initrd(&initrd, terminal).map_err(fail)?;
+    args.initrd = Some(with_command.path());
+    boot(args, Some(Arc::default()))
+}
+
+fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
+    let pins = args.pin.unwrap_or_default();
+    pins.check(args.cpus.into(), args.iothreads.into())?;
+    let kernel = args.kernel.unwrap_or_default();
     let signals = Signals::take()?;
     if let Some(twice) =
         args.vfio.iter().enumerate().find_map(|(n, spec)| {
@@ -132,7 +192,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
     }
     let mut files = FilesInUse::default();
-    files.input("--kernel", &args.kernel);
+    files.input("--kernel", &kernel);
     args.initrd.iter().for_each(|path| files.input("--initrd", path));
     args.disks
         .iter()
@@ -146,21 +206,17 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     let trace = args.observe.open_trace(&mut files)?;
     let config = VmConfig {
         machine: MachineConfig {
-            kernel: Kernel::File(args.kernel),
+            kernel: Kernel::File(kernel),
             initrd: args.initrd,
-            cmdline: args.cmdline,
+            cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
             cpus: args.cpus,
             memory: args.memory,
             console: args.console,
-            vcpu_pins: Vec::new(),
+            vcpu_pins: pins.vcpus(args.cpus.into()),
             host_tsc: false,
             backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
         },
         disks: args.disks,
-        threads: vec![
-            ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: None };
-            args.iothreads.into()
-        ],
         sandbox: SandboxConfig {
             mode: args.sandbox,
             files: late_files(
@@ -168,10 +224,18 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
                 &args.observe,
             ),
         },
+        threads: (0..usize::from(args.iothreads))
+            .map(|n| ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: pins.iothread(n) })
+            .collect(),
     };
     let mut assembly = Vm::new(config)?;
     for spec in args.vfio {
         assembly.add_vfio(spec)?;
+    }
+    if let Some(status) = &status {
+        let mmio = assembly.machine().mmio();
+        mmio.insert(layout::MARKER_START, layout::MARKER_LEN, status.clone())
+            .map_err(|e| Failure { code: 1, message: format!("a bug in doorbell: address map: {e}") })?;
     }
     let exit = assembly.machine().exit_latch();
     signals.on_continue(assembly.machine().console_waker());
@@ -187,7 +251,14 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Failure> {
     if let Some(stats) = stats {
         stats.write(&assembly)?;
     }
-    match ended? {
+    let ended = ended?;
+    if let Some(code) = status.as_ref().and_then(|status| status.get()) {
+        return Ok(code);
+    }
+    match ended {
+        ExitReason::PowerOff if status.is_some() => {
+            Err(Failure { code: 1, message: "the guest ended before the command did".into() })
+        }
         ExitReason::PowerOff | ExitReason::Quit | ExitReason::Stopped => Ok(0),
         ExitReason::Reset => Ok(RESET),
         ExitReason::Panicked => {

@@ -28,6 +28,7 @@ impl IoThread {
             }
             match EventLoop::new(&config) {
                 Ok(event_loop) => {
+                    event_loop.handle().counters().on_this_thread();
                     let _ = sender.send(Ok(event_loop.handle()));
                     event_loop.run().map_err(|error| format!("waiting failed: {error}"))
                 }

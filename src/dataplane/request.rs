@@ -10,7 +10,7 @@ use virtio_bindings::virtio_blk::{
 
 use super::ring::{Chain, RingError};
 use super::setup::BlockParams;
-use crate::backend::{Op, Request};
+use crate::backend::{Buffers, Op, Request};
 
 const SECTOR: u64 = 512;
 /// The most bytes of one read or write, as in QEMU. Buffers may overlap, so even a small guest could request terabytes,
@@ -97,7 +97,7 @@ impl From<Result<Request, Status>> for Todo {
 }
 
 fn request(op: Op, offset: u64, len: u64) -> Request {
-    Request { op, offset, len, buffers: Vec::new() }
+    Request { op, offset, len, buffers: Buffers::default() }
 }
 
 fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockParams) -> Todo {
@@ -106,7 +106,7 @@ fn transfer(op: Op, sector: u64, buffers: &mut Vec<libc::iovec>, block: &BlockPa
     if refused || !len.is_multiple_of(SECTOR) || !in_range(sector, len / SECTOR, block) {
         return Todo::Answer(Status::IoErr);
     }
-    Todo::Backend(Request { buffers: std::mem::take(buffers), ..request(op, sector * SECTOR, len) })
+    Todo::Backend(Request { buffers: Buffers::take(buffers), ..request(op, sector * SECTOR, len) })
 }
 
 /// Whether a write of any kind, including write-zeroes, must be durable when it completes.

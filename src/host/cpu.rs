@@ -18,6 +18,16 @@ pub fn pin_to_cpu(cpu: usize) {
     }
 }
 
+/// The CPUs that this process may run on (sched_getaffinity(2)), in order.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: a zeroed cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer and the size are those of a valid set; on failure it stays empty.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    // SAFETY: every index is below CPU_SETSIZE.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
 /// Returns CLOCK_MONOTONIC in nanoseconds. It is read through the vDSO, without a system call.
 pub fn monotonic_ns() -> u64 {
     let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -28,7 +28,17 @@ pub struct HostFacts {
     pub posted_to_vcpu: Option<Posted>,
     /// Whether a device posts its interrupts to a running vCPU (by the IOMMU), and if not why.
     pub posted_by_device: Option<Posted>,
-    /// Version of doorbell.
+    /// Longest time that KVM polls for a halted vCPU's next event before the thread sleeps, in nanoseconds (halt_poll_ns).
+    pub halt_poll_ns: Option<u64>,
+    /// The kernel's command line.
+    pub kernel_cmdline: Option<String>,
+    /// The kernel's answers to faults of the CPU, "name: text", without those that do not concern it.
+    pub mitigations: Option<Vec<String>>,
+    /// Whether two threads share a core.
+    pub smt: Option<bool>,
+    /// How the frequency of the first CPU is chosen ("performance", "powersave", ...).
+    pub governor: Option<String>,
+    /// Version of doorbell, with the commit where it was built from a repository.
     pub doorbell: String,
 }
 
@@ -60,7 +70,12 @@ impl HostFacts {
             lab,
             posted_to_vcpu: Some(posting.to_vcpu()),
             posted_by_device: Some(posting.by_device()),
-            doorbell: env!("CARGO_PKG_VERSION").into(),
+            halt_poll_ns: line("/sys/module/kvm/parameters/halt_poll_ns").and_then(|ns| ns.parse().ok()),
+            kernel_cmdline: line("/proc/cmdline"),
+            mitigations: mitigations("/sys/devices/system/cpu/vulnerabilities"),
+            smt: line("/sys/devices/system/cpu/smt/active").map(|active| active == "1"),
+            governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            doorbell: env!("DOORBELL_VERSION").into(),
         }
     }
 
@@ -100,6 +115,19 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 
 fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     field(cpuinfo, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
+}
+
+fn mitigations(directory: &str) -> Option<Vec<String>> {
+    let mut all: Vec<String> = fs::read_dir(directory)
+        .ok()?
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let text = line(path.to_str()?).filter(|text| text != "Not affected")?;
+            Some(format!("{}: {text}", path.file_name()?.to_str()?))
+        })
+        .collect();
+    all.sort();
+    Some(all)
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ pub struct Step {
     /// How it waits.
     #[serde(default)]
     pub waiting: Waiting,
-    /// Masks the vector before every n-th kick, and unmasks it 200 us later; 0: never.
+    /// Masks the vector before every n-th kick, and unmasks it some 100 us later; 0: never.
     #[serde(default)]
     pub mask_every: u32,
     /// Moves the vector before every n-th kick; 0: never.

@@ -67,6 +67,7 @@ fn config(number: usize, n: usize, disk: &Disk) -> Result<DiskConfig, PlayError>
         path: None,
         readonly: false,
         direct: false,
+        delay_us: 0,
     };
     Ok(DiskConfig {
         notify: disk.notify.parse().map_err(|_| wrong("notify", &disk.notify))?,

@@ -72,7 +72,7 @@ pub struct MachineConfig {
     /// The console that the serial port is connected to.
     pub console: Console,
     /// The host CPUs to pin the vCPUs to, in order. vCPUs beyond the end of the list are not pinned.
-    pub vcpu_pins: Vec<usize>,
+    pub vcpu_pins: Vec<Option<usize>>,
     /// Whether the guest's time-stamp counter equals the host's, if KVM supports that. Otherwise it begins at 0.
     pub host_tsc: bool,
     /// The kind of host memory behind the RAM.
@@ -328,7 +328,7 @@ impl Machine {
                 pio: self.pio.view(),
                 exit: self.exit.clone(),
                 counters: counters.clone(),
-                pin: self.config.vcpu_pins.get(usize::from(index)).copied(),
+                pin: self.config.vcpu_pins.get(usize::from(index)).copied().flatten(),
                 again: 0,
             });
         }

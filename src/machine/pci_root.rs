@@ -45,7 +45,7 @@ impl PciRoot {
     /// does. Returns the slot.
     ///
     /// # Errors
-    /// [`PciFull`]: all slots are taken, or a BAR window is full.
+    /// `PciFull`: all slots are taken, or a BAR window is full.
     pub fn add(&self, device: Arc<dyn PciDevice>) -> Result<u8, PciFull> {
         let slot = self.free_slot()?;
         self.devices.write().unwrap_or_else(PoisonError::into_inner)[usize::from(slot)] =
@@ -59,7 +59,7 @@ impl PciRoot {
     /// Returns the lowest free slot.
     ///
     /// # Errors
-    /// [`PciFull::Slots`].
+    /// `PciFull::Slots`.
     pub fn free_slot(&self) -> Result<u8, PciFull> {
         let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
         (1..SLOTS).find(|&s| devices[s].is_none()).map(|s| s as u8).ok_or(PciFull::Slots)

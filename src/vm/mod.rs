@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use disk::{DiskConfig, IoThreadChoice};
 pub use sandbox::SandboxConfig;
 
-use crate::backend::{Backend, BackendKind, Disk, DiskError, Geometry};
+use crate::backend::{Backend, Disk, DiskError, Geometry};
 use crate::dataplane::{
     CompletePath, DataplaneError, EventLoop, Flow, IoThread, LoopConfig, LoopHandle, Moderation, QueueLoop,
 };
@@ -109,7 +109,7 @@ impl Vm {
             })
             .collect::<Result<Vec<_>, DiskError>>()?;
         let own = disks.iter().filter(|(disk, _)| disk.is_some());
-        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.kind)).collect();
+        let choices: Vec<_> = own.map(|(_, d)| (d.iothread, d.options.needs_uring())).collect();
         // Another process can only map RAM that is a file.
         config.machine.backing.shared = choices.len() < disks.len();
         let plan = thread_plan(&choices, config.threads.len())?;
@@ -314,16 +314,15 @@ impl Vm {
     }
 }
 
-/// Which loops need an io_uring; `None` for threads that no disk uses.
+/// Which loops need an io_uring, because one of their disks does; `None` for threads that no disk uses.
 struct ThreadPlan {
     main_uring: bool,
     threads: Vec<Option<bool>>,
 }
 
-fn thread_plan(disks: &[(IoThreadChoice, BackendKind)], iothreads: usize) -> Result<ThreadPlan, VmError> {
+fn thread_plan(disks: &[(IoThreadChoice, bool)], iothreads: usize) -> Result<ThreadPlan, VmError> {
     let mut plan = ThreadPlan { main_uring: false, threads: vec![None; iothreads] };
-    for (disk, &(choice, kind)) in disks.iter().enumerate() {
-        let uring = kind == BackendKind::IoUring;
+    for (disk, &(choice, uring)) in disks.iter().enumerate() {
         let missing = |index| VmError::NoThread { disk, index, threads: iothreads };
         let used = match choice {
             IoThreadChoice::None => {

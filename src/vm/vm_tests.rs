@@ -3,11 +3,11 @@ use std::os::fd::OwnedFd;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
+use crate::backend::BackendKind::Null;
 use crate::backend::{Backend, DiskOptions, Outcome, Request, Submitter};
 use crate::dataplane::testing::Driver;
 use crate::machine::bus::BusDevice;
 use crate::machine::{Console, Kernel, layout, open_kvm};
-use BackendKind::{IoUring, Null};
 use IoThreadChoice::{Auto, Index, None as Main};
 
 #[path = "../../tests/common/mod.rs"]
@@ -15,19 +15,19 @@ mod common;
 
 #[test]
 fn only_loops_that_serve_an_io_uring_disk_get_one() {
-    let both = thread_plan(&[(Index(0), IoUring), (Index(1), Null), (Main, Null)], 3).unwrap();
+    let both = thread_plan(&[(Index(0), true), (Index(1), false), (Main, false)], 3).unwrap();
     assert_eq!(both.threads, [Some(true), Some(false), None]);
     assert!(!both.main_uring);
-    let spread = thread_plan(&[(Auto, Null), (Index(1), IoUring), (Main, IoUring)], 2).unwrap();
+    let spread = thread_plan(&[(Auto, false), (Index(1), true), (Main, true)], 2).unwrap();
     assert_eq!(spread.threads, [Some(false), Some(true)]);
     assert!(spread.main_uring);
 }
 
 #[test]
 fn a_thread_that_is_not_there_is_an_error() {
-    let error = thread_plan(&[(Auto, Null), (Index(2), Null)], 2).err().unwrap().to_string();
+    let error = thread_plan(&[(Auto, false), (Index(2), false)], 2).err().unwrap().to_string();
     assert!(error.contains("disk1") && error.contains("0 to 1"), "{error}");
-    assert!(thread_plan(&[(Auto, Null)], 0).is_err());
+    assert!(thread_plan(&[(Auto, false)], 0).is_err());
 }
 
 const PORT: u16 = 0x80;
@@ -39,7 +39,14 @@ fn vm() -> Option<Vm> {
         return None;
     }
     let guest = [common::out(PORT, 1), vec![0xeb, 0xfe]].concat();
-    let options = DiskOptions { path: None, readonly: false, kind: Null, size: Some(1 << 20), direct: false };
+    let options = DiskOptions {
+        path: None,
+        readonly: false,
+        kind: Null,
+        size: Some(1 << 20),
+        direct: false,
+        delay_us: 0,
+    };
     let machine = MachineConfig {
         kernel: Kernel::Image(common::elf(&guest).into()),
         initrd: None,

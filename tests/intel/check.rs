@@ -25,3 +25,21 @@ fn vt_x_and_fast_mmio_are_found() {
         is("absent", "IOMMU", "0 groups");
     }
 }
+
+#[test]
+fn the_hardware_report_finds_each_assumption_as_expected() {
+    need_intel!();
+    let output = Command::new(ground::doorbell())
+        .args(["check", "--hardware-report"])
+        .output()
+        .expect("doorbell can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    let rows = text.lines().filter(|line| line.contains("| as expected |")).count();
+    assert_eq!(rows, 9, "all that can run unattended\n{text}");
+    assert!(
+        text.contains("| fast MMIO | as expected | each request completed once; kvm:kvm_fast_mmio 199"),
+        "{text}"
+    );
+}

@@ -8,6 +8,7 @@ mod support;
 mod check;
 mod counted;
 mod guest;
+mod posted;
 mod probe;
 
 /// Ends a test that is not on an Intel KVM, in one line that says so.

@@ -7,35 +7,41 @@ use std::process::Command;
 use doorbell::bench::PROBE_ELF;
 use doorbell::observe::kernel::Counts;
 
-use crate::counted::{self, hits, sampled, through};
+use crate::counted::{self, Access, Accesses, hits, sampled, through};
 use crate::need_intel;
 use crate::support::{disks, ground};
 
 /// Fewer than there is room for stacks.
 const REQUESTS: u64 = 200;
 
-/// Runs the probe with one disk, from its first kick to its end.
+/// Counts what the kernel does while the probe runs with one disk, from its first kick to its end.
 fn run(disk: &str, more: &str) -> Counts {
+    let evidence = counted::start();
+    let said = guest(disk, &format!("requests={REQUESTS} {more}"));
+    let counts = evidence.stop().expect("tracefs can be read");
+    println!("{disk} {more}\n{said}{counts}");
+    counts
+}
+
+/// Runs the probe with one disk; returns what it and doorbell said.
+pub fn guest(disk: &str, orders: &str) -> String {
     let directory = disks::directory();
     let kernel = directory.path().join("probe");
     fs::write(&kernel, PROBE_ELF).expect("cannot write the probe");
-    let evidence = counted::start();
     let output = Command::new(ground::doorbell())
         .arg("run")
         .arg("--kernel")
         .arg(&kernel)
-        .args(["--cmdline", &format!("op=verify wait=halt requests={REQUESTS} always_kick=1 {more}")])
+        .args(["--cmdline", &format!("op=verify wait=halt always_kick=1 {orders}")])
         .args(["--disk", &format!("backend=mem,size=1M,moderate=off,{disk}")])
         .output()
         .expect("doorbell can be started");
-    let counts = evidence.stop().expect("tracefs can be read");
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{disk} {more}\n{said}{errors}{counts}");
     // The probe ends with a reset of the machine.
     assert_eq!(output.status.code(), Some(5), "{disk}\n{said}{errors}");
     // What it read is what it wrote, and nothing came twice: the probe says so only then.
     assert!(said.contains(r#""event":"end","ok":true"#), "{disk}\n{said}{errors}");
-    counts
+    format!("{said}{errors}")
 }
 
 /// All kicks came by an ioeventfd, and all of them in one of two ways: (fast, emulated).
@@ -51,11 +57,48 @@ fn ways(counts: &Counts, kicks: u64) -> (u64, u64) {
 #[test]
 fn kicks_of_length_0_are_fast_but_for_the_first() {
     need_intel!();
+    let accesses = Accesses::start();
     let counts = run("notify=fast-mmio", "");
+    let accesses = accesses.stop();
     // The page is not known as MMIO before it is touched: that is an EPT violation, and emulated. Then it is misconfigured
     // on purpose, and an exit for that reason needs no look at the instruction.
     assert_eq!(ways(&counts, REQUESTS), (REQUESTS - 1, 1), "{counts}");
     assert_eq!(hits(&counts, "kvm:kvm_fast_mmio"), REQUESTS - 1, "{counts}");
+    let fast = accesses.iter().find(|access| matches!(access, Access::Fast(_)));
+    let Some(&Access::Fast(register)) = fast else { panic!("{accesses:x?}") };
+    let there: Vec<_> = accesses
+        .into_iter()
+        .filter(|access| matches!(access, Access::Fast(at) | Access::Violation(at) if *at == register))
+        .collect();
+    assert_eq!(there[0], Access::Violation(register), "{there:x?}");
+    assert!(there[1..].iter().all(|access| *access == Access::Fast(register)), "{there:x?}");
+    assert_eq!(there.len() as u64, REQUESTS, "{there:x?}");
+}
+
+#[test]
+fn a_bar_that_moves_takes_its_fast_doorbell_along() {
+    need_intel!();
+    let accesses = Accesses::start();
+    // Away, and back to where it was.
+    let counts = run("notify=fast-mmio", "rounds=3 move_bar=1");
+    let accesses = accesses.stop();
+    let mut registers = Vec::new();
+    for access in &accesses {
+        if let Access::Fast(register) = access
+            && registers.last() != Some(register)
+        {
+            registers.push(*register);
+        }
+    }
+    let [first, second, third] = registers[..] else { panic!("{registers:x?}") };
+    assert!(first == third && first != second, "{registers:x?}");
+    // Each place is touched for the first time once: coming back, KVM still knows the page as MMIO.
+    for register in [first, second] {
+        let violations = accesses.iter().filter(|access| **access == Access::Violation(register)).count();
+        assert_eq!(violations, 1, "{register:#x}");
+    }
+    assert_eq!(ways(&counts, 3 * REQUESTS), (3 * REQUESTS - 2, 2), "{counts}");
+    assert_eq!(hits(&counts, "kvm:kvm_fast_mmio"), 3 * REQUESTS - 2, "{counts}");
 }
 
 #[test]

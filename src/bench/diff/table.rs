@@ -52,7 +52,7 @@ fn rows(rows: &[RowDiff]) -> String {
 }
 
 /// The name of a row, without the parts that have their default.
-fn sentence(row: &Identity) -> String {
+pub(super) fn sentence(row: &Identity) -> String {
     let mut words = vec![row.guest.clone()];
     words.extend(row.peer.clone());
     words.push(row.job.clone());

@@ -221,6 +221,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             kind: bench.backend,
             size: file.is_none().then_some(bench.disk_size),
             direct: bench.direct,
+            delay_us: 0,
         };
         disks.push(disk(options, path, script::serial(n), IoThreadChoice::Index(n)));
     }
@@ -230,6 +231,7 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
         kind: BackendKind::Sync,
         size: None,
         direct: false,
+        delay_us: 0,
     };
     let out_serial = "doorbell-out".to_string();
     let path = PathPair { notify: NotifyPath::Mmio, complete: CompletePath::Auto };
@@ -242,17 +244,21 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
-            vcpu_pins: Vec::new(),
+            vcpu_pins: bench.vcpu_pins.clone(),
             host_tsc: false,
             backing: Default::default(),
         },
         disks,
-        threads: vec![ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu: None }; bench.disks().count()],
         sandbox: if bench.has_peers() {
             SandboxConfig::off()
         } else {
             SandboxConfig { mode: bench.sandbox, files: Vec::new() }
         },
+        threads: bench
+            .thread_pins
+            .iter()
+            .map(|&cpu| ThreadConfig { poll_max_ns: bench.poll_us * 1000, cpu })
+            .collect(),
     }
 }
 

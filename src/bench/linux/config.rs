@@ -45,6 +45,12 @@ pub struct LinuxBench {
     pub poll_us: u64,
     /// Whether the VM's threads are confined. They are not beside reference VMMs: a vCPU's thread gives these their turns.
     pub sandbox: SandboxMode,
+    /// Host CPUs of the vCPUs.
+    pub vcpu_pins: Vec<Option<usize>>,
+    /// Host CPUs of the I/O threads, one for each of our disks.
+    pub thread_pins: Vec<Option<usize>>,
+    /// Whether the paths are one path twice, and every difference between them is false.
+    pub self_test: bool,
     /// The job file that the jobs are of; `None`: they are made from their names.
     pub fio_file: Option<String>,
     /// When it ends, besides at its last round.

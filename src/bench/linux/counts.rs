@@ -19,6 +19,8 @@ pub struct Counts {
     pub kicks_ioeventfd: Option<u64>,
     /// Waits of the disk's I/O thread; each is a system call.
     pub waits: u64,
+    /// CPU time of the disk's I/O thread, in nanoseconds.
+    pub cpu_ns: Option<u64>,
     /// Exits of all vCPUs to the VMM.
     pub exits_to_user: u64,
     /// Exits of all vCPUs.
@@ -65,6 +67,7 @@ impl Counts {
             disk,
             kicks_ioeventfd: option(self.kicks_ioeventfd, other.kicks_ioeventfd),
             waits: f(self.waits, other.waits),
+            cpu_ns: option(self.cpu_ns, other.cpu_ns),
             exits_to_user: f(self.exits_to_user, other.exits_to_user),
             exits: option(self.exits, other.exits),
             passed: Passed {
@@ -112,6 +115,7 @@ impl Sources {
         let disk = |(disk, thread): &(Arc<VirtioBlk>, Option<LoopHandle>)| Counts {
             disk: DiskCounts::of(disk),
             kicks_ioeventfd: (0..disk.counters().len()).map(|n| disk.kicks_ioeventfd(n)).sum(),
+            cpu_ns: thread.as_ref().and_then(|thread| thread.counters().cpu_ns()),
             waits: thread.as_ref().map_or(0, |thread| thread.counters().waits.load(Ordering::Relaxed)),
             ..vcpus
         };

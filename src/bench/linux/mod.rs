@@ -1,13 +1,15 @@
 //! The Linux bench: fio on one disk per path, and on passed-through disks of the host, all in one guest, job by job.
 //!
 //! What lives here: the configuration (`config`), the jobs (`fio_job`, `fio_file`), the VM (`boot`), what the guest is given
-//! (`script`, `archive`), the register by which it reports its progress (`marker`, `counts`, `mark_listener`), the results
-//! (`fio`, `sample`, `rows`), and reference VMMs beside ours (`peer`). What may not: how a path is implemented.
+//! (`script`, `archive`), the command that it may be given instead (`command`), the register by which it reports its
+//! progress (`marker`, `counts`, `mark_listener`), the results (`fio`, `sample`, `rows`), and reference VMMs beside ours
+//! (`peer`). What may not: how a path is implemented.
 //!
 //! fio in the guest measures times, and the host counts. [`run`] joins both per step, so that counts per request are exact.
 
 pub mod archive;
 mod boot;
+pub mod command;
 mod config;
 mod counts;
 mod fio;
@@ -26,7 +28,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::report::SCHEMA;
 use super::{Report, Row, RunFacts};
-use crate::host::{HostFacts, thread};
+use crate::host::{HostFacts, HostLoad, thread};
 use boot::Files;
 use sample::Results;
 
@@ -42,6 +44,7 @@ pub use variant::Variant;
 pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
     let started = Instant::now();
     let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let load = HostLoad::now();
     let files = Files::make(bench)?;
     let turns = Arc::new(boot::peers(bench)?);
     // On a thread of its own: the sandbox confines the thread that runs the machine, and this one has more to do.
@@ -66,9 +69,14 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         poll_us: Some(bench.poll_us),
         ..Row::default()
     };
-    let (rows, rounds) =
+    let (mut rows, rounds) =
         rows::rows(&bench.schedule, &results, &watched.marks, turns.finish(), &common, bench.backend)
             .map_err(BenchError::Guest)?;
+    rows.iter_mut().for_each(Row::keep_supported_percentiles);
+    if bench.self_test {
+        let again = |row: &mut Row| row.backend = row.backend.take().map(|name| format!("{name} again"));
+        rows.iter_mut().skip(1).step_by(2).for_each(again);
+    }
     let by_host = rows::by_host(&bench.schedule, &watched.marks, bench.runtime_s);
     let all = rounds >= bench.schedule.rounds || bench.pace.exact_enough(&by_host);
     let cut = bench.pace.cut(started).filter(|_| !all);
@@ -91,6 +99,7 @@ pub fn run(bench: &LinuxBench) -> Result<Report, BenchError> {
         fio: rows::fio_version(&results),
         fio_file: bench.fio_file.clone(),
         ..RunFacts::default()
-    };
+    }
+    .with_load(&load);
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }

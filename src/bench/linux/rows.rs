@@ -10,7 +10,7 @@ use super::peer::Done;
 use super::sample::{Results, Sample, sample};
 use super::variant::Variant;
 use crate::backend::BackendKind;
-use crate::bench::{Row, Schedule, fill_ratios};
+use crate::bench::{Row, Schedule, fill_ratios, per_request};
 use crate::vfio::IrqPath;
 
 /// The version of fio that made `results`.
@@ -156,6 +156,7 @@ fn fill_disk(named: Row, samples: &[&Sample]) -> Row {
         kicks_exit: Some(disk.kicks_exit),
         kicks_missed: Some(disk.kicks_missed),
         iothread_syscalls: Some(counts.syscalls()),
+        io_thread_cpu_ns_per_request: per_request(counts.cpu_ns, Some(disk.requests)),
         ..named
     }
 }

@@ -56,6 +56,11 @@ impl Bench<'_> {
         self.session.parts().loops.iter().map(load).sum()
     }
 
+    /// CPU time of all I/O threads; those that serve other disks sleep.
+    fn cpu_ns(&self) -> Option<u64> {
+        self.session.parts().loops.iter().map(|handle| handle.counters().cpu_ns()).sum()
+    }
+
     /// Runs a block in our guest; returns its samples, and the counts during it.
     fn counted(&mut self, job: GuestJob) -> Result<(Vec<Sample>, Block), SessionError> {
         let (exits, all_exits) = (self.exits(), self.all_exits());
@@ -84,14 +89,16 @@ impl Bench<'_> {
     fn disk_block(&mut self, workload: Workload, n: usize, requests: u32) -> Result<Block, SessionError> {
         let disk = self.session.parts().disks[n].clone();
         let job = workload.job(n, requests, self.ticks_per_second);
-        let (before, waits) = (DiskCounts::of(&disk), self.waits());
+        let (before, waits, cpu_ns) = (DiskCounts::of(&disk), self.waits(), self.cpu_ns());
         let (samples, block) = self.counted(job)?;
         let (disk_counts, waits) = (DiskCounts::of(&disk).since(&before), self.waits() - waits);
+        let cpu_ns = since(self.cpu_ns(), cpu_ns);
         let alone = workload.depth == 1 && self.agree;
         Ok(Block {
             round_trip: samples.iter().map(|sample| sample.done.into()).collect(),
             disk: disk_counts,
             waits,
+            cpu_ns,
             one_way: if alone { one_way(&mut self.session, &disk, job)? } else { OneWay::default() },
             ..block
         })

@@ -1,6 +1,6 @@
 use hdrhistogram::Histogram;
 
-use super::super::report::Row;
+use super::super::report::{Row, per_request};
 use super::one_way::OneWay;
 use crate::bench::{Buckets, DiskCounts};
 
@@ -18,6 +18,7 @@ pub(super) struct RowStats {
     guest_interrupts: u64,
     disk: DiskCounts,
     waits: u64,
+    cpu_ns: Option<u64>,
     exits: Option<u64>,
     exits_to_user: u64,
 }
@@ -36,6 +37,8 @@ pub(super) struct Block {
     pub guest_interrupts: u64,
     pub disk: DiskCounts,
     pub waits: u64,
+    /// CPU time of the I/O threads.
+    pub cpu_ns: Option<u64>,
     pub exits: Option<u64>,
     pub exits_to_user: u64,
 }
@@ -61,6 +64,7 @@ impl RowStats {
             guest_interrupts: 0,
             disk: DiskCounts::default(),
             waits: 0,
+            cpu_ns: Some(0),
             exits: Some(0),
             exits_to_user: 0,
         }
@@ -87,6 +91,7 @@ impl RowStats {
         self.guest_interrupts += block.guest_interrupts;
         self.disk.add(&block.disk);
         self.waits += block.waits;
+        self.cpu_ns = self.cpu_ns.zip(block.cpu_ns).map(|(sum, more)| sum + more);
         self.exits_to_user += block.exits_to_user;
         self.exits = self.exits.zip(block.exits).map(|(sum, more)| sum + more);
     }
@@ -151,6 +156,7 @@ impl RowStats {
                 buckets.list()
             }),
             iothread_syscalls: disk.then_some(self.disk.syscalls + self.waits),
+            io_thread_cpu_ns_per_request: per_request(self.cpu_ns.filter(|_| disk), Some(self.requests)),
             ..Row::default()
         }
     }

@@ -18,7 +18,7 @@ use super::startup::Startup;
 use super::variants::{disk, variants};
 use super::work::{WORKLOADS, Work};
 use crate::host::log;
-use crate::host::{HostFacts, ProcInterrupts};
+use crate::host::{HostFacts, HostLoad, ProcInterrupts};
 use crate::machine::layout;
 use crate::vm::ThreadConfig;
 
@@ -39,6 +39,7 @@ const FLOORS: [(Style, Answer); 7] = [
 pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -> Result<Report, ProbeError> {
     let begun = std::time::Instant::now();
     let started_unix = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+    let load = HostLoad::now();
     let interrupts = ProcInterrupts::now().unwrap_or_default();
     let ticks_per_second = ticks_per_second();
     let startup = Startup::measure(ticks_per_second, config.sandbox)?;
@@ -71,6 +72,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
     bench.set_up()?;
     let (mut rows, ended) = bench.measure(begun, progress)?;
     fill_ratios(&mut rows);
+    rows.iter_mut().for_each(Row::keep_supported_percentiles);
     let run = RunFacts {
         started_unix,
         took_s: begun.elapsed().as_secs_f64(),
@@ -85,6 +87,7 @@ pub fn run(config: &ProbeConfig, progress: &mut dyn FnMut(usize, usize, &str)) -
         resident_bytes: startup.resident_bytes,
         ..RunFacts::default()
     }
+    .with_load(&load)
     .with_interrupts(&ProcInterrupts::now().unwrap_or_default().since(&interrupts));
     Ok(Report { schema: SCHEMA.into(), host: HostFacts::here(), run, rows })
 }

@@ -80,7 +80,7 @@ impl Session {
                 cpus,
                 memory: layout::RAM_MIN,
                 console: Console::Off,
-                vcpu_pins: config.vcpu_pins,
+                vcpu_pins: config.vcpu_pins.into_iter().map(Some).collect(),
                 host_tsc: true,
                 backing: Default::default(),
             },

@@ -32,6 +32,7 @@ impl Startup {
             kind: BackendKind::Null,
             size: Some(DISK_BYTES),
             direct: false,
+            delay_us: 0,
         };
         let disk = DiskConfig { iothread: IoThreadChoice::Index(0), ..DiskConfig::new(options) };
         let begun = tsc();

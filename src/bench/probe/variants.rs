@@ -14,6 +14,8 @@ use crate::vm::{DiskConfig, IoThreadChoice};
 pub(super) struct Variant {
     pub path: PathPair,
     pub backend: BackendKind,
+    /// How long the backend takes.
+    pub delay_us: u32,
     pub poll_us: u32,
     pub thread: usize,
     pub moderation: Moderation,
@@ -24,7 +26,12 @@ impl Variant {
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let moderated = if self.moderation == Moderation::Off { "" } else { " moderated" };
-        format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend)
+        format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend())
+    }
+
+    fn backend(&self) -> String {
+        let delay = if self.delay_us > 0 { format!(",delay={}us", self.delay_us) } else { String::new() };
+        format!("{}{delay}", self.backend)
     }
 
     /// Whether `workload` is measured on it. Workloads that submit one by one run only on the path on which moderation is measured.
@@ -38,7 +45,7 @@ impl Variant {
         let length = matches!(self.path.notify, NotifyPath::FastMmio | NotifyPath::Pio)
             .then_some(host.any_length.as_ref());
         let resample = (self.path.complete == CompletePath::Resample).then_some(host.resample.as_ref());
-        let uring = (self.backend == BackendKind::IoUring).then_some(host.io_uring.as_ref());
+        let uring = (self.thread == URING).then_some(host.io_uring.as_ref());
         let scratch = self.backend.uses_file().then(|| host.scratch.as_ref().map(|_| &()));
         [length, resample, uring, scratch].into_iter().flatten().find_map(|found| found.err().cloned())
     }
@@ -50,7 +57,7 @@ impl Variant {
             job: workload.name.into(),
             notify: Some(self.path.notify.to_string()),
             complete: Some(self.path.complete.to_string()),
-            backend: Some(self.backend.to_string()),
+            backend: Some(self.backend()),
             wait: Some(wait.to_string()),
             depth: Some(workload.depth.into()),
             poll_us: Some(self.poll_us.into()),
@@ -65,13 +72,22 @@ const SLEEPING: usize = 0;
 const POLLING: usize = 1;
 const URING: usize = 2;
 
+/// About what a fast NVMe disk takes for a read.
+const DELAY_US: u32 = 80;
+
 /// Every variant, and why this host does not support it; `None`: it does.
 pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Variant, Option<String>)> {
     let path = |notify, complete| PathPair { notify, complete };
     // Paths are compared without moderation: every completion interrupts, so the cost of one interrupt is compared.
     let off = Moderation::Off;
-    let sleeping =
-        |path| Variant { path, backend: BackendKind::Null, poll_us: 0, thread: SLEEPING, moderation: off };
+    let sleeping = |path| Variant {
+        path,
+        backend: BackendKind::Null,
+        delay_us: 0,
+        poll_us: 0,
+        thread: SLEEPING,
+        moderation: off,
+    };
     let completes =
         [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
     let notifies = NotifyPath::NAMES.map(|(_, notify)| notify);
@@ -87,6 +103,8 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     }
     all.push(Variant { backend: BackendKind::Sync, ..sleeping(best) });
     all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
+    // A device that takes its time, as a disk does: there is then something to wait for.
+    all.push(Variant { delay_us: DELAY_US, thread: URING, ..sleeping(best) });
     // Every variant on the best path once more, with the default moderation: interrupts are held back where that pays.
     let moderated = all.iter().filter(|variant| variant.path == best);
     let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
@@ -107,7 +125,8 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         _ => None,
     };
     let size = path.is_none().then_some(DISK_BYTES);
-    let options = DiskOptions { readonly: path.is_some(), path, kind, size, direct: false };
+    let options =
+        DiskOptions { readonly: path.is_some(), path, kind, size, direct: false, delay_us: variant.delay_us };
     DiskConfig {
         iothread: IoThreadChoice::Index(variant.thread),
         notify: variant.path.notify,
@@ -132,7 +151,8 @@ mod tests {
         };
         let unsupported = |notify, complete, backend| {
             let path = PathPair { notify, complete };
-            Variant { path, backend, poll_us: 0, thread: 0, moderation: Moderation::Off }
+            let thread = if backend == BackendKind::IoUring { URING } else { SLEEPING };
+            Variant { path, backend, delay_us: 0, poll_us: 0, thread, moderation: Moderation::Off }
                 .unsupported(&support)
         };
         use {CompletePath::*, NotifyPath::*};

@@ -1,15 +1,16 @@
 //! `doorbell bench --guest linux`: its flags.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Parser;
 
 use super::super::Failure;
 use super::super::disk_arg::parse_size;
+use super::super::fio_arg::read_fio;
+use super::super::guest_files::{guest_dir, guest_file};
 use super::{Common, named};
 use crate::backend::BackendKind;
-use crate::bench::linux::fio_file::sections;
 use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
 use crate::bench::{self, PathPairName, Schedule};
 use crate::dataplane::{CompletePath, Moderation};
@@ -63,6 +64,10 @@ pub(super) struct LinuxArgs {
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
+    /// Measure the first path against itself, under two names: whatever verdict says "faster" or "slower" is false, and the
+    /// exit code is then 1
+    #[arg(long, conflicts_with = "vfio")]
+    pub(super) self_test: bool,
     /// Let jobs write to the --vfio disks, which destroys their data. Without it they are only read
     #[arg(long, requires = "vfio")]
     overwrite: bool,
@@ -121,6 +126,12 @@ impl LinuxArgs {
                 self.vfio[0].bdf
             )));
         }
+        let mut paths: Vec<_> =
+            paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect();
+        if self.self_test {
+            paths.truncate(1);
+            paths.extend_from_within(..);
+        }
         let schedule = Schedule {
             jobs: if asked_for.is_empty() {
                 let mut jobs = jobs(if self.quick { QUICK_JOBS } else { JOBS });
@@ -129,7 +140,7 @@ impl LinuxArgs {
             } else {
                 asked_for
             },
-            paths: paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect(),
+            paths,
             rounds: common.rounds(rounds),
         };
         if let Some(twice) = twice(&schedule.jobs) {
@@ -164,10 +175,12 @@ impl LinuxArgs {
         if !(RAM_MIN..=RAM_MAX).contains(&self.memory) {
             return Err(Failure::usage("--memory must be 128M to 8G"));
         }
-        let guest_dir = self.guest_dir.or_else(|| std::env::var_os("DOORBELL_GUEST").map(PathBuf::from));
-        let guest_dir = guest_dir.unwrap_or_else(|| "target/guest".into());
-        let kernel = given(self.kernel, &guest_dir, "vmlinux", "--kernel")?;
-        let initrd = given(self.initrd, &guest_dir, "initrd", "--initrd")?;
+        let pins = common.pin.clone().unwrap_or_default();
+        let disks = schedule.paths.iter().filter(|path| path.disk().is_some()).count();
+        pins.check(self.cpus.into(), disks)?;
+        let guest_dir = guest_dir(self.guest_dir);
+        let kernel = guest_file(self.kernel, &guest_dir, "vmlinux", "--kernel")?;
+        let initrd = guest_file(self.initrd, &guest_dir, "initrd", "--initrd")?;
         Ok(LinuxBench {
             schedule,
             runtime_s: self.runtime.unwrap_or(runtime_s),
@@ -183,6 +196,9 @@ impl LinuxArgs {
             queues: self.queues,
             poll_us: common.poll_us.unwrap_or(0).into(),
             sandbox: common.sandbox,
+            vcpu_pins: pins.vcpus(self.cpus.into()),
+            thread_pins: (0..disks).map(|n| pins.iothread(n)).collect(),
+            self_test: self.self_test,
             fio_file,
             pace: common.pace(),
             progress: common.progress,
@@ -192,9 +208,7 @@ impl LinuxArgs {
     /// The jobs that the command line asks for, if it does, and the job file that they are of.
     fn given_jobs(&self) -> Result<(Option<String>, Vec<FioJob>), Failure> {
         if let Some(path) = &self.fio {
-            let fail = |why: String| Failure { code: 4, message: format!("--fio {}: {why}", path.display()) };
-            let text = std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
-            let sections = sections(&text).map_err(|e| fail(e.to_string()))?;
+            let (text, sections) = read_fio(path)?;
             return Ok((Some(text), sections.into_iter().map(FioJob::given).collect()));
         }
         let usage = |why: String| Failure::usage(format!("--jobs: {why}"));
@@ -254,18 +268,6 @@ fn jobs(names: &str) -> Vec<FioJob> {
 
 fn twice<T: PartialEq>(all: &[T]) -> Option<&T> {
     all.iter().enumerate().find(|(n, one)| all[..*n].contains(one)).map(|(_, one)| one)
-}
-
-fn given(path: Option<PathBuf>, dir: &Path, name: &str, flag: &str) -> Result<PathBuf, Failure> {
-    let path = path.unwrap_or_else(|| dir.join(name));
-    if path.is_file() {
-        return Ok(path);
-    }
-    let message = format!(
-        "no guest: {} does not exist; make it with guest-images/linux/build, or name one with {flag}",
-        path.display()
-    );
-    Err(Failure { code: 4, message })
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {

@@ -1,7 +1,5 @@
 //! `doorbell bench`: the flags of the probe guest.
 
-use std::str::FromStr;
-
 use clap::Parser;
 
 use super::super::Failure;
@@ -10,6 +8,7 @@ use crate::bench::Report;
 use crate::bench::linux::{PeerKind, PeerSpec};
 use crate::bench::probe::{PeerVmm, ProbeConfig, ProbeError, SessionError};
 use crate::bench::progress::{Progress, Shown};
+use crate::host::allowed_cpus;
 
 /// An even number, because every second round runs in the opposite order. 12 can show a difference among up to 102 comparisons.
 const ROUNDS: usize = 12;
@@ -22,29 +21,9 @@ pub(super) struct ProbeArgs {
     /// Measure only rows whose name contains TEXT; names look like "read-512-1 fast-mmio+irqfd null"
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Host CPUs to pin to: one for the vCPU, one for the I/O threads [default: the scheduler's choice]
-    #[arg(long, value_name = "VCPU,IO")]
-    pin: Option<Pin>,
     /// Requests of each measurement at depth 1, 1 to 50000; twice as many at depth 32
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     requests: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pin {
-    vcpu: usize,
-    io: usize,
-}
-
-impl FromStr for Pin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Pin, String> {
-        let cpus = text.split_once(',').and_then(|(vcpu, io)| Some((vcpu.parse().ok()?, io.parse().ok()?)));
-        let (vcpu, io) =
-            cpus.ok_or("use two CPU numbers separated by a comma: the vCPU's, the I/O threads'")?;
-        Ok(Pin { vcpu, io })
-    }
 }
 
 impl ProbeArgs {
@@ -54,14 +33,6 @@ impl ProbeArgs {
     }
 
     fn config(self, common: &Common, cpus: &[usize]) -> Result<ProbeConfig, Failure> {
-        if let Some(Pin { vcpu, io }) = self.pin
-            && let Some(missing) = [vcpu, io].into_iter().find(|cpu| !cpus.contains(cpu))
-        {
-            let all = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format!(
-                "--pin: this process may not run on CPU {missing}; it may use {all}"
-            )));
-        }
         let peer = match &common.peer[..] {
             [] => None,
             [PeerSpec { kind: PeerKind::Qemu, file: None }] => Some(PeerVmm::Qemu),
@@ -71,13 +42,20 @@ impl ProbeArgs {
                 ));
             }
         };
+        let pins = common.pin.clone().unwrap_or_default();
+        pins.check_with(1, 1, cpus)?;
+        let pin = match (pins.vcpus(1)[0], pins.iothread(0)) {
+            (None, None) => None,
+            (Some(vcpu), Some(io)) => Some((vcpu, io)),
+            _ => return Err(Failure::usage("--pin: the probe pins both or neither: vcpu=CPU,iothread=CPU")),
+        };
         Ok(ProbeConfig {
             rounds: common.rounds(ROUNDS),
             pace: common.pace(),
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
-            pin: self.pin.map(|pin| (pin.vcpu, pin.io)),
             sandbox: common.sandbox,
+            pin,
             filter: self.filter,
             peer,
         })
@@ -104,16 +82,6 @@ pub(super) fn measure(config: &ProbeConfig, progress: Progress) -> Result<Report
         shown.finish();
     }
     Ok(result?)
-}
-
-/// The CPUs that this process may run on (sched_getaffinity(2)), in order.
-fn allowed_cpus() -> Vec<usize> {
-    // SAFETY: a zeroed cpu_set_t is the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer and the size are those of a valid set; on failure it stays empty.
-    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
-    // SAFETY: every index is below CPU_SETSIZE.
-    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
 }
 
 impl From<ProbeError> for Failure {

@@ -72,9 +72,9 @@ impl Counter {
     }
 
     /// Counts `name`; the reason if this kernel has nothing of that name.
-    fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
+    fn count(&mut self, name: &str, stacks: bool) -> Result<Option<&'static str>, EvidenceError> {
         match self {
-            Counter::Tracefs(session) => session.count(name, STACKS.contains(&name)),
+            Counter::Tracefs(session) => session.count(name, stacks && STACKS.contains(&name)),
             Counter::Perf(perf) => perf.count(name),
         }
     }
@@ -118,10 +118,22 @@ impl KernelEvidence {
     /// # Errors
     /// See [`EvidenceError`]. On an error, nothing is left switched on.
     pub fn start(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
+        KernelEvidence::with(names, true)
+    }
+
+    /// The same without any stacks, which take their time to be kept and to be read.
+    ///
+    /// # Errors
+    /// See [`EvidenceError`]; nothing is left on.
+    pub fn counts_only(names: &[&str]) -> Result<KernelEvidence, EvidenceError> {
+        KernelEvidence::with(names, false)
+    }
+
+    fn with(names: &[&str], stacks: bool) -> Result<KernelEvidence, EvidenceError> {
         let mut counter = Counter::open()?;
         let mut counted = Vec::with_capacity(names.len());
         for &name in names {
-            counted.push(Name { name: name.into(), absent: counter.count(name)? });
+            counted.push(Name { name: name.into(), absent: counter.count(name, stacks)? });
         }
         let mut this = KernelEvidence { counter, base: vec![Some(0); counted.len()], names: counted };
         // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for

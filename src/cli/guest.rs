@@ -1,0 +1,33 @@
+//! `doorbell guest`: a command in the Linux guest.
+
+use clap::Args;
+
+use super::Failure;
+use super::run::{RunArgs, run_command};
+use crate::bench::linux::command::Command;
+
+/// Run a command in the Linux guest
+#[derive(Debug, Args)]
+#[command(after_help = "\
+  doorbell guest -- uname -a
+  doorbell guest --disk backend=mem,size=1G,serial=data -- sh -c 'mkfs.ext4 -q $(disk_by_serial data)'
+  doorbell guest --cpus 2 --disk path=disk.img -- fio --name=x --filename=/dev/vda --rw=randread --direct=1
+
+The guest is the one of guest-images/linux, which has busybox, fio and mkfs.ext4, or another with --kernel and --initrd
+whose init runs /job/run. Standard output and standard error are both printed on standard output, as they come.
+The exit code is the command's; if the guest ended without one, that of doorbell run.")]
+pub struct GuestArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs it; returns its exit code.
+pub(super) fn guest(args: GuestArgs) -> Result<u8, Failure> {
+    if args.run.fio.is_some() {
+        return Err(Failure::usage("--fio is for doorbell run; here, the command is what runs"));
+    }
+    run_command(args.run, Command::Words(args.command))
+}
