@@ -184,7 +184,9 @@ impl Waiter {
 /// Lets the io_uring do what the loop and its backends need, for good, and starts it. An io_uring goes round seccomp: whoever
 /// controls its memory could else open files and sockets with it.
 fn restrict(ring: &IoUring) -> io::Result<()> {
-    const OPERATIONS: [u8; 8] = [
+    const OPERATIONS: [u8; 10] = [
+        opcode::Nop::CODE,
+        opcode::Timeout::CODE,
         opcode::PollAdd::CODE,
         opcode::PollRemove::CODE,
         opcode::Read::CODE,

@@ -51,8 +51,12 @@ fn the_death_of_its_thread_is_told() {
     let (sender, deaths) = crossbeam_channel::unbounded();
     let on_death = Arc::new(move |why| sender.send(why).unwrap());
     let parts = VmParts::default();
-    let server =
-        ControlServer::start(&dir.path().join("s"), parts, Tracer::new(std::slice::from_ref(&rig.device)), on_death);
+    let server = ControlServer::start(
+        &dir.path().join("s"),
+        parts,
+        Tracer::new(std::slice::from_ref(&rig.device)),
+        on_death,
+    );
     let server = server.unwrap();
     server.break_listener();
     assert!(deaths.recv().unwrap().contains("thread control died: accept failed"));
