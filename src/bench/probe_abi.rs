@@ -22,7 +22,7 @@ pub const VERSION: u32 = 1;
 /// Virtual CPUs, and so job slots, at most.
 pub const MAX_CPUS: usize = 4;
 /// virtio-blk functions the guest remembers, in bus order.
-pub const MAX_DEVICES: usize = 24;
+pub const MAX_DEVICES: usize = 28;
 /// Queues per device at most.
 pub const MAX_QUEUES: usize = 4;
 /// Requests in flight per block at most.

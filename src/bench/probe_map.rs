@@ -60,7 +60,7 @@ pub const QUEUE_MEMORY: u64 = 0x0100_0000;
 /// Memory of one queue.
 pub const QUEUE_STRIDE: u64 = 0x1_4000;
 /// Data buffers, [`POOL_SIZE`] bytes per CPU: depth x size must fit.
-pub const POOL: u64 = 0x0180_0000;
+pub const POOL: u64 = 0x01a0_0000;
 /// Data buffers per CPU.
 pub const POOL_SIZE: u64 = 0x0080_0000;
 /// Real-mode page into which the guest copies the start code of further CPUs, when it starts them itself.
