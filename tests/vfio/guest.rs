@@ -11,7 +11,7 @@ use doorbell::bench::linux::archive::Cpio;
 use tempfile::{NamedTempFile, TempDir};
 
 /// No guest here needs half of it, even in emulation on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(150);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// What a guest says first in its job.
 const BEGUN: &str = "@begun";
