@@ -183,6 +183,14 @@ fn strange_file_names_do_no_harm() {
 }
 
 #[test]
+fn what_a_sandbox_does_not_allow_is_said_at_once() {
+    let run = ["run", "--kernel", "/dev/null", "--sandbox", "on"];
+    for more in [["--on-reset", "restart"], ["--disk", "vhost-user=/no/such"]] {
+        contains(&[&run[..], &more].concat(), 2, &["does not work with --sandbox on"]);
+    }
+}
+
+#[test]
 fn bench_says_what_does_not_fit_before_it_measures() {
     contains(&["bench", "--pin", "0,999999"], 2, &["--pin", "999999"]);
     contains(&["bench", "--rounds", "0"], 2, &["1..=1000"]);

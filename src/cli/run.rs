@@ -218,6 +218,14 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     {
         return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
     }
+    if args.sandbox == SandboxMode::On {
+        // Both open files and sockets while the guest runs, which a confined thread may not.
+        let restart = (args.on_reset == OnReset::Restart).then_some("--on-reset restart");
+        let remote = args.disks.iter().any(|disk| disk.vhost_user.is_some()).then_some("--disk vhost-user=");
+        if let Some(flag) = restart.or(remote) {
+            return Err(Failure::usage(format!("{flag} does not work with --sandbox on; leave one out")));
+        }
+    }
     let mut files = FilesInUse::default();
     files.input("--kernel", &kernel);
     args.initrd.iter().for_each(|path| files.input("--initrd", path));
