@@ -289,7 +289,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
     for verb in ["inspect", "trace"] {
         fails(&[verb, &missing], 4, "--control");
         fails(&[verb, &dead], 4, "has ended");
-        fails(&[verb, dir.path().to_str().unwrap()], 4, "no socket");
+        fails(&[verb, dir.path().to_str().unwrap()], 4, "is not a socket");
     }
     fails(&["ctl", &missing, "disk0", "complete=irqfd"], 4, "--control");
     fails(&["ctl", &dead, "disk0", "speed=high"], 2, "notify=PATH");
@@ -303,7 +303,11 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
     let precious = path("precious");
     std::fs::write(&precious, "precious").unwrap();
     if kvm_ioctls::Kvm::new().is_ok() {
-        fails(&["run", "--kernel", &kernel, "--console", "off", "--control", &precious], 4, "something else");
+        fails(
+            &["run", "--kernel", &kernel, "--console", "off", "--control", &precious],
+            4,
+            "another file has this name",
+        );
         assert_eq!(std::fs::read(Path::new(&precious)).unwrap(), b"precious");
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn with_name<T>(read: impl FnOnce(&[u8]) -> T) -> T {
     read(bytes.get(..usize::from(len)).filter(|name| !name.is_empty()).unwrap_or(b"?"))
 }
 
-/// Starts a thread. When this returns it is among [`members`], under `name`.
+/// Starts a thread. When this returns it is among `members`, under `name`.
 ///
 /// # Errors
 /// No thread to be had.

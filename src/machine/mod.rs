@@ -11,6 +11,7 @@
 mod acpi;
 pub mod boot;
 pub mod bus;
+mod config;
 mod console_input;
 mod console_output;
 pub mod cpu_state;
@@ -29,13 +30,13 @@ pub mod terminal;
 pub mod vcpu;
 
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 pub use boot::Kernel;
+pub use config::MachineConfig;
 pub use cpu_state::Entry;
 pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
@@ -55,49 +56,6 @@ use pci_root::PciRoot;
 use serial::SerialPort;
 use terminal::Terminal;
 use vcpu::{ExitCounters, Vcpu, VcpuThreads};
-
-/// The description of a machine.
-#[derive(Clone, Debug)]
-pub struct MachineConfig {
-    /// The kernel to boot.
-    pub kernel: Kernel,
-    /// Initial ramdisk.
-    pub initrd: Option<PathBuf>,
-    /// Kernel command line.
-    pub cmdline: String,
-    /// Number of vCPUs, 1 to [`layout::VCPUS_MAX`].
-    pub cpus: u8,
-    /// RAM in bytes, [`layout::RAM_MIN`] to [`layout::RAM_MAX`], a multiple of 1 MiB.
-    pub memory: u64,
-    /// The console that the serial port is connected to.
-    pub console: Console,
-    /// The host CPUs to pin the vCPUs to, in order. vCPUs beyond the end of the list are not pinned.
-    pub vcpu_pins: Vec<Option<usize>>,
-    /// Whether the guest's time-stamp counter equals the host's, if KVM supports that. Otherwise it begins at 0.
-    pub host_tsc: bool,
-    /// The kind of host memory behind the RAM.
-    pub backing: RamBacking,
-    /// Whether it has the debug exit port, [`layout::DEBUG_EXIT_PORT`].
-    pub debug_exit: bool,
-    /// It follows a machine that its guest has reset: the console's file is continued, not cut.
-    pub follows: bool,
-}
-
-impl MachineConfig {
-    fn check(&self) -> Result<(), MachineError> {
-        use layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
-        if !(1..=VCPUS_MAX).contains(&self.cpus) {
-            return Err(MachineError::Config(format!("{} vCPUs: it takes 1 to {VCPUS_MAX}", self.cpus)));
-        }
-        if !(RAM_MIN..=RAM_MAX).contains(&self.memory) || !self.memory.is_multiple_of(MIB) {
-            return Err(MachineError::Config(format!(
-                "{} bytes of memory: it takes 128 MiB to 8 GiB in whole MiB",
-                self.memory
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// A machine: the VM and its devices.
 pub struct Machine {

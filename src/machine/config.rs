@@ -1,0 +1,51 @@
+use std::path::PathBuf;
+
+use super::MachineError;
+use super::boot::Kernel;
+#[cfg(doc)]
+use super::layout;
+use super::memory::RamBacking;
+use super::serial::Console;
+
+/// The description of a machine.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// The kernel to boot.
+    pub kernel: Kernel,
+    /// Initial ramdisk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Number of vCPUs, 1 to [`layout::VCPUS_MAX`].
+    pub cpus: u8,
+    /// RAM in bytes, [`layout::RAM_MIN`] to [`layout::RAM_MAX`], a multiple of 1 MiB.
+    pub memory: u64,
+    /// The console that the serial port is connected to.
+    pub console: Console,
+    /// The host CPUs to pin the vCPUs to, in order. vCPUs beyond the end of the list are not pinned.
+    pub vcpu_pins: Vec<Option<usize>>,
+    /// Whether the guest's time-stamp counter equals the host's, if KVM supports that. Otherwise it begins at 0.
+    pub host_tsc: bool,
+    /// The kind of host memory behind the RAM.
+    pub backing: RamBacking,
+    /// Whether it has the debug exit port, [`layout::DEBUG_EXIT_PORT`].
+    pub debug_exit: bool,
+    /// It follows a machine that its guest has reset: the console's file is continued, not cut.
+    pub follows: bool,
+}
+
+impl MachineConfig {
+    pub(super) fn check(&self) -> Result<(), MachineError> {
+        use super::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
+        if !(1..=VCPUS_MAX).contains(&self.cpus) {
+            return Err(MachineError::Config(format!("{} vCPUs: it takes 1 to {VCPUS_MAX}", self.cpus)));
+        }
+        if !(RAM_MIN..=RAM_MAX).contains(&self.memory) || !self.memory.is_multiple_of(MIB) {
+            return Err(MachineError::Config(format!(
+                "{} bytes of memory: it takes 128 MiB to 8 GiB in whole MiB",
+                self.memory
+            )));
+        }
+        Ok(())
+    }
+}
