@@ -106,7 +106,11 @@ fn every_row_counts_what_its_path_does() {
         assert!(
             row.round_p50_ns.len() == 2 && row.round_p50_ns.iter().all(|p50| p50.is_some_and(|n| n > 0.0))
         );
-        assert!(row.min_ns <= row.p50_ns && row.p50_ns <= row.p99_ns && row.p99_ns <= row.p999_ns);
+        // Percentiles that too few requests stand behind are left out, the highest first.
+        let percentiles = [row.min_ns, row.p50_ns, row.p90_ns, row.p99_ns, row.p999_ns];
+        let known: Vec<_> = percentiles.into_iter().map_while(|value| value).collect();
+        assert!(known.len() >= 2 && known.is_sorted(), "{row:?}");
+        assert_eq!(known.len(), percentiles.iter().flatten().count(), "{row:?}");
         let (requests, interrupts) = (some(row.requests), some(row.interrupts));
         assert!(requests > 0 && interrupts > 0 && interrupts <= requests, "{row:?}");
         // The guest may find two messages in one interrupt, but none that was not sent.
