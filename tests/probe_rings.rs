@@ -153,8 +153,8 @@ fn kicks_with_data_are_caught_by_length_and_wrong_ones_come_by_exit() {
             let (by_exit, by_ioeventfd) =
                 (queue["kicks_exit"].as_u64().unwrap(), queue["kicks_ioeventfd"].as_u64().unwrap());
             let exits = wrong_exits && short == 1;
-            // One at a time, so each request has a kick of its own.
-            assert_eq!((by_exit >= 500, by_ioeventfd >= 500), (exits, !exits), "{notify} {short}: {queue}");
+            // A thread that is still awake needs no kick, so there may be fewer than requests; but all go one way.
+            assert_eq!((by_exit > 0, by_ioeventfd > 0), (exits, !exits), "{notify} {short}: {queue}");
         }
     }
 }
