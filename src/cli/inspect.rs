@@ -14,13 +14,13 @@ use crate::host::log;
 use crate::observe::VmView;
 use crate::observe::control::{Client, ControlError, Request};
 
-/// Show the state of a live VM: GSI routes, doorbells, vectors, queues, threads, passed-through devices.
+/// Show the state of a live VM: GSI routes, doorbells, vectors, queues, threads, guest RAM, passed-through devices.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// The VM's control socket (run --control)
     socket: PathBuf,
     /// What to show
-    #[arg(default_value = "all", value_parser = ["routes", "doorbells", "vectors", "queues", "threads", "vfio", "all"])]
+    #[arg(default_value = "all", value_parser = ["routes", "doorbells", "vectors", "queues", "threads", "memory", "vfio", "all"])]
     section: String,
     /// Print JSON (schema: docs/inspect.schema.json); with --watch, one line per second
     #[arg(long)]

@@ -3,7 +3,7 @@
 use crate::host::Posted;
 use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
 use crate::observe::text::table;
-use crate::observe::{PostedView, ThreadView, VfioView, VmView};
+use crate::observe::{MemoryView, PostedView, ThreadView, VfioView, VmView};
 
 /// The cell of a missing value.
 const NONE: &str = "-";
@@ -23,6 +23,7 @@ pub(super) fn text(view: &VmView) -> String {
         view.vectors.as_ref().map(|all| titled("vectors", posted(vectors(all), TO_VCPU, view))),
         view.queues.as_ref().map(|all| titled("queues", queues(all))),
         view.threads.as_ref().map(|all| titled("threads", threads(all))),
+        view.memory.as_ref().map(|ram| titled("memory", memory(ram))),
         view.vfio.as_ref().map(|all| titled("vfio", vfio(all, view))),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
@@ -223,6 +224,24 @@ fn threads(all: &[ThreadView]) -> String {
     let headings =
         ["TID>", "thread", "state", "CPU>", "user ms>", "system ms>", "waits>", "poll hits>", "owns"];
     table(&headings, rows)
+}
+
+/// One line for what backs guest RAM, one for how KVM maps it. Fewer, larger pages cost the guest fewer nested faults.
+fn memory(ram: &MemoryView) -> String {
+    let mib = |kib: u64| kib >> 10;
+    let MemoryView { size_kib, resident_kib, huge_kib, .. } = *ram;
+    let backed = format!(
+        "{} MiB, {} MiB of it touched, {} MiB of that in huge pages",
+        mib(size_kib),
+        mib(resident_kib),
+        mib(huge_kib)
+    );
+    let (small, large, giant) = (ram.kvm_pages_4k, ram.kvm_pages_2m, ram.kvm_pages_1g);
+    let mapped = match (small, large, giant) {
+        (None, None, None) => "not counted by this kernel".into(),
+        _ => format!("{} of 4 KiB, {} of 2 MiB, {} of 1 GiB", or_none(small), or_none(large), or_none(giant)),
+    };
+    format!("{backed}\nmappings in KVM's page tables: {mapped}")
 }
 
 /// `table`, and below it whether its interrupts are posted.

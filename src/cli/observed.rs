@@ -9,10 +9,10 @@ use super::out_place::FilesInUse;
 use crate::host::log;
 use crate::host::sandbox::Right;
 use crate::host::thread::OnDeath;
-use crate::observe::VmParts;
 use crate::observe::control::ControlServer;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
 use crate::observe::trace::{DEFAULT_CAPACITY, Summary, Tracer, Tracing, timeline};
+use crate::observe::{MemoryParts, VmParts};
 use crate::vm::Vm;
 
 /// Flags of `run` for observation.
@@ -84,7 +84,9 @@ fn parts(assembly: &mut Vm) -> VmParts {
     let disks = assembly.disks().to_vec();
     let routes = Some(assembly.machine().routes());
     let (images, vfio) = (assembly.images().to_vec(), assembly.vfio().to_vec());
-    VmParts { disks, images, routes, loops, vfio }
+    let memory =
+        Some(MemoryParts { ram: assembly.machine().memory(), stats: assembly.machine().statistics() });
+    VmParts { disks, images, routes, loops, memory, vfio }
 }
 
 impl Observed {

@@ -42,6 +42,8 @@ pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
 pub(crate) use kvm_fd::create_vm;
 pub use kvm_fd::open_kvm;
+#[cfg(test)]
+pub(crate) use memory::allocate;
 pub use memory::{HugePage, Ram, RamBacking};
 pub use serial::Console;
 
@@ -178,6 +180,11 @@ impl Machine {
     /// Returns guest RAM.
     pub fn memory(&self) -> Arc<Ram> {
         self.ram.clone()
+    }
+
+    /// Opens KVM's statistics of the VM, as opposed to those of its vCPUs. `None` on a kernel without them (before 5.14).
+    pub fn statistics(&self) -> Option<KvmStats> {
+        KvmStats::of(&*self.vm).ok().flatten()
     }
 
     /// Returns the MMIO bus.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MsiView, PostedView, ThreadView, VfioView};
+use super::{MemoryParts, MemoryView, MsiView, PostedView, ThreadView, VfioView};
 use crate::backend::Disk;
 use crate::dataplane::{LoopHandle, NO_VECTOR, QueueCounts, Sent};
 use crate::kvm::{IoAddress, IoeventfdSpec, Match, Route, Routes};
@@ -20,7 +20,7 @@ use crate::virtio::{DeviceView, VirtioBlk};
 pub const INSPECT_SCHEMA: &str = "doorbell-inspect/1";
 
 /// The sections; `all` stands for all of them.
-pub const SECTIONS: [&str; 6] = ["routes", "doorbells", "vectors", "queues", "threads", "vfio"];
+pub const SECTIONS: [&str; 7] = ["routes", "doorbells", "vectors", "queues", "threads", "memory", "vfio"];
 
 /// The parts of a VM that a snapshot reads.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub struct VmParts {
     pub routes: Option<Arc<Routes>>,
     /// I/O threads, and the main loop.
     pub loops: Vec<LoopHandle>,
+    /// Guest RAM.
+    pub memory: Option<MemoryParts>,
     /// Passed-through devices.
     pub vfio: Vec<Arc<VfioPci>>,
 }
@@ -59,6 +61,9 @@ pub struct VmView {
     /// Threads.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub threads: Option<Vec<ThreadView>>,
+    /// Guest RAM.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub memory: Option<MemoryView>,
     /// Passed-through devices.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vfio: Option<Vec<VfioView>>,
@@ -206,6 +211,7 @@ impl VmParts {
                 let owners = of_disks().flat_map(|(_, view)| owners(view)).collect::<Vec<_>>();
                 super::threads::of_this_process(&owners, &self.loops)
             }),
+            memory: self.memory.as_ref().filter(|_| wanted("memory")).map(MemoryParts::view),
             vfio: wanted("vfio").then(|| self.vfio.iter().map(|device| VfioView::of(device)).collect()),
             posted_interrupts: (wanted("vectors") || wanted("vfio")).then(PostedView::here),
         })

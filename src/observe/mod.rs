@@ -7,6 +7,7 @@
 pub mod control;
 pub mod inspect;
 pub mod kernel;
+mod memory_view;
 mod msi;
 mod posted_view;
 pub(crate) mod text;
@@ -15,6 +16,7 @@ pub mod trace;
 mod vfio_view;
 
 pub use inspect::{VmParts, VmView};
+pub use memory_view::{MemoryParts, MemoryView};
 pub use msi::MsiView;
 pub use posted_view::PostedView;
 pub use threads::ThreadView;
