@@ -69,6 +69,8 @@ pub struct RequestTimestamps {
     /// Whether the interrupt was queued: it cost no separate system call, and the kernel sends it at the thread's next
     /// wait.
     pub queued: bool,
+    /// Whether its interrupt was held back until `signalled` ([`super::Moderation`]).
+    pub held: bool,
 }
 
 /// The trace of one queue.

@@ -1,6 +1,6 @@
 use super::super::testing::{Driver, Instant, TwoSteps};
 use super::super::waiter::Waiter;
-use super::super::{CompletePath, IoThread, LoopConfig};
+use super::super::{CompletePath, IoThread, LoopConfig, Moderation};
 use super::*;
 
 fn spawn(uring: bool) -> IoThread {
@@ -49,6 +49,27 @@ fn every_request_passes_every_stage_in_order() {
             (RequestKind::Answer, RequestKind::Read, 512)
         );
     }
+}
+
+#[test]
+fn held_interrupts_are_stamped_when_they_are_sent() {
+    let (driver, thread) = (Driver::new(CompletePath::Irqfd), spawn(false));
+    driver.counters.trace.start(100);
+    let setup = driver.setup(Instant);
+    setup.moderation.set(Moderation::Fixed { completions: 3, max_us: 1_000_000 });
+    let attached = thread.handle().attach(setup).unwrap();
+    for round in 0..3 {
+        driver.offer(round, 0, 0);
+        driver.kick();
+    }
+    driver.interrupts();
+    attached.detach();
+    let recorded = driver.counters.trace.stop().unwrap().requests;
+    assert!(recorded.iter().all(in_order), "{recorded:?}");
+    // How many of the three a batch has depends on the threads; the last batch is never held.
+    let signalled: Vec<_> = recorded.iter().map(|stamps| stamps.signalled).collect();
+    assert_eq!(signalled, vec![signalled[2]; 3], "{recorded:?}");
+    assert!(!recorded[2].held, "{recorded:?}");
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub trait Tracer: Default {
     fn ending(&mut self);
     /// The used index was stored.
     fn published(&mut self);
+    /// The interrupt is held back: the batch ends with the interrupt of a later one, or alone when the hold expires.
+    fn held(&mut self);
     /// The call that sends the interrupt returned, or the interrupt was queued.
     fn interrupted(&mut self, queued: bool);
     /// The batch is over.
@@ -46,6 +48,7 @@ impl Tracer for NoTracer {
     fn completed(&mut self, _: u32) {}
     fn ending(&mut self) {}
     fn published(&mut self) {}
+    fn held(&mut self) {}
     fn interrupted(&mut self, _: bool) {}
     fn flush(&mut self, _: &QueueTrace) {}
 }
@@ -63,7 +66,7 @@ struct Recording {
     current: RequestTimestamps,
     /// Requests at the backend, by slot. `id` 0: the request started before tracing was on.
     in_flight: Vec<RequestTimestamps>,
-    /// Requests that are completed and not published.
+    /// Requests that are completed and not published, and those whose interrupt is held.
     batch: Vec<RequestTimestamps>,
 }
 
@@ -125,21 +128,28 @@ impl Tracer for RequestTracer {
     #[inline]
     fn ending(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps, at| stamps.ending = at);
+            recording.stamp_batch(|stamps| stamps.ending == 0, |stamps, at| stamps.ending = at);
         }
     }
 
     #[inline]
     fn published(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps, at| stamps.published = at);
+            recording.stamp_batch(|stamps| stamps.published == 0, |stamps, at| stamps.published = at);
+        }
+    }
+
+    #[inline]
+    fn held(&mut self) {
+        if let Some(recording) = &mut self.0 {
+            recording.stamp_batch(|_| true, |stamps, _| stamps.held = true);
         }
     }
 
     #[inline]
     fn interrupted(&mut self, queued: bool) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
+            recording.stamp_batch(|_| true, |stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
         }
     }
 
@@ -219,13 +229,20 @@ impl Recording {
     }
 
     #[cold]
-    fn stamp_batch(&mut self, set: impl Fn(&mut RequestTimestamps, u64)) {
+    fn stamp_batch(
+        &mut self,
+        which: impl Fn(&RequestTimestamps) -> bool,
+        set: impl Fn(&mut RequestTimestamps, u64),
+    ) {
         let at = monotonic_ns();
-        self.batch.iter_mut().for_each(|stamps| set(stamps, at));
+        self.batch.iter_mut().filter(|stamps| which(stamps)).for_each(|stamps| set(stamps, at));
     }
 
     #[cold]
     fn flush(&mut self, trace: &QueueTrace) {
+        if self.batch.iter().any(|stamps| stamps.held && stamps.signalled == 0) {
+            return;
+        }
         let thread = thread_id();
         self.batch.iter_mut().for_each(|stamps| stamps.thread = thread);
         trace.append(&mut self.batch);

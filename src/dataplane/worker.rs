@@ -270,7 +270,7 @@ impl<S: Tracer> Worker<S> {
         self.tracer.published();
         match self.moderate(completions, wanted) {
             Verdict::Deliver => self.deliver(later),
-            Verdict::Hold => {}
+            Verdict::Hold => self.tracer.held(),
             Verdict::Quiet => add(&self.counters().suppressed, 1),
         }
         let calls = self.setup.backend.system_calls();

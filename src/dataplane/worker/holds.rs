@@ -45,7 +45,7 @@ impl<S: Tracer> Worker<S> {
     pub fn check_held(&mut self, now: u64) -> bool {
         if self.moderator.is_due(now) {
             self.show_holds();
-            self.deliver(&mut |_| false);
+            self.deliver_held();
         }
         self.moderator.is_held()
     }
@@ -55,8 +55,13 @@ impl<S: Tracer> Worker<S> {
         if self.moderator.is_held() {
             self.moderator.release(monotonic_ns());
             self.show_holds();
-            self.deliver(&mut |_| false);
+            self.deliver_held();
         }
+    }
+
+    fn deliver_held(&mut self) {
+        self.deliver(&mut |_| false);
+        self.tracer.flush(&self.setup.counters.trace);
     }
 
     fn show_holds(&self) {

@@ -142,7 +142,7 @@ macro_rules! rows {
 
 rows!(
     id, kind, len, seen, taken, parsed, submitted, completed, ending, published, signalled, thread, deferred,
-    queued
+    queued, held
 );
 
 /// A value in a row.

@@ -56,13 +56,15 @@ fn request(queue: &str, stamps: &RequestTimestamps) -> Value {
         signalled,
         thread,
         queued,
+        held,
         ..
     } = *stamps;
     let answered = kind == RequestKind::Answer;
-    let interrupt = match (signalled, queued) {
-        (0, _) => "none",
-        (_, true) => "queued",
-        (_, false) => "interrupt",
+    let interrupt = match (signalled, held, queued) {
+        (0, ..) => "none",
+        (_, true, _) => "held",
+        (_, _, true) => "queued",
+        (_, _, false) => "interrupt",
     };
     // Before the first stamp and after the last nothing is timed: those hops have no end of their own.
     let mut timed = vec![("wake", seen, stamps.taken), ("parse", stamps.taken, parsed)];

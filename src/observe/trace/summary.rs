@@ -41,13 +41,14 @@ type Span = fn(&RequestTimestamps) -> (u64, u64);
 
 /// The stages, and last the whole request. A stage whose end is 0 did not happen: the driver wanted no interrupt, or the
 /// interrupt went the other way.
-const STAGES: [(&str, Span); 7] = [
+const STAGES: [(&str, Span); 8] = [
     ("kick seen > parsed", |s| (s.seen, s.parsed)),
     ("parsed > submitted", |s| (s.parsed, s.submitted)),
     ("submitted > completed", |s| (s.submitted, s.completed)),
     ("completed > published", |s| (s.completed, s.published)),
-    ("published > interrupt sent", |s| (s.published, if s.queued { 0 } else { s.signalled })),
-    ("published > interrupt queued", |s| (s.published, if s.queued { s.signalled } else { 0 })),
+    ("published > interrupt sent", |s| (s.published, if s.queued || s.held { 0 } else { s.signalled })),
+    ("published > interrupt queued", |s| (s.published, if s.queued && !s.held { s.signalled } else { 0 })),
+    ("published > held interrupt", |s| (s.published, if s.held { s.signalled } else { 0 })),
     ("kick seen > published", |s| (s.seen, s.published)),
 ];
 

@@ -9,7 +9,7 @@ use crate::dataplane::{RequestKind, RequestTimestamps};
 ///
 /// The VMM is one process with a track per thread. A track has a slice for each time the thread took requests from a
 /// ring, and for each batch that it ended, with the interrupt inside. Every queue is another process with a lane per
-/// request, divided into its stages. An arrow leads from the slice that took a request to the one that published it.
+/// request, divided into its stages, and a lane of the interrupts that were held. An arrow leads from the slice that took a request to the one that published it.
 pub fn timeline(recording: &Recording) -> Value {
     let mut events = vec![process_name(recording.pid, &format!("doorbell (process {})", recording.pid))];
     for (tid, name) in &recording.threads {
@@ -67,13 +67,16 @@ impl Tracks<'_> {
             self.slice(requests[0].thread, &format!("take {}: {name}", requests.len()), taken, end);
         }
         for (ending, requests) in batches {
-            let RequestTimestamps { published, signalled, thread, queued, .. } = *requests[0];
+            let RequestTimestamps { published, signalled, thread, queued, held, .. } = *requests[0];
+            // A thread that holds an interrupt goes on working: that is no slice of it.
+            let signalled = if held { 0 } else { signalled };
             let end = published.max(signalled);
             self.slice(thread, &format!("publish {}: {name}", requests.len()), ending, end);
             if signalled != 0 {
                 self.slice(thread, interrupt_slice(queued), published, signalled);
             }
         }
+        self.holds(&requests);
         for request in &requests {
             self.lane(request);
             self.arrow(request);
@@ -85,11 +88,40 @@ impl Tracks<'_> {
         self.events.push(json!({"ph": "X", "cat": "thread", "name": name, "pid": self.pid, "tid": tid, "ts": ts, "dur": dur}));
     }
 
+    /// Each hold from the first publication without an interrupt to the interrupt.
+    fn holds(&mut self, requests: &[RequestTimestamps]) {
+        let mut holds = BTreeMap::<u64, (u64, u32)>::new();
+        for request in requests.iter().filter(|request| request.held) {
+            let (since, completions) = holds.entry(request.signalled).or_insert((request.published, 0));
+            *since = request.published.min(*since);
+            *completions += 1;
+        }
+        for (signalled, (since, completions)) in holds {
+            let mut event = json!({
+                "ph": "b", "cat": "hold", "name": "held interrupt", "pid": self.lanes, "tid": 0,
+                "id2": {"local": format!("{since:#x}")}, "ts": us(since), "args": {"completions_held": completions},
+            });
+            self.events.push(event.clone());
+            (event["ph"], event["ts"]) = ("e".into(), us(signalled).into());
+            self.events.push(event);
+        }
+    }
+
     /// The request as nested asynchronous slices: one for the whole request, one per stage.
     fn lane(&mut self, request: &RequestTimestamps) {
         let RequestTimestamps {
-            id, seen, parsed, submitted, completed, published, signalled, queued, ..
+            id,
+            seen,
+            parsed,
+            submitted,
+            completed,
+            published,
+            signalled,
+            queued,
+            held,
+            ..
         } = *request;
+        let interrupt = if held { "held interrupt" } else { interrupt_slice(queued) };
         // The viewer makes one track of all lanes whose outermost slices have the same name.
         let name = "request";
         let work = match request.kind {
@@ -111,7 +143,7 @@ impl Tracks<'_> {
         nested("b", name, seen, Some(&args));
         let mut stages = vec![("parse", seen, parsed), ("submit", parsed, submitted)];
         stages.extend([(work.as_str(), submitted, completed), ("publish", completed, published)]);
-        stages.extend((signalled != 0).then_some((interrupt_slice(queued), published, signalled)));
+        stages.extend((signalled != 0).then_some((interrupt, published, signalled)));
         for (stage, from, to) in stages {
             nested("b", stage, from, None);
             nested("e", stage, to, None);

@@ -19,6 +19,7 @@ fn recording() -> Recording {
         thread: 42,
         deferred: true,
         queued: signalled == 0,
+        held: false,
     };
     let requests = [stamps(1, 1000, 8500), stamps(2, 1000, 8500), stamps(3, 20_000, 0)];
     let queue = QueueRecording {
@@ -107,6 +108,33 @@ fn the_timeline_has_one_whole_flow_and_one_lane_per_request() {
         }
     }
     assert!(open.len() == 3 && open.values().all(Vec::is_empty));
+}
+
+/// The second request's interrupt was held until that of the third.
+#[test]
+fn a_held_interrupt_has_a_lane_of_its_own_and_no_slice_of_the_thread() {
+    let mut held = recording();
+    let of = |n: usize| recording().queues[0].requests[n].stamps();
+    held.queues[0].requests[1] =
+        Row::from(&RequestTimestamps { held: true, ending: 7000, signalled: 26_600, ..of(1) });
+    held.queues[0].requests[2] = Row::from(&RequestTimestamps { signalled: 26_600, queued: false, ..of(2) });
+    let timeline = timeline(&held);
+    let events = timeline["traceEvents"].as_array().unwrap();
+    events.iter().for_each(check);
+    let lane: Vec<_> = events.iter().filter(|event| event["cat"] == "hold").collect();
+    let [begin, end] = lane[..] else { panic!("{lane:?}") };
+    assert_eq!((begin["ph"].as_str(), begin["ts"].as_f64()), (Some("b"), Some(7.5)));
+    assert_eq!((end["ph"].as_str(), end["ts"].as_f64()), (Some("e"), Some(26.6)));
+    assert_eq!(begin["args"]["completions_held"], 1);
+    let long = |event: &&serde_json::Value| event["ph"] == "X" && event["dur"].as_f64().unwrap() > 10.0;
+    assert_eq!(events.iter().find(long), None);
+    let summary = Summary::of(&held);
+    let stage =
+        |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
+    assert_eq!(
+        (stage("published > held interrupt"), stage("published > interrupt sent")),
+        (Some(1), Some(2))
+    );
 }
 
 #[test]
