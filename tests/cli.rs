@@ -224,11 +224,11 @@ fn a_fifo_is_no_kernel_no_initrd_and_no_console_that_nobody_reads() {
     // SAFETY: a valid string.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let kernel = files.with("kernel", &common::elf(&common::power_off()));
-    contains(&["run", "--kernel", &fifo], 4, &[&fifo, "no regular file"]);
-    contains(&["run", "--kernel", &kernel, "--initrd", &fifo], 4, &[&fifo, "no regular file"]);
+    contains(&["run", "--kernel", &fifo], 4, &[&fifo, "not a regular file"]);
+    contains(&["run", "--kernel", &kernel, "--initrd", &fifo], 4, &[&fifo, "not a regular file"]);
     if doorbell::machine::open_kvm().is_ok() {
         let console = format!("file={fifo}");
-        contains(&["run", "--kernel", &kernel, "--console", &console], 4, &[&fifo, "nobody reads"]);
+        contains(&["run", "--kernel", &kernel, "--console", &console], 4, &[&fifo, "nobody reads from"]);
     }
 }
 

@@ -120,7 +120,8 @@ impl Log {
             std::mem::take(&mut budgets.lost)
         };
         if lost > 0 {
-            self.stream.push(format!("doorbell: {lost} messages were lost: nobody read them\n").as_bytes());
+            self.stream
+                .push(format!("doorbell: {lost} messages were lost, because nobody read them\n").as_bytes());
         }
         self.stream.push(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
         self.stream.flush();

@@ -74,7 +74,7 @@ pub(super) fn with_name<T>(read: impl FnOnce(&[u8]) -> T) -> T {
 /// Starts a thread. When this returns it is among `members`, under `name`.
 ///
 /// # Errors
-/// No thread to be had.
+/// The kernel refuses another thread.
 pub fn start<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,

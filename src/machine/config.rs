@@ -38,11 +38,12 @@ impl MachineConfig {
     pub(super) fn check(&self) -> Result<(), MachineError> {
         use super::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
         if !(1..=VCPUS_MAX).contains(&self.cpus) {
-            return Err(MachineError::Config(format!("{} vCPUs: it takes 1 to {VCPUS_MAX}", self.cpus)));
+            let why = format!("{} vCPUs are not possible; use 1 to {VCPUS_MAX}", self.cpus);
+            return Err(MachineError::Config(why));
         }
         if !(RAM_MIN..=RAM_MAX).contains(&self.memory) || !self.memory.is_multiple_of(MIB) {
             return Err(MachineError::Config(format!(
-                "{} bytes of memory: it takes 128 MiB to 8 GiB in whole MiB",
+                "{} bytes of memory are not possible; use 128 MiB to 8 GiB, in whole MiB",
                 self.memory
             )));
         }

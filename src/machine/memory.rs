@@ -141,7 +141,7 @@ fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
     let (bytes, wanted) = (page.bytes(), len.div_ceil(page.bytes()));
     if !len.is_multiple_of(bytes) {
         return Err(MachineError::Config(format!(
-            "{} MiB of memory are no whole number of huge pages of {} MiB",
+            "{} MiB of memory do not divide into huge pages of {} MiB; use a multiple of the page size",
             len >> 20,
             bytes >> 20
         )));

@@ -82,7 +82,7 @@ fn open(path: &Path, go_on: bool) -> Result<File, MachineError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options.open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ENXIO) => {
-            MachineError::file("console", path, "nobody reads this FIFO: start its reader first")
+            MachineError::file("console", path, "nobody reads from this FIFO: start its reader first")
         }
         _ => MachineError::file("console", path, e),
     })

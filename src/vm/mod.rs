@@ -227,7 +227,7 @@ impl Vm {
         device.on_request(move || {
             log::warn(
                 spec.bdf,
-                format_args!("the host asks for it back (a VFIO release request); the VM stops"),
+                format_args!("the host asked for it back (VFIO release request); stopping the VM"),
             );
             exit.request(ExitReason::Stopped);
         });

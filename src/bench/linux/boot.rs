@@ -279,7 +279,7 @@ pub fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, fi
                 0 => "its start".into(),
                 n => format!("mark {n}"),
             };
-            format!("the guest was silent for too long after {after} and has been stopped")
+            format!("the guest was silent for too long after {after} and was stopped")
         }
         _ if results.is_some() => "the job in the guest failed".into(),
         _ => "the guest ended before its job did".into(),

@@ -133,7 +133,7 @@ struct Latency {
 impl Latency {
     fn histogram(&self) -> Result<Histogram, String> {
         let bin = |(value, count): (&String, &u64)| {
-            Ok((value.parse().map_err(|_| format!("a bin has the name {value:?}"))?, *count))
+            Ok((value.parse().map_err(|_| format!("the name of a bin is not a number: {value:?}"))?, *count))
         };
         Ok(Histogram {
             bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,

@@ -73,7 +73,7 @@ fn what_cannot_be_a_job_is_refused_with_its_line() {
     assert!(error("[a]\n[b]\n[a]\n").contains("[a]"));
     assert_eq!(
         error("[a]\nrw=read\ndirectory=/tmp\n"),
-        "line 3: directory cannot be used: the disk under test is no directory"
+        "line 3: directory cannot be used: the disk under test is not a directory"
     );
     assert!(error("[a]\ninclude other.fio\n").contains("line 2"));
 }

@@ -149,7 +149,7 @@ impl FromStr for FioJob {
                 return Err(format!("{key} of {text} is set by the bench; leave it out"));
             }
             if key == "numjobs" {
-                numjobs = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or("numjobs is 1 to 64")?;
+                numjobs = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or("use numjobs=1 to 64")?;
             }
             options += &format!("{option}\n");
         }

@@ -34,7 +34,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// It is not there, or fio failed; a clause.
     pub fn fio(&self, name: &str, reads_back: bool) -> Result<Measured, String> {
-        let json = self.files.get(name).ok_or("fio left no output")?;
+        let json = self.files.get(name).ok_or("fio wrote no output")?;
         fio::parse(json, reads_back).map_err(|e| format!("fio's output: {e}"))
     }
 }

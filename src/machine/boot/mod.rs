@@ -142,7 +142,7 @@ fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
     match file.metadata() {
         Ok(meta) if meta.is_dir() => Err(MachineError::file(what, path, "is a directory")),
         Ok(meta) if !meta.is_file() => {
-            Err(MachineError::file(what, path, "is no regular file: copy it into one"))
+            Err(MachineError::file(what, path, "is not a regular file: copy it into one"))
         }
         Ok(_) => Ok(file),
         Err(e) => Err(MachineError::file(what, path, plain(&e))),
@@ -169,7 +169,10 @@ fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u
     let base = limit.checked_sub(len).map(|base| base & !0xfff).filter(|&base| base >= floor);
     let base = base.ok_or_else(|| {
         let room = limit.saturating_sub(floor) >> 20;
-        fail(format!("{} MiB do not fit beside the kernel, {room} MiB are left; raise --memory", len >> 20))
+        fail(format!(
+            "its {} MiB do not fit into the {room} MiB that the kernel leaves; raise --memory",
+            len >> 20
+        ))
     })?;
     ram.read_exact_volatile_from(GuestAddress(base), &mut file, len as usize)
         .map_err(|e| fail(format!("cannot be read: {e}")))?;
@@ -179,7 +182,10 @@ fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u
 /// Writes the command line with its NUL to [`boot::CMDLINE`].
 fn write_cmdline(ram: &Ram, cmdline: &str, longest: u64) -> Result<(), MachineError> {
     if cmdline.len() as u64 > longest {
-        let why = format!("the kernel command line has {} bytes, this kernel takes {longest}", cmdline.len());
+        let why = format!(
+            "the kernel command line has {} bytes, and this kernel accepts at most {longest}; shorten it",
+            cmdline.len()
+        );
         return Err(MachineError::Config(why));
     }
     if cmdline.contains('\0') {

@@ -149,7 +149,7 @@ impl Dma {
             state.space = Some(Space::Container { container, groups: Vec::new() });
         }
         let Some(Space::Container { container, groups }) = &mut state.space else {
-            let what = "has no VFIO character device, as the other devices of this guest have".into();
+            let what = "has no VFIO character device, but the other devices of this guest have one".into();
             return Err(VfioError::Device { bdf, what });
         };
         if !groups.iter().any(|(id, _)| *id == group.id) {

@@ -90,7 +90,7 @@ impl Guest {
         self.lost = self.lost || measured.is_err() && !self.ready;
         let sample = measured?;
         if early {
-            return Err("it did not wait for its turn, because this host was busy for a second".into());
+            return Err("it started before its turn, because this host was busy for a second".into());
         }
         Ok(sample)
     }

@@ -140,7 +140,7 @@ fn executable(file: &Path) -> Result<(), String> {
     match std::fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("there is no such file".into()),
         Err(error) => Err(format!("it cannot be read: {error}")),
-        Ok(meta) if !meta.is_file() => Err("it is no file".into()),
+        Ok(meta) if !meta.is_file() => Err("it is not a file".into()),
         Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("it is not executable (chmod +x)".into()),
         Ok(_) => Ok(()),
     }

@@ -76,7 +76,7 @@ impl Turns {
     /// Starts them all, one after the other; each is stopped as soon as it is ready.
     ///
     /// # Errors
-    /// A file cannot be made. A VMM that does not run here is no error; its rows say why.
+    /// A file cannot be made. A VMM that does not run here is not an error; its rows say why.
     pub fn start(schedule: &Schedule<FioJob, Variant>, vm: &VmFacts, files: &Files) -> io::Result<Turns> {
         let steps = schedule.steps();
         let (mut participants, mut versions) = (Vec::new(), Vec::new());
