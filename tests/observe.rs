@@ -88,7 +88,7 @@ fn look(client: &mut Client, section: &str) -> VmView {
 }
 
 #[test]
-fn what_is_inspected_is_what_the_guest_set_up() {
+fn inspect_shows_the_guests_setup() {
     let Some(mut vm) = Vm::start("backend=mem,size=1M") else { return };
     vm.requests(1, 500);
     let view = look(&mut vm.client(), "all");

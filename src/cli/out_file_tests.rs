@@ -106,7 +106,7 @@ fn devices_and_pipes_are_streams() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said_before_anything_runs() {
+fn an_output_that_cannot_be_written_fails_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     let places = [dir.path().to_path_buf(), dir.path().join("no/such/r"), "/proc/new".into(), "/".into()];
     for path in places {

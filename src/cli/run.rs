@@ -241,17 +241,15 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     let trace = args.observe.open_trace(&mut files)?;
     let mut config = VmConfig {
         machine: MachineConfig {
-            kernel: Kernel::File(kernel),
             initrd: args.initrd,
             cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
             cpus: args.cpus,
             memory: args.memory,
             console: args.console,
             vcpu_pins: pins.vcpus(args.cpus.into()),
-            host_tsc: false,
             backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
             debug_exit: args.debug_exit,
-            follows: false,
+            ..MachineConfig::new(Kernel::File(kernel))
         },
         disks: args.disks,
         threads: (0..usize::from(args.iothreads))

@@ -54,12 +54,10 @@ impl Driver {
 
     pub fn block() -> BlockParams {
         BlockParams {
-            capacity: 1000.into(),
-            readonly: false,
             serial: *b"serial-of-twenty-byt",
-            writeback: AtomicBool::new(true),
             max_discard_sectors: 100,
             max_write_zeroes_sectors: 100,
+            ..BlockParams::new(1000)
         }
     }
 
@@ -67,15 +65,7 @@ impl Driver {
         let broken = self.broken.clone();
         QueueSetup {
             name: "test queue".into(),
-            layout: QueueLayout {
-                packed: false,
-                size: SIZE,
-                desc: DESC,
-                avail: AVAIL,
-                used: USED,
-                event_idx: false,
-                indirect: false,
-            },
+            layout: QueueLayout::split(SIZE, DESC, AVAIL, USED),
             features: 0,
             memory: self.memory.clone(),
             kick: self.kick.clone(),

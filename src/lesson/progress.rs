@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_stays_done_and_a_foreign_file_is_left_alone() {
+    fn progress_is_kept_and_a_foreign_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("doorbell/lessons.json");
         let mut progress = Progress::read(&file).unwrap();

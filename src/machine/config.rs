@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use super::MachineError;
 use super::boot::Kernel;
-#[cfg(doc)]
-use super::layout;
+use super::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use super::memory::RamBacking;
 use super::serial::Console;
 
@@ -35,8 +34,24 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// Returns the smallest machine that boots `kernel`: one vCPU, the least RAM, no console, no initrd.
+    pub fn new(kernel: Kernel) -> MachineConfig {
+        MachineConfig {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+            cpus: 1,
+            memory: layout::RAM_MIN,
+            console: Console::Off,
+            vcpu_pins: Vec::new(),
+            host_tsc: false,
+            backing: RamBacking::default(),
+            debug_exit: false,
+            follows: false,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), MachineError> {
-        use super::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
         if !(1..=VCPUS_MAX).contains(&self.cpus) {
             let why = format!("{} vCPUs are not possible; use 1 to {VCPUS_MAX}", self.cpus);
             return Err(MachineError::Config(why));

@@ -66,7 +66,7 @@ fn the_runtime_of_the_environment_is_known() {
 }
 
 #[test]
-fn what_cannot_be_a_job_is_refused_with_its_line() {
+fn an_invalid_job_is_refused_with_its_line() {
     let error = |text| sections(text).unwrap_err().to_string();
     assert!(error("; nothing\n[global]\nrw=read\n").contains("no section"));
     assert_eq!(error("rw=read\n[a]\n"), "line 1 stands before the first section");

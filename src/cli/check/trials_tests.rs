@@ -20,7 +20,7 @@ fn trial(claims: Claims, name: &str) -> Trial {
 }
 
 #[test]
-fn what_must_be_counted_follows_from_what_the_host_is_said_to_have() {
+fn the_expected_counts_follow_from_the_features_of_the_host() {
     let fast = counts(&[("kvm:kvm_fast_mmio", Some(REQUESTS - 1)), ("ioeventfd_write", Some(REQUESTS))]);
     assert_eq!(judge(&trial(INTEL, "fast MMIO"), Ok(&fast)).0, Verdict::AsExpected);
     // A hit where none can be contradicts as well.
@@ -47,7 +47,7 @@ fn a_posted_completion_kicks_nobody() {
 }
 
 #[test]
-fn what_could_not_be_counted_is_not_as_expected_and_says_why() {
+fn a_missing_count_is_not_as_expected_and_says_why() {
     let (verdict, found) = judge(&trial(INTEL, "irqfd"), Err("run it as root"));
     assert_eq!((verdict, &*found), (Verdict::NotCounted, "run it as root"));
     let partly = counts(&[("kvm:kvm_fast_mmio", Some(REQUESTS)), ("ioeventfd_write", None)]);

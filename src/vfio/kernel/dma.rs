@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prevents_opening_is_reported_with_its_fix() {
+    fn each_obstacle_to_opening_is_reported_with_its_fix() {
         let bdf: Bdf = "00:03.0".parse().unwrap();
         let answer = |tree: &Tree| Dma::new(tree.host(), None).open(bdf).unwrap_err().to_string();
         let tree = Tree::new();

@@ -98,7 +98,7 @@ fn one_that_dies_loses_the_rounds_that_were_to_come() {
 }
 
 #[test]
-fn one_that_does_not_start_has_no_rows() {
+fn a_vmm_that_does_not_start_has_no_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut broken = vmm(dir.path(), 0);
     std::fs::write(&broken.program, "#!/bin/sh\necho no KVM here >&2\nexit 1\n").unwrap();
