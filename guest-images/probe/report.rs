@@ -1,4 +1,7 @@
 //! Prints a block as one line of JSON: counts, percentiles, and a histogram. Histograms of several rounds can be added.
+//!
+//! The histogram is a fixed array, because the probe has no heap. Hosts that read guest memory get every sample instead and
+//! use hdrhistogram.
 
 use crate::abi::*;
 use crate::clock;

@@ -29,10 +29,10 @@ pub enum Console {
     Off,
 }
 
-/// The interrupt line. An interrupt is an edge: two calls of `KVM_IRQ_LINE`, up and down.
-struct Line(Arc<dyn VmIoctls>);
+/// The interrupt pin. An interrupt is an edge: two calls of `KVM_IRQ_LINE`, up and down.
+struct SerialPin(Arc<dyn VmIoctls>);
 
-impl Trigger for Line {
+impl Trigger for SerialPin {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
@@ -90,7 +90,7 @@ fn open(path: &Path, go_on: bool) -> Result<File, MachineError> {
 
 /// The serial port as a bus device.
 pub struct SerialPort {
-    uart: Mutex<Serial<Line, Room, Sink>>,
+    uart: Mutex<Serial<SerialPin, Room, Sink>>,
     room: Arc<EventFd>,
     output: Option<Arc<ConsoleOutput>>,
 }
@@ -115,11 +115,11 @@ impl SerialPort {
         let room =
             EventFd::new(EFD_NONBLOCK).map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
         let room = Arc::new(room);
-        let uart = Serial::with_events(Line(vm), Room(room.clone()), Sink(output.clone()));
+        let uart = Serial::with_events(SerialPin(vm), Room(room.clone()), Sink(output.clone()));
         Ok(Arc::new(SerialPort { uart: Mutex::new(uart), room, output }))
     }
 
-    fn uart(&self) -> MutexGuard<'_, Serial<Line, Room, Sink>> {
+    fn uart(&self) -> MutexGuard<'_, Serial<SerialPin, Room, Sink>> {
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -86,7 +86,7 @@ pub fn sample(
 /// # Errors
 /// Its result cannot be read: a clause.
 pub fn guest_sample(results: &Results, reads_back: bool, exits: Option<u64>) -> Result<Sample, String> {
-    let interrupts = interrupts_between(results, "device", "before".into(), "after".into());
+    let interrupts = interrupts_between(results, "device", "fio.before".into(), "fio.after".into());
     let counts = Counts { exits, ..Counts::default() };
     Ok(Sample { fio: results.fio("fio.json", reads_back)?, counts, guest_interrupts: interrupts })
 }
