@@ -96,7 +96,7 @@ pub mod op {
 
 /// [`super::GuestJob::wait`] of [`kind::IO`] and [`kind::FLOOR`].
 pub mod wait {
-    /// Spin with PAUSE on the count that the interrupt handler bumps.
+    /// Spin with PAUSE on the count that the interrupt handler increments.
     pub const SPIN: u32 = 0;
     /// HLT until the interrupt.
     pub const HALT: u32 = 1;

@@ -3,11 +3,12 @@ use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::sent::InterruptCounts;
+use crate::host::Locked;
 use crate::host::log;
 use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
 
@@ -166,7 +167,7 @@ impl DeviceInterrupts {
     }
 
     fn isr(&self) -> MutexGuard<'_, u8> {
-        self.isr.lock().unwrap_or_else(PoisonError::into_inner)
+        self.isr.locked()
     }
 
     /// Returns whether INTx is pending: the Interrupt Status bit of config space.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
@@ -16,6 +16,7 @@ use super::bus::BusDevice;
 use super::console_output::ConsoleOutput;
 use super::exit::ExitLatch;
 use super::layout::SERIAL_GSI;
+use crate::host::Locked;
 use crate::kvm::VmIoctls;
 
 /// The console of the serial port.
@@ -120,7 +121,7 @@ impl SerialPort {
     }
 
     fn uart(&self) -> MutexGuard<'_, Serial<SerialPin, Room, Sink>> {
-        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uart.locked()
     }
 
     /// Returns the output, unless the console is off.

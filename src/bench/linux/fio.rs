@@ -106,7 +106,7 @@ struct Direction {
     runtime: u64,
     /// From submission to completion.
     lat_ns: Latency,
-    /// Without the submission itself: what a job file has bins of if it asks for that.
+    /// From the end of the submission to completion. A job file may ask for bins of these instead.
     #[serde(default)]
     clat_ns: Latency,
 }

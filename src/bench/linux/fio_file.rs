@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-/// What stands before everything else: whatever the file says comes later and counts.
+/// Options that come first. The file's own options come later, and the last value of an option counts.
 ///
 /// Latencies are from submission to completion, as the bench's own jobs measure them.
 const HEAD: &str = "[global]\nfilename=${DISK}\nlat_percentiles=1\nclat_percentiles=0\n";

@@ -208,7 +208,7 @@ mod tests {
             job.file(4096, 1.0).contains("\nrw=randread\n") && job.file(4096, 1.0).contains("\ndirect=1\n")
         );
         assert!(job.text(4096, 1.0, false).contains("\ndirect=0\n"));
-        // What stands later in a job file counts.
+        // In a job file, the last value of an option counts.
         let file = "randread:2:bs=64k:numjobs=4".parse::<FioJob>().unwrap().file(4096, 1.0);
         assert!(file.ends_with("bs=4096\nrw=randread\niodepth=2\nbs=64k\nnumjobs=4\n"), "{file}");
     }

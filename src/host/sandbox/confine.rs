@@ -5,7 +5,7 @@
 //! those that are started later inherit.
 
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -13,6 +13,7 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use super::profile::{Profile, Step, errno};
 use super::violation;
+use crate::host::Locked;
 use crate::host::thread;
 
 /// How long a thread may take. They wait, all of them: the guest has not begun.
@@ -67,7 +68,7 @@ static ORDERS: AtomicPtr<Orders> = AtomicPtr::new(std::ptr::null_mut());
 pub fn confine(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), ConfineError> {
     /// One at a time: there is one table.
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.locked();
     violation::watch().map_err(ConfineError::Signals)?;
     let others = order_others(profile_of);
     let name = thread::with_name(|name| String::from_utf8_lossy(name).into_owned());

@@ -1,5 +1,5 @@
-//! What a reference VMM's guest is told. It has no marker register, so it marks its progress on the console, and it leaves
-//! each step's results on its disk at once: whatever happens later, they count.
+//! The job of a reference VMM's guest. The guest has no marker register, so it marks its progress on the console. It writes
+//! each step's results to its disk at once, so they are valid whatever happens later.
 
 use std::fmt::Write;
 

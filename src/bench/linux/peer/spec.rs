@@ -33,7 +33,7 @@ impl PeerKind {
     }
 }
 
-/// One, as the command line names it.
+/// A reference VMM as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
     /// Which.
@@ -69,7 +69,7 @@ impl fmt::Display for PeerSpec {
     }
 }
 
-/// One whose program is there.
+/// A reference VMM whose program exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which.
