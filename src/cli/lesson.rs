@@ -116,7 +116,7 @@ fn one(lesson: &Lesson, args: &LessonArgs, lab: Option<&str>) -> Result<u8, Fail
     let (answers, asked) = (&args.answer, lesson.questions.len());
     if !answers.is_empty() && answers.len() != asked {
         return Err(Failure::usage(format!(
-            "--answer: lesson {} has {asked} questions; give one --answer for each",
+            "--answer: lesson {} takes one for each question, {asked} in all",
             lesson.number
         )));
     }

@@ -67,7 +67,7 @@ fn a_kvm_in_software_and_no_kvm_post_nothing_and_say_which_they_are() {
     let (vcpu, device) = said(&[("sys/module/kvm_pvm/refcnt", "0\n")]);
     assert_eq!(
         vcpu,
-        "not possible here: kvm_pvm is a KVM in software, which uses no virtual APIC of the CPU"
+        "not possible here: kvm_pvm is a KVM in software and does not use the CPU's virtual APIC"
     );
     assert_eq!(device, format!("{vcpu}; no IOMMU is in use"));
     let (vcpu, device) = said(&[]);

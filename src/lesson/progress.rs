@@ -86,7 +86,7 @@ impl Progress {
         if let Some(directory) = file.parent() {
             fs::create_dir_all(directory).map_err(failed)?;
         }
-        // Beside it and moved over it: who is interrupted loses no list.
+        // A new file beside it replaces it, so that an interruption loses nothing.
         let fresh = file.with_extension(format!("{}.part", std::process::id()));
         fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, &file)).map_err(failed)
     }

@@ -238,7 +238,7 @@ mod tests {
         let error = allocate(8 * GIB, huge(HugePage::OneGib)).err().map(|error| error.to_string());
         assert!(error.is_none_or(|e| e.contains("nr_hugepages") || e.contains("no huge pages")));
         let error = allocate(129 * MIB, huge(HugePage::TwoMib)).unwrap_err().to_string();
-        assert!(error.contains("whole number of huge pages of 2 MiB"), "{error}");
+        assert!(error.contains("do not divide into huge pages of 2 MiB"), "{error}");
     }
 
     #[test]

@@ -98,8 +98,8 @@ impl ControlServer {
         })
     }
 
-    /// Puts another VM behind the socket: the one that `make` returns, with its parts. The parts of the former one are let
-    /// go before. Clients stay connected, and their requests wait meanwhile.
+    /// Puts another VM behind the socket: the one that `make` returns, with its parts. The parts of the former one are
+    /// dropped first. Clients stay connected, and their requests wait meanwhile.
     ///
     /// # Errors
     /// Those of `make`; no VM is behind the socket then.

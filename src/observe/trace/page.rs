@@ -64,7 +64,7 @@ fn request(queue: &str, timestamps: &RequestTimestamps) -> Value {
         (_, true) => "queued",
         (_, false) => "interrupt",
     };
-    // Before the first stamp and after the last nothing is timed: those hops have no end of their own.
+    // Nothing is timed before the first timestamp and after the last, so those hops have no end.
     let mut timed = vec![("wake", seen, timestamps.taken), ("parse", timestamps.taken, parsed)];
     if !answered {
         timed.extend([
