@@ -71,15 +71,7 @@ impl Driver {
     }
 
     fn ring(&self) -> Ring {
-        let layout = QueueLayout {
-            packed: false,
-            size: SIZE,
-            desc: DESC,
-            avail: AVAIL,
-            used: USED,
-            event_idx: false,
-            indirect: true,
-        };
+        let layout = QueueLayout { indirect: true, ..QueueLayout::split(SIZE, DESC, AVAIL, USED) };
         Ring::new(self.memory.clone(), layout).unwrap()
     }
 

@@ -1,16 +1,16 @@
-//! What a trace costs while it is off, and while it is on: one worker over a ring in memory, with no thread, no guest and no
-//! system call, in three makes: its timestamps compiled out, compiled in and off, on.
+//! The cost of a trace while it is off, and while it is on. One worker serves a ring in memory, without thread, guest and
+//! system call, in three makes: timestamps compiled out; compiled in and off; on.
 //!
 //!     cargo bench --bench tracer                      times and their ratios
 //!     cargo bench --bench tracer -- --instructions    instructions per request, counted by valgrind
 //!
-//! A batch of requests is made available, processed on the spot and published, and the driver wants no interrupt: all
-//! that is left is what the timestamps are a part of. In a VM a request is some hundred times dearer.
+//! A batch of requests is made available, processed at once and published, and the driver wants no interrupt. So nothing is
+//! measured but the code that takes the timestamps. In a VM a request costs about a hundred times as much.
 
 use std::hint::black_box;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use doorbell::backend::{Backend, Outcome, Request, Submitter};
@@ -34,7 +34,7 @@ const ROUNDS: usize = 300;
 const BLOCK: usize = 4096;
 const BATCHES: [u16; 2] = [1, 32];
 
-/// In every block of a round in another order.
+/// The makes. Their order is different in each round.
 const MAKES: [&str; 3] = ["compiled out", "off", "on"];
 
 /// Completes at once.
@@ -57,7 +57,7 @@ impl Submitter for Instantly {
     }
 }
 
-/// A driver that reads, and the worker that answers.
+/// A driver that reads, and the worker that serves it.
 struct Queue<S> {
     worker: Worker<S>,
     counters: Arc<QueueCounters>,
@@ -80,32 +80,17 @@ impl<S: Tracer> Queue<S> {
         // VRING_AVAIL_F_NO_INTERRUPT.
         memory.write_obj(1u16, GuestAddress(AVAIL)).unwrap();
         let counters = Arc::new(QueueCounters::default());
-        let lines = DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd);
+        let interrupts = DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd);
         let worker = Worker::new(QueueSetup {
             name: "bench".into(),
             features: 0,
-            layout: QueueLayout {
-                packed: false,
-                size: SIZE,
-                desc: DESC,
-                avail: AVAIL,
-                used: USED,
-                event_idx: false,
-                indirect: false,
-            },
+            layout: QueueLayout::split(SIZE, DESC, AVAIL, USED),
             memory: memory.clone(),
             kick: Arc::new(EventFd::new(0).unwrap()),
             backend: Box::new(Instantly),
-            interrupt: lines.queue_interrupt(),
+            interrupt: interrupts.queue_interrupt(),
             moderation: ModerationSwitch::new(Moderation::Off),
-            block: Arc::new(BlockParams {
-                capacity: 8.into(),
-                readonly: false,
-                serial: [0; 20],
-                writeback: AtomicBool::new(true),
-                max_discard_sectors: 0,
-                max_write_zeroes_sectors: 0,
-            }),
+            block: Arc::new(BlockParams::new(8)),
             counters: counters.clone(),
             broken: Arc::new(|| panic!("the ring is fine")),
         });
@@ -151,7 +136,7 @@ impl Makes {
         let recorded = self.on.counters.trace.stop();
         assert!(
             make != 2 || recorded.is_some_and(|all| all.requests.len() == requests),
-            "every request is stamped"
+            "every request has its timestamps"
         );
         took.as_nanos() as f64 / requests as f64
     }
@@ -171,7 +156,7 @@ fn times() {
     println!(
         "{ROUNDS} rounds in turn, {BLOCK} requests in a block; median (what half of the rounds lie between)"
     );
-    println!("batch  stamps        ns per request            to compiled out");
+    println!("batch  timestamps    ns per request            to compiled out");
     for batch in BATCHES {
         let mut makes = makes();
         let mut rounds: Vec<[f64; 3]> = Vec::new();
@@ -193,12 +178,12 @@ fn times() {
     }
 }
 
-/// Runs itself under valgrind twice: what the longer run has more is the requests'.
+/// Runs itself under valgrind twice. The difference between the two runs is due to requests alone.
 fn instructions() -> Result<(), String> {
     println!(
         "instructions per request in user space (clock reads are system calls under valgrind, and not in it)"
     );
-    println!("batch  stamps        instructions");
+    println!("batch  timestamps    instructions");
     for batch in BATCHES {
         for (make, name) in MAKES.iter().enumerate() {
             let [short, long] = [BLOCK, 3 * BLOCK].map(|requests| counted(make, batch, requests));

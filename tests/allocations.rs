@@ -95,29 +95,14 @@ impl Driver {
     fn setup(&self, disk: &Disk) -> QueueSetup {
         QueueSetup {
             name: "test".into(),
-            layout: QueueLayout {
-                packed: false,
-                size: SIZE,
-                desc: DESC,
-                avail: AVAIL,
-                used: USED,
-                event_idx: false,
-                indirect: true,
-            },
+            layout: QueueLayout { indirect: true, ..QueueLayout::split(SIZE, DESC, AVAIL, USED) },
             features: 0,
             memory: self.memory.clone(),
             kick: self.kick.clone(),
             backend: disk.queue_backend().unwrap(),
             interrupt: DeviceInterrupts::new(Vec::new(), None, CompletePath::Irqfd).queue_interrupt(),
             moderation: ModerationSwitch::new(Moderation::Auto),
-            block: Arc::new(BlockParams {
-                capacity: (DISK / 512).into(),
-                readonly: false,
-                serial: [0; 20],
-                writeback: AtomicBool::new(true),
-                max_discard_sectors: 0,
-                max_write_zeroes_sectors: 0,
-            }),
+            block: Arc::new(BlockParams::new(DISK / 512)),
             counters: Arc::new(QueueCounters::default()),
             broken: Arc::new(|| panic!("the ring is fine")),
         }

@@ -131,7 +131,7 @@ fn a_file_that_may_not_be_read_is_told() {
 }
 
 #[test]
-fn what_does_not_fit_into_ram_is_told() {
+fn files_that_do_not_fit_into_ram_are_reported() {
     if no_kvm() {
         return;
     }

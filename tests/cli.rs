@@ -45,7 +45,7 @@ impl Files {
 }
 
 #[test]
-fn help_and_version_are_no_mistakes() {
+fn help_and_version_exit_with_0() {
     for args in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["--version"]] {
         let output = doorbell(args);
         assert_eq!(output.status.code(), Some(0));
@@ -183,7 +183,7 @@ fn strange_file_names_do_no_harm() {
 }
 
 #[test]
-fn what_a_sandbox_does_not_allow_is_said_at_once() {
+fn flags_that_a_sandbox_does_not_allow_are_refused_at_once() {
     let run = ["run", "--kernel", "/dev/null", "--sandbox", "on"];
     for more in [["--on-reset", "restart"], ["--disk", "vhost-user=/no/such"]] {
         contains(&[&run[..], &more].concat(), 2, &["does not work with --sandbox on"]);
@@ -217,18 +217,18 @@ fn bench_diff_takes_two_results_and_nothing_else() {
 }
 
 #[test]
-fn a_fifo_is_no_kernel_no_initrd_and_no_console_that_nobody_reads() {
+fn a_fifo_is_refused_as_kernel_initrd_and_unread_console() {
     let files = Files::new();
     let fifo = files.path("fifo");
     let name = std::ffi::CString::new(fifo.clone()).unwrap();
     // SAFETY: a valid string.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     let kernel = files.with("kernel", &common::elf(&common::power_off()));
-    contains(&["run", "--kernel", &fifo], 4, &[&fifo, "no regular file"]);
-    contains(&["run", "--kernel", &kernel, "--initrd", &fifo], 4, &[&fifo, "no regular file"]);
+    contains(&["run", "--kernel", &fifo], 4, &[&fifo, "not a regular file"]);
+    contains(&["run", "--kernel", &kernel, "--initrd", &fifo], 4, &[&fifo, "not a regular file"]);
     if doorbell::machine::open_kvm().is_ok() {
         let console = format!("file={fifo}");
-        contains(&["run", "--kernel", &kernel, "--console", &console], 4, &[&fifo, "nobody reads"]);
+        contains(&["run", "--kernel", &kernel, "--console", &console], 4, &[&fifo, "nobody reads from"]);
     }
 }
 

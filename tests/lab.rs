@@ -18,7 +18,7 @@ fn refused(temporary: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn what_the_intel_lab_cannot_be_is_one_sentence() {
+fn an_option_that_the_intel_lab_lacks_gives_one_sentence() {
     let temporary = tempfile::tempdir().unwrap();
     for (option, word) in [
         (&["--cpus", "2"][..], "one CPU"),

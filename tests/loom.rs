@@ -32,7 +32,7 @@ fn a_completion_is_either_interrupted_for_or_seen() {
 /// The device holds the interrupt for its first completion, publishes a second one, and then delivers what it holds: the
 /// driver that asked in between misses neither, although the second publication alone may want no interrupt.
 #[test]
-fn what_is_published_while_an_interrupt_is_held_is_interrupted_for_or_seen() {
+fn a_completion_published_while_an_interrupt_is_held_is_interrupted_for_or_seen() {
     loom::model(|| {
         let (used_index, used_event) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU16::new(0)));
         let device = {

@@ -13,19 +13,7 @@ use doorbell::machine::{Console, ExitReason, Kernel, Machine, MachineConfig, lay
 use common::{elf, out, power_off};
 
 fn config(code: &[u8]) -> MachineConfig {
-    MachineConfig {
-        kernel: Kernel::Image(elf(code).into()),
-        initrd: None,
-        cmdline: "one two=3".into(),
-        cpus: 1,
-        memory: layout::RAM_MIN,
-        console: Console::Off,
-        vcpu_pins: Vec::new(),
-        host_tsc: false,
-        backing: Default::default(),
-        debug_exit: false,
-        follows: false,
-    }
+    MachineConfig { cmdline: "one two=3".into(), ..MachineConfig::new(Kernel::Image(elf(code).into())) }
 }
 
 /// The machine, or `None` with a line that says why, where KVM cannot be used.

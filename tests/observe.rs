@@ -88,7 +88,7 @@ fn look(client: &mut Client, section: &str) -> VmView {
 }
 
 #[test]
-fn what_is_inspected_is_what_the_guest_set_up() {
+fn inspect_shows_the_guests_setup() {
     let Some(mut vm) = Vm::start("backend=mem,size=1M") else { return };
     vm.requests(1, 500);
     let view = look(&mut vm.client(), "all");
@@ -201,7 +201,7 @@ fn a_trace_of_n_requests_has_n_whole_flows_with_stamps_in_order() {
     // The guest sees a completion before the batch is filed: the next request comes after that.
     vm.requests(1, 1);
     let recording: Recording = client.ask(Request::TraceStop).unwrap();
-    let requests: Vec<_> = recording.queues[0].requests.iter().map(|row| row.stamps()).collect();
+    let requests: Vec<_> = recording.queues[0].requests.iter().map(|row| row.timestamps()).collect();
     assert!(requests.len() as u64 >= after - before && recording.queues[0].dropped == 0);
     assert!(requests.iter().all(in_order));
     assert!(requests.windows(2).all(|pair| pair[0].published <= pair[1].published));

@@ -81,7 +81,7 @@ fn a_run_writes_its_counts_to_a_file_to_standard_output_or_to_a_pipe() {
 }
 
 #[test]
-fn what_standard_output_does_not_take_is_a_failure_of_every_verb() {
+fn a_failed_write_to_standard_output_is_a_failure_of_every_verb() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let mut verbs = vec![vec!["check"], vec!["bench", "--dry-run"], vec!["--help"], vec!["--version"]];
     if !no_kvm() {

@@ -93,11 +93,11 @@ fn every_pair_has_a_row_and_counts_what_its_path_says() {
 
     // Where the guest's counter is ours, every disk's round trip is taken apart, as the floor's is.
     let blocking = |row: &&&Row| row.job == "floor" && row.wait.as_deref() == Some("blocking");
-    let halves = |row: &Row| (row.kick_p50_ns.is_some(), row.interrupt_p50_ns.is_some());
-    let agree = rows.iter().find(blocking).is_some_and(|floor| halves(floor) == (true, true));
+    let one_way = |row: &Row| (row.kick_p50_ns.is_some(), row.interrupt_p50_ns.is_some());
+    let agree = rows.iter().find(blocking).is_some_and(|floor| one_way(floor) == (true, true));
     for row in rows.iter().filter(|row| row.job != "floor") {
         let apart = agree && row.depth == Some(1);
-        assert_eq!(halves(row), (apart, apart), "{row:?}");
+        assert_eq!(one_way(row), (apart, apart), "{row:?}");
     }
 
     let answers = ["irqfd", "signal-msi", "irq-line", "kvm-interrupt"];

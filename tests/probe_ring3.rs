@@ -197,7 +197,7 @@ fn two_cpus_started_at_ring_3_take_jobs() {
                 assert!(out.tsc_begin <= machine.samples(cpu, 1)[0].start && out.tsc_begin < out.tsc_end);
             }
         }
-        assert_eq!(machine.run_job(1, GuestJob { kind: 77, ..Default::default() }).status, status::BAD_PLAN);
+        assert_eq!(machine.run_job(1, GuestJob { kind: 77, ..Default::default() }).status, status::BAD_JOB);
         let io = GuestJob { kind: kind::IO, requests: 1, depth: 1, ..Default::default() };
         assert_eq!(machine.run_job(0, io).status, status::NO_DEVICE);
         machine.stop();

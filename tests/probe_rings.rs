@@ -181,7 +181,7 @@ fn a_bar_that_moves_under_a_live_driver_takes_its_doorbells_along() {
 }
 
 #[test]
-fn what_is_written_through_each_backend_is_read_back() {
+fn data_written_through_each_backend_is_read_back() {
     if !usable_kvm() {
         return;
     }

@@ -99,7 +99,7 @@ fn a_guest_that_resets_starts_again_with_the_same_disks_and_control_socket() {
     run.key(b'Q');
     let (code, messages) = run.end();
     assert_eq!(code, Some(0), "{messages}");
-    assert_eq!(messages.matches("starts again").count(), 4, "{messages}");
+    assert_eq!(messages.matches("starting it again").count(), 4, "{messages}");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn masks_and_moves_of_the_vector_lose_nothing() {
 }
 
 #[test]
-fn a_backend_that_is_killed_is_said_and_one_that_comes_back_goes_on() {
+fn a_killed_backend_is_reported_and_a_new_one_continues() {
     let Some(place) = Place::new() else { return };
     let daemon = place.daemon();
     let orders = "op=verify depth=8 requests=100000 reset_queue=1 rounds=2 deadline_ms=3000";

@@ -22,7 +22,7 @@ fn write(register: u64, value: u32) {
     cpu::store(LAPIC_ALIAS + register, value);
 }
 
-/// Opens this CPU's local APIC. LINT0 is masked: SeaBIOS leaves the 8259 live behind it.
+/// Enables this CPU's local APIC. Masks LINT0, because SeaBIOS leaves the 8259 active behind it.
 pub fn enable() {
     write(LINT0, MASKED);
     write(TIMER, MASKED | vector::WAKE);
@@ -30,7 +30,7 @@ pub fn enable() {
     write(SPURIOUS, 0x100 | vector::SPURIOUS);
 }
 
-/// This CPU's APIC ID.
+/// Returns this CPU's APIC ID.
 pub fn id() -> u32 {
     read(ID) >> 24
 }
@@ -41,14 +41,14 @@ pub fn silence_pic() {
     cpu::out8(0xa1, 0xff);
 }
 
-/// One WAKE interrupt to this CPU after about a millisecond (where the APIC's clock runs at 1 GHz, as in KVM).
+/// Sends this CPU one WAKE interrupt after about a millisecond (the APIC's clock runs at 1 GHz, as in KVM).
 pub fn alarm() {
     write(TIMER_DIVIDE, 0b1011);
     write(TIMER, vector::WAKE);
     write(TIMER_COUNT, 1_000_000);
 }
 
-/// One WAKE interrupt to another CPU.
+/// Sends one WAKE interrupt to another CPU.
 pub fn wake(apic_id: u32) {
     send(apic_id, vector::WAKE);
 }
@@ -61,7 +61,7 @@ fn send(apic_id: u32, command: u32) {
     }
 }
 
-/// Starts a CPU by INIT and SIPI; true once it takes jobs. It gets some hundred milliseconds.
+/// Starts a CPU by INIT and SIPI, and waits some hundred milliseconds for it. Returns whether it takes jobs.
 pub fn start(apic_id: u32) -> bool {
     for (i, byte) in boot::trampoline_code().iter().enumerate() {
         cpu::store(TRAMPOLINE + i as u64, *byte);
@@ -90,12 +90,12 @@ pub fn route_pin(pin: u32, vector: u32, apic_id: u32) {
     }
 }
 
-/// Address of the word that counts a vector's interrupts.
+/// Returns the address of the word that counts a vector's interrupts.
 pub fn count_address(vector: u32) -> u64 {
     VECTOR_TABLE + vector as u64 * VECTOR_STRIDE
 }
 
-/// TSC that a timestamped vector's stub took last.
+/// Returns the last TSC that the stub of a timestamped vector read.
 pub fn stamp(vector: u32) -> u64 {
     cpu::load(count_address(vector) + 8)
 }

@@ -44,22 +44,22 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// Physical address of the PVH start information, as the entry found it in EBX; 0 without PVH.
+    /// Physical address of the PVH start information, from EBX at the entry; 0 without PVH.
     static pvh_start_info: u32;
     static trampoline: u8;
     static trampoline_end: u8;
 }
 
-/// Address of `hvm_start_info`, if the guest came through the PVH entry.
+/// Returns the address of `hvm_start_info`, if the guest started at the PVH entry.
 pub fn start_info() -> Option<u64> {
     // SAFETY: written once by the entry code of CPU 0, before any Rust ran.
     let address = unsafe { core::ptr::read_volatile(&raw const pvh_start_info) };
     (address != 0).then_some(address as u64)
 }
 
-/// The real-mode start code of further CPUs.
+/// Returns the real-mode start code of further CPUs.
 pub fn trampoline_code() -> &'static [u8] {
     let (from, to) = (&raw const trampoline as usize, &raw const trampoline_end as usize);
-    // SAFETY: both labels bound one read-only object of the image.
+    // SAFETY: the two labels enclose one read-only object of the image.
     unsafe { core::slice::from_raw_parts(from as *const u8, to - from) }
 }

@@ -1,5 +1,5 @@
-//! The kernel command line of the PVH start information: `key=value` words, copied before anything else is written
-//! to low memory.
+//! The kernel command line from the PVH start information: `key=value` words. It is copied before anything else is
+//! written to low memory.
 
 use crate::{boot, cpu, global::Global};
 
@@ -17,7 +17,7 @@ pub fn keep() {
     if from == 0 || from >= 1 << 32 {
         return;
     }
-    // SAFETY: CPU 0, before anything reads it.
+    // SAFETY: CPU 0 runs this, before anything reads it.
     let (text, length) = unsafe { &mut *TEXT.get() };
     while *length < text.len() {
         let byte: u8 = cpu::load(from + *length as u64);
@@ -35,7 +35,7 @@ fn text() -> &'static str {
     core::str::from_utf8(&text[..*length]).unwrap_or("")
 }
 
-/// Value of the last `key=`.
+/// Returns the value of the last `key=`.
 pub fn value(key: &str) -> Option<&'static str> {
     text()
         .split_ascii_whitespace()
@@ -51,19 +51,19 @@ fn parse(text: &str) -> Option<u64> {
     }
 }
 
-/// A number, decimal or 0x.
+/// Returns a number, decimal or 0x.
 pub fn number(key: &str, default: u64) -> u64 {
     value(key).and_then(parse).unwrap_or(default)
 }
 
-/// Numbers separated by commas; `default` if there are none.
+/// Returns numbers separated by commas, or `default` if there are none.
 pub fn numbers(key: &str, default: u64) -> impl Iterator<Item = u64> + Clone {
     let given = value(key).unwrap_or("").split(',').filter_map(parse);
     let missing = if given.clone().next().is_none() { Some(default) } else { None };
     given.chain(missing)
 }
 
-/// Words separated by commas, as numbers by a table; unknown words are left out.
+/// Returns words separated by commas, each as its number in `table`. Unknown words are left out.
 pub fn words(
     key: &str,
     default: &'static str,

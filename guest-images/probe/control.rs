@@ -1,11 +1,11 @@
-//! The words that hold for the whole guest: where the host finds state, and how each CPU takes its jobs.
+//! The words that concern the whole guest: its state for the host, and the jobs and outcomes of each CPU.
 
 use crate::abi::*;
 use crate::{apic, cpu};
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// The whole structure now.
+/// Returns a copy of the whole structure.
 pub fn read() -> Control {
     cpu::load(CONTROL)
 }
@@ -24,7 +24,7 @@ pub fn set_ready(tsc: u64, devices: usize) {
     set_state(state::READY);
 }
 
-/// In text mode there is no host to fill the structure in.
+/// Fills the structure in for text mode, in which no host does it.
 pub fn set_text_mode(text_port: u16, ecam: u64, bar_window: u64) {
     cpu::store(CONTROL + offset_of!(Control, ecam) as u64, ecam);
     cpu::store(CONTROL + offset_of!(Control, bar_window) as u64, bar_window);
@@ -46,62 +46,62 @@ pub fn set_up(cpu: usize) {
     up().fetch_or(1 << cpu, Ordering::Release);
 }
 
-fn plan_address(cpu: usize) -> u64 {
+fn job_address(cpu: usize) -> u64 {
     CPU_AREA + cpu as u64 * CPU_STRIDE
 }
 
 fn outcome_address(cpu: usize) -> u64 {
-    plan_address(cpu) + OUTCOME_OFFSET
+    job_address(cpu) + OUTCOME_OFFSET
 }
 
 /// Waits for this CPU's next job.
-pub fn next_plan(cpu: usize) -> GuestJob {
+pub fn next_job(cpu: usize) -> GuestJob {
     loop {
-        let head: u64 = cpu::load(plan_address(cpu));
+        let head: u64 = cpu::load(job_address(cpu));
         if head as u32 != done(cpu) {
-            return cpu::load(plan_address(cpu));
+            return cpu::load(job_address(cpu));
         }
         match cpu::load::<u32>(CONTROL + offset_of!(Control, idle) as u64) {
-            idle::HALT => cpu::halt_while(plan_address(cpu), head),
+            idle::HALT => cpu::halt_while(job_address(cpu), head),
             idle::TIMER => {
                 apic::alarm();
-                cpu::halt_while(plan_address(cpu), head);
+                cpu::halt_while(job_address(cpu), head);
             }
             _ => cpu::pause(),
         }
     }
 }
 
-/// Sequence number that the CPU finished last.
+/// Returns the sequence number of the CPU's last finished job.
 pub fn done(cpu: usize) -> u32 {
     cpu::load(outcome_address(cpu))
 }
 
-/// The outcome of a finished job.
+/// Returns the outcome of a finished job.
 pub fn outcome(cpu: usize) -> Outcome {
     cpu::load(outcome_address(cpu))
 }
 
-/// Publishes an outcome: everything, then `done`.
+/// Publishes an outcome. Writes `done` last, because the host reads the rest once `done` has changed.
 pub fn finish(cpu: usize, seq: u32, outcome: Outcome) {
     cpu::store(outcome_address(cpu), Outcome { done: done(cpu), ..outcome });
     cpu::store(outcome_address(cpu), seq);
 }
 
-/// Progress of the running block.
+/// Publishes the progress of the running block.
 pub fn set_completed(cpu: usize, completed: u32) {
     cpu::store(outcome_address(cpu) + offset_of!(Outcome, completed) as u64, completed);
 }
 
-/// Gives another CPU a job, as a host would; chooses its `seq`.
+/// Gives another CPU a job, as a host would. Chooses its `seq` and returns it.
 pub fn give(cpu: usize, job: GuestJob) -> u32 {
     let seq = done(cpu).wrapping_add(1);
-    cpu::store(plan_address(cpu), GuestJob { seq: done(cpu), ..job });
-    cpu::store(plan_address(cpu), seq);
+    cpu::store(job_address(cpu), GuestJob { seq: done(cpu), ..job });
+    cpu::store(job_address(cpu), seq);
     seq
 }
 
-/// `seq` of the job that a CPU was given last.
-pub fn plan_seq(cpu: usize) -> u32 {
-    cpu::load(plan_address(cpu))
+/// Returns `seq` of the job that a CPU was given last.
+pub fn job_seq(cpu: usize) -> u32 {
+    cpu::load(job_address(cpu))
 }

@@ -18,8 +18,8 @@ enum Service {
 
 fn service(which: Service, value: u64, port: u16, address: u64) -> u64 {
     let result;
-    // SAFETY: the gate of vector 3 leads to stubs.s, which keeps every register but RAX, RCX and RSI and writes no
-    // memory of ours. It runs on the ring-0 stack.
+    // SAFETY: the gate of vector 3 leads to stubs.s. It changes no registers but RAX, RCX and RSI, writes no memory of
+    // ours, and runs on the ring-0 stack.
     unsafe {
         asm!("int3", inout("rax") which as u64 => result, inout("rcx") value => _,
              in("rdx") port as u64, inout("rsi") address => _)
@@ -51,24 +51,24 @@ pub fn in32(port: u16) -> u32 {
     service(Service::In32, 0, port, 0) as u32
 }
 
-/// All of `text` to `port` in one entry of ring 0.
+/// Writes all of `text` to `port` in one call of ring 0.
 pub fn out_text(port: u16, text: &[u8]) {
     service(Service::Text, text.len() as u64, port, text.as_ptr() as u64);
 }
 
-/// HLT until an interrupt, unless the u64 at `address` differs from `value` already.
+/// Executes HLT until an interrupt comes, unless the u64 at `address` differs from `value` already.
 pub fn halt_while(address: u64, value: u64) {
     service(Service::Halt, value, 0, address);
 }
 
-/// This CPU's end.
+/// Stops this CPU for ever.
 pub fn stop() -> ! {
     loop {
         service(Service::Stop, 0, 0, 0);
     }
 }
 
-/// RDTSCP: waits for what stands before it.
+/// Reads the TSC by RDTSCP, which waits for earlier instructions.
 #[inline(always)]
 pub fn tsc() -> u64 {
     let (low, high): (u32, u32);
@@ -93,7 +93,7 @@ pub fn delay(ticks: u64) {
 /// Reads a word that a device, the host or ring 0 may write.
 #[inline(always)]
 pub fn load<T: Copy>(address: u64) -> T {
-    // SAFETY: every address below 4 GiB is mapped, and callers pass only such; nothing but integers is read so.
+    // SAFETY: every address below 4 GiB is mapped, and callers pass no others and read only integers.
     unsafe { (address as *const T).read_volatile() }
 }
 
@@ -105,7 +105,7 @@ pub fn store<T: Copy>(address: u64, value: T) {
     unsafe { (address as *mut T).write_volatile(value) }
 }
 
-/// StoreLoad: what was stored before is visible before anything is loaded after.
+/// Orders earlier stores before later loads (StoreLoad).
 #[inline(always)]
 pub fn fence() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);

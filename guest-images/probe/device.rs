@@ -49,12 +49,12 @@ pub fn update(index: u32, info: &DeviceInfo) {
     store(entry(index as usize), *info);
 }
 
-/// Device status register.
+/// Returns the device status register.
 pub fn status(info: &DeviceInfo) -> u8 {
     load(info.common + 20)
 }
 
-/// Resets and waits until the device says so (2.4.2). False: it does not.
+/// Resets the device and waits until its status reads 0 (2.4.2). Returns whether it did.
 pub fn reset(index: u32) -> bool {
     let Some(mut info) = info(index) else { return false };
     store(info.common + 20, 0u8);
@@ -71,5 +71,5 @@ pub fn reset(index: u32) -> bool {
     true
 }
 
-/// Ticks after which a wait that the job does not bound gives up.
+/// Ticks after which a wait ends if the job gives no deadline.
 pub const DEFAULT_DEADLINE: u64 = 1 << 34;

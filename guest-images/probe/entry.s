@@ -1,4 +1,4 @@
-# From the PVH entry (or SIPI) to ring 3, and the start of ring 3. Ring 0 is short on purpose.
+# From the PVH entry (or SIPI) to ring 3, and the start of ring 3. Ring 0 is kept short, because it may be emulated.
 
 .section .note.Xen, "a", @note
         .balign 4
@@ -7,7 +7,7 @@
         .quad   pvh_entry
 
 .section .text.entry, "ax", @progbits
-# Ring 3 of every CPU; EDI is its index. First in .text, so at RING3_ENTRY.
+# Every CPU starts ring 3 here; EDI is its index. It is the first code of .text, so its address is RING3_ENTRY.
 .code64
 ring3_entry:
         lea     1(%rdi), %eax
@@ -51,7 +51,7 @@ enter_long:
         mov     $ring3_frame, %esp
         iretq
 
-# What SIPI starts: copied to TRAMPOLINE, real mode, CS = TRAMPOLINE >> 4.
+# A CPU starts here after SIPI. This code is copied to TRAMPOLINE; real mode, CS = TRAMPOLINE >> 4.
 .section .rodata.trampoline, "a", @progbits
 .globl trampoline, trampoline_end
 .code16

@@ -5,9 +5,9 @@ use crate::samples::Samples;
 use crate::wait::{Counts, Waiter};
 use crate::{apic, control, cpu};
 
-/// The store of FLOOR and STORE: `address` is a doorbell page or a port that the host chose.
+/// Makes the store of FLOOR and STORE: `address` is a doorbell page or a port that the host chose.
 #[inline(always)]
-fn ring(job: &GuestJob, number: u64) {
+fn kick(job: &GuestJob, number: u64) {
     let value = job.value.wrapping_add(number);
     let port = job.flags & flag::PORT != 0;
     match (job.width, port) {
@@ -21,17 +21,17 @@ fn ring(job: &GuestJob, number: u64) {
     }
 }
 
-/// Whether a store to the job's address is possible. Below 4 GiB there are page tables, above 2^16 no ports.
+/// Whether a store to the job's address is possible: memory is mapped below 4 GiB, and ports end at 2^16.
 pub fn reachable(job: &GuestJob) -> bool {
     let end = if job.flags & flag::PORT != 0 { 1 << 16 } else { 1 << 32 };
     job.address < end - 8 && matches!(job.width, 0 | 1 | 2 | 4 | 8)
 }
 
-/// FLOOR: number to FLOOR_WORD, store, then the vector's interrupt or the number in FLOOR_ANSWER.
+/// FLOOR: writes the number to FLOOR_WORD, stores, then waits for the vector's interrupt or the number in FLOOR_ANSWER.
 pub fn floor(cpu: usize, job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let (Some(waiter), true) = (Waiter::new(job, job.vector, 0), reachable(job)) else {
-        return Outcome { status: status::BAD_PLAN, ..out };
+        return Outcome { status: status::BAD_JOB, ..out };
     };
     let stamped = (vector::STAMPED..vector::INTX).contains(&job.vector);
     let counts = Counts::begin(job.vector, 0);
@@ -41,13 +41,13 @@ pub fn floor(cpu: usize, job: &GuestJob) -> Outcome {
         if job.gap != 0 {
             cpu::delay(job.gap);
         }
-        // Never repeats within a run, so an old answer is never taken for a new one.
+        // The number never repeats within a run, so an old answer is never taken for a new one.
         let number = cpu::load::<u64>(FLOOR_WORD) + 1;
         let before = waiter.count();
         let start = cpu::tsc();
         cpu::store(FLOOR_WORD, number);
         if job.flags & flag::NO_STORE == 0 {
-            ring(job, i as u64);
+            kick(job, i as u64);
             out.kicks += 1;
         }
         let kicked = cpu::tsc();
@@ -72,12 +72,12 @@ pub fn floor(cpu: usize, job: &GuestJob) -> Outcome {
     out
 }
 
-/// STORE: the kick alone. EMPTY: what the measuring itself costs.
+/// STORE: only the kick. EMPTY: only the measurement, for its own cost.
 pub fn store(cpu: usize, job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let stores = job.kind == kind::STORE;
     if stores && !reachable(job) {
-        return Outcome { status: status::BAD_PLAN, ..out };
+        return Outcome { status: status::BAD_JOB, ..out };
     }
     let mut samples = Samples::new(cpu, job.samples);
     out.tsc_begin = cpu::tsc();
@@ -87,7 +87,7 @@ pub fn store(cpu: usize, job: &GuestJob) -> Outcome {
         }
         let start = cpu::tsc();
         if stores {
-            ring(job, i as u64);
+            kick(job, i as u64);
         }
         let kicked = cpu::tsc();
         samples.add(start, kicked, 0, kicked, kicked);
@@ -99,14 +99,14 @@ pub fn store(cpu: usize, job: &GuestJob) -> Outcome {
     out
 }
 
-/// POKE: one access of any kind.
+/// POKE: makes one access of any kind.
 pub fn poke(job: &GuestJob) -> Outcome {
     let mut out = Outcome { completed: 1, ..Default::default() };
     let port = matches!(job.op, poke::IN | poke::OUT);
     let flags = if port { flag::PORT } else { 0 };
     let configuration = matches!(job.op, poke::CONFIG_READ | poke::CONFIG_WRITE);
     if !reachable(&GuestJob { flags, ..*job }) || (configuration && job.address >= 1 << 24) {
-        return Outcome { status: status::BAD_PLAN, ..out };
+        return Outcome { status: status::BAD_JOB, ..out };
     }
     let function = crate::pci::Function((job.address >> 8) as u16);
     let offset = job.address as u16 & 0xff;
@@ -127,10 +127,10 @@ pub fn poke(job: &GuestJob) -> Outcome {
                 _ => cpu::in16(job.address as u16) as u64,
             }
         }
-        poke::STORE | poke::OUT => ring(&GuestJob { flags, ..*job }, 0),
+        poke::STORE | poke::OUT => kick(&GuestJob { flags, ..*job }, 0),
         poke::CONFIG_READ => out.value = function.read(offset) as u64,
         poke::CONFIG_WRITE => function.write(offset, job.value as u32),
-        _ => out.status = status::BAD_PLAN,
+        _ => out.status = status::BAD_JOB,
     }
     out.tsc_end = cpu::tsc();
     out

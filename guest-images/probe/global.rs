@@ -1,10 +1,10 @@
-//! A static that several functions change; each use says who may, and when.
+//! A static that several functions change. The SAFETY comment of each use says why nothing else uses it then.
 
 use core::cell::UnsafeCell;
 
 pub struct Global<T>(UnsafeCell<T>);
 
-// SAFETY: `get` hands out a raw pointer only; every use says why it is alone.
+// SAFETY: `get` returns only a raw pointer, and every dereference has its own reason.
 unsafe impl<T> Sync for Global<T> {}
 
 impl<T> Global<T> {

@@ -1,4 +1,4 @@
-//! Attacks on a device: one malformed request, what the device did with it, and whether it comes back.
+//! Attacks on a device: sends one malformed request, records the device's reaction, and checks that it recovers.
 
 use crate::abi::*;
 use crate::device::{self, NEEDS_RESET};
@@ -15,14 +15,14 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     }
     let queue = Queue::get(job.device, job.queue);
     if !attack(queue, job) {
-        return Outcome { status: status::BAD_PLAN, ..out };
+        return Outcome { status: status::BAD_JOB, ..out };
     }
     out.tsc_begin = cpu::tsc();
     queue.publish();
     queue.kick();
     out.kicks = 1;
     out.value = watch(queue, &info, job, &mut out);
-    // Whatever it did: a reset and the same set-up must bring it back.
+    // Whatever the device did, it must work again after a reset and the same set-up.
     let again = setup::setup_again(job.device);
     let read = GuestJob {
         kind: kind::IO,
@@ -46,7 +46,7 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     out
 }
 
-/// Puts the malformed chain into the ring; false: no such attack.
+/// Puts the malformed chain into the ring. Returns whether there is such an attack.
 fn attack(queue: &mut Queue, job: &GuestJob) -> bool {
     let data = POOL;
     let (header, status) = (queue.header(0), queue.status(0));
@@ -94,7 +94,7 @@ fn attack_packed(queue: &mut Queue, job: &GuestJob, data: u64) -> bool {
     true
 }
 
-/// The device's answer, or its silence.
+/// Waits for the device's reaction. Returns what it did, as bits of `answer`.
 fn watch(queue: &mut Queue, info: &DeviceInfo, job: &GuestJob, out: &mut Outcome) -> u64 {
     let deadline = if job.deadline == 0 { 1 << 29 } else { job.deadline };
     let from = cpu::tsc();

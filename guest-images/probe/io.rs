@@ -1,4 +1,4 @@
-//! A block of requests on one queue: submit, kick, wait, take, check, and again.
+//! A block of requests on one queue: submits, kicks, waits, takes and checks completions, and repeats.
 
 use crate::abi::*;
 use crate::device;
@@ -24,12 +24,12 @@ struct Block<'a> {
     /// Slots pushed and not yet published.
     fresh: [u16; MAX_DEPTH],
     fresh_count: usize,
-    /// One by one: slots whose requests have completed and that are not in use again.
+    /// With ONE_BY_ONE: slots whose requests have completed and that are not in use again.
     idle: [u16; MAX_DEPTH],
     idle_count: usize,
     submitted: u32,
     completed: u32,
-    /// Completions in submission order would have this number next.
+    /// The number of the next completion if completions come in submission order.
     expected: u32,
     out: Outcome,
 }
@@ -45,7 +45,7 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
     }
     let queue = Queue::get(job.device, job.queue);
     if job.depth == 0 || job.depth as usize > MAX_DEPTH || job.requests == 0 {
-        return refuse(status::BAD_PLAN);
+        return refuse(status::BAD_JOB);
     }
     let vector = queue.vector;
     let other = if job.route_every != 0 && job.vector2 != vector { job.vector2 } else { 0 };
@@ -54,7 +54,7 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
         Waiter::new(job, vector, other),
         Torture::new(job, &info, vector),
     ) else {
-        return refuse(status::BAD_PLAN);
+        return refuse(status::BAD_JOB);
     };
     setup::claim_pin(&info, vector, job.cpu);
     // SAFETY: each CPU uses its own row, one block at a time.
@@ -101,7 +101,7 @@ pub fn run(cpu: usize, job: &GuestJob) -> Outcome {
 
 impl Block<'_> {
     fn go(&mut self, cpu: usize) -> Result<(), TimedOut> {
-        // Drop what an earlier block left in the ring.
+        // Drop used entries that an earlier block left in the ring.
         self.drain(0);
         if self.one_by_one() {
             return self.go_one_by_one(cpu);
@@ -129,7 +129,8 @@ impl Block<'_> {
                 continue;
             }
             control::set_completed(cpu, self.completed);
-            // The count first: an interrupt for what arm() asks for must find it taken already.
+            // Read the count first. If it were read after arm(), an interrupt that arm() asked for might be in it
+            // already, and the wait would miss it.
             count = self.rearm();
             if self.fresh_count > 0 {
                 self.publish();
@@ -164,7 +165,7 @@ impl Block<'_> {
                     continue;
                 }
             }
-            // The handler: take, ask for the next interrupt, and look again, until nothing came in between.
+            // The handler: take completions, ask for the next interrupt, and check again, until nothing came in between.
             loop {
                 self.drain(cpu::tsc());
                 control::set_completed(cpu, self.completed);
@@ -198,7 +199,7 @@ impl Block<'_> {
         self.queue.push(head);
     }
 
-    /// Publishes the new requests, kicks if the device wants it, and stamps them.
+    /// Publishes the new requests, kicks if the device wants it, and records both times for each request.
     fn publish(&mut self) {
         if self.job.gap != 0 && self.job.depth == 1 {
             cpu::delay(self.job.gap);
@@ -221,7 +222,8 @@ impl Block<'_> {
         self.fresh_count = 0;
     }
 
-    /// Takes every used entry, checks it, and submits in its place while requests are left. Returns how many.
+    /// Takes and checks every used entry, and submits a new request for each while there are more to do. Returns how many it
+    /// took.
     fn drain(&mut self, seen: u64) -> u32 {
         let mut taken = 0;
         while let Some((head, _)) = self.queue.pop() {

@@ -1,7 +1,7 @@
-//! The probe: a guest that is nothing but a virtio-blk driver with a clock. See README.md.
+//! The probe: a guest that consists of a virtio-blk driver and a clock. See README.md.
 //!
-//! Everything here runs in ring 3; ring 0 is tables.s, stubs.s and entry.s. doorbell's build.rs compiles it with
-//! plain rustc and embeds the result.
+//! All Rust code here runs in ring 3. Ring 0 is in tables.s, stubs.s and entry.s. doorbell's build.rs compiles the probe
+//! with plain rustc and embeds it.
 //!
 //! boot: `boot` `rt` `cpu` `apic` `control` `cmdline`; the driver: `pci` `scan` `device` `setup` `msix` `queue`; blocks: `serve` `io`
 //! (`slots` `torture` `wait` `samples` `pattern`) `floor` `hostile`; text mode: `script` `report` `text` `clock`.
@@ -42,7 +42,7 @@ mod wait;
 
 use abi::{MAGIC, MAX_CPUS, TRAP, VERSION, mode, state};
 
-/// Entered by every CPU on its own stack, at ring 3, with interrupts on.
+/// Every CPU starts here, on its own stack, in ring 3, with interrupts enabled.
 #[unsafe(no_mangle)]
 extern "C" fn ring3_main(cpu: u64) -> ! {
     let cpu = cpu as usize % MAX_CPUS;
@@ -55,7 +55,7 @@ extern "C" fn ring3_main(cpu: u64) -> ! {
     serve::serve(cpu)
 }
 
-/// CPU 0: interrupt controllers, the bus, the other CPUs. Does not return in text mode.
+/// Sets up the interrupt controllers, the bus and the other CPUs, on CPU 0. Does not return in text mode.
 fn boot() {
     control::set_started(cpu::tsc());
     cmdline::keep();

@@ -1,14 +1,15 @@
-//! Moves a device's first BAR under a live driver, which follows it.
+//! Moves a device's first BAR while its driver is active, and lets the driver follow.
 
 use crate::device;
 use crate::pci::{self, Function};
 use crate::queue::Queue;
 
-/// From a VMM's window for memory BARs to another part of it, and back: doorbell's is from 3 GiB to 3.5 GiB.
+/// The distance of a move. Both places are in the VMM's window for memory BARs; doorbell's is from 3 GiB to 3.5 GiB.
 const DISTANCE: u64 = 0x1000_0000;
 const BAR_0: u16 = 0x10;
 
-/// Moves the BAR, and what the driver knows of it. False: the device has no memory BAR there, or it did not move.
+/// Moves the BAR, and updates the driver's addresses. Returns false if the device has no memory BAR there, or if it did
+/// not move.
 pub fn move_bar(index: u32) -> bool {
     let Some(mut info) = device::info(index) else { return false };
     let function = Function(info.bdf as u16);
@@ -17,7 +18,7 @@ pub fn move_bar(index: u32) -> bool {
     if low & 1 == 1 || from == 0 {
         return false;
     }
-    // Decoding is off meanwhile, as the specification wants it (PCI Local Bus 3.0, 6.2.5.1).
+    // Decoding is off meanwhile, as the specification requires (PCI Local Bus 3.0, 6.2.5.1).
     function.command(0, pci::COMMAND_MEMORY);
     let size = pci::size(function, BAR_0, !15) as u64;
     function.write(BAR_0, to as u32);

@@ -11,12 +11,12 @@ fn entry(info: &DeviceInfo, index: u32) -> u64 {
     info.msix_table + 16 * index as u64
 }
 
-/// MSI-X on, function mask off; entries keep their masks.
+/// Enables MSI-X and clears the function mask. Entries keep their masks.
 pub fn enable(info: &DeviceInfo, function: Function) {
     set_control(info, function, ENABLE);
 }
 
-/// MSI-X off: the device falls back to INTx.
+/// Disables MSI-X. The device then uses INTx.
 pub fn disable(info: &DeviceInfo, function: Function) {
     set_control(info, function, 0);
 }
@@ -29,7 +29,7 @@ fn set_control(info: &DeviceInfo, function: Function, bits: u32) {
     }
 }
 
-/// Message of an entry: fixed delivery of `vector` to one CPU. Masks it; `set_mask` opens it.
+/// Writes an entry's message: fixed delivery of `vector` to one CPU. Masks the entry; `set_mask` unmasks it.
 pub fn write(info: &DeviceInfo, index: u32, vector: u32, apic_id: u32) {
     set_mask(info, index, true);
     let at = entry(info, index);
@@ -38,7 +38,7 @@ pub fn write(info: &DeviceInfo, index: u32, vector: u32, apic_id: u32) {
     store(at + 8, vector);
 }
 
-/// Only the data word, and without masking.
+/// Writes only an entry's data word, without masking the entry.
 pub fn write_vector_live(info: &DeviceInfo, index: u32, vector: u32) {
     store(entry(info, index) + 8, vector);
 }

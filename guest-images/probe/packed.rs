@@ -1,5 +1,5 @@
-//! A packed virtqueue (virtio 1.2, 2.8), driver side: one ring of descriptors, which both sides go round. The buffer ID of a
-//! request is its slot, whose descriptors are staged in the slot's indirect table.
+//! A packed virtqueue (virtio 1.2, 2.8), driver side: one ring of descriptors for both sides. The buffer ID of a request is
+//! its slot. Descriptors are prepared ("staged") in the slot's indirect table.
 
 use crate::cpu::{self, load, store};
 use crate::queue::{NEXT, TABLE, WRITE};
@@ -10,7 +10,7 @@ const USED: u16 = 1 << 15;
 const DISABLE: u32 = 1 << 16;
 const DESC: u32 = 2 << 16;
 
-/// A place in the ring and the wrap counter there (2.8.1).
+/// A position in the ring, and the wrap counter at that position (2.8.1).
 #[derive(Clone, Copy)]
 struct Position {
     offset: u16,
@@ -28,13 +28,13 @@ impl Position {
         }
     }
 
-    /// As in the event suppression structures.
+    /// Returns it in the format of the event suppression structures.
     fn word(self) -> u16 {
         self.offset | (self.wrap as u16) << 15
     }
 }
 
-/// Where a ring lies.
+/// The addresses of a ring's parts.
 #[derive(Clone, Copy)]
 pub struct Places {
     pub ring: u64,
@@ -52,7 +52,8 @@ pub struct Packed {
     event_idx: bool,
     avail: Position,
     used: Position,
-    /// Descriptors written since the last publication; the first one's flags are not, so that the device sees none.
+    /// Descriptors written since the last publication. The flags of the first are not written yet, so the device sees none
+    /// of them.
     fresh: u16,
     first: (u64, u16),
 }
@@ -76,12 +77,12 @@ impl Packed {
         self.places.staged + 2 * slot as u64
     }
 
-    /// Says how many descriptors of `slot` are staged.
+    /// Records how many descriptors of `slot` are staged.
     pub fn stage(&self, slot: u16, count: u16, indirect: bool) {
         store(self.staged(slot), count | (indirect as u16) << 15);
     }
 
-    /// Writes the staged descriptors of `slot`, or one that leads to their table, into the ring.
+    /// Writes the staged descriptors of `slot` into the ring, or one descriptor that points to their table.
     pub fn push(&mut self, slot: u16, table: u64) {
         let staged: u16 = load(self.staged(slot));
         let count = staged & 0x7fff;
@@ -109,7 +110,7 @@ impl Packed {
         self.avail.advance(1, self.size);
     }
 
-    /// Publishes what was pushed, by the flags of the first; true if the device wants a kick.
+    /// Publishes what was pushed by writing the flags of the first descriptor. Returns whether the device wants a kick.
     pub fn publish(&mut self) -> bool {
         let (new, step) = (self.avail, core::mem::take(&mut self.fresh));
         if step == 0 {
@@ -129,7 +130,7 @@ impl Packed {
         new.offset.wrapping_sub(event).wrapping_sub(1) < step
     }
 
-    /// What a kick with data carries (4.1.5.2).
+    /// Returns the data of a kick with NOTIFICATION_DATA (4.1.5.2).
     pub fn next(&self) -> u16 {
         self.avail.word()
     }
@@ -137,7 +138,7 @@ impl Packed {
     pub fn arm(&self) {
         let event = if self.event_idx { DESC | self.used.word() as u32 } else { 0 };
         store(self.places.driver, event);
-        // StoreLoad: the structure before the flags that `has_used` reads next; the device does it the other way round.
+        // StoreLoad: write the structure before `has_used` reads the flags. The device does the two in the opposite order.
         cpu::fence();
     }
 

@@ -1,4 +1,4 @@
-//! Configuration space (ports CF8/CFC or ECAM), BARs without an address, capabilities.
+//! Configuration space (ports CF8/CFC or ECAM), capabilities, and addresses for BARs that have none.
 
 use crate::{control, cpu, global::Global};
 
@@ -13,7 +13,7 @@ pub const COMMAND_MASTER: u32 = 4;
 pub const COMMAND_INTX_OFF: u32 = 1 << 10;
 
 impl Function {
-    /// The aligned doubleword that holds `offset`.
+    /// Returns the aligned doubleword that contains `offset`.
     pub fn read(self, offset: u16) -> u32 {
         match control::read().ecam {
             0 => {
@@ -42,13 +42,13 @@ impl Function {
         (self.read(offset) >> (8 * (offset & 3))) as u8
     }
 
-    /// Changes the command register; the status half is written as zeros, which clears nothing.
+    /// Changes the command register. Zeros are written to the status half, which clears nothing.
     pub fn command(self, set: u32, clear: u32) {
         let now = self.read(COMMAND) & 0xffff;
         self.write(COMMAND, now & !clear | set);
     }
 
-    /// Offsets of the capabilities with this identifier, in list order.
+    /// Returns the offsets of the capabilities with this identifier, in list order.
     pub fn capabilities(self, id: u8) -> impl Iterator<Item = u16> {
         let present = self.read(COMMAND) >> 16 & 1 << 4 != 0;
         let mut at = if present { self.read8(0x34) & !3 } else { 0 } as u16;
@@ -75,10 +75,10 @@ pub enum Bar {
     Port(u16),
 }
 
-/// Next free addresses: memory, I/O.
+/// The next free addresses: memory, I/O.
 static WINDOW: Global<(u64, u32)> = Global::new((0, 0xc000));
 
-/// Places the BARs that are at 0 or above 4 GiB (which the page tables do not map); returns where all six are.
+/// Gives addresses to the BARs that are at 0 or above 4 GiB (the page tables end there). Returns where all six are.
 pub fn place_bars(function: Function) -> [Bar; 6] {
     let mut bars = [Bar::None; 6];
     let mut i = 0;
@@ -116,7 +116,7 @@ pub fn place_bars(function: Function) -> [Bar; 6] {
     bars
 }
 
-/// Bytes of the BAR (its low half: none of ours is larger than 4 GiB); 0: not there.
+/// Returns the BAR's size in bytes, or 0 if there is none. Reads only the low half: no BAR here is larger than 4 GiB.
 pub fn size(function: Function, offset: u16, mask: u32) -> u32 {
     function.write(offset, !0);
     let bits = function.read(offset) & mask;
@@ -135,7 +135,7 @@ fn take_memory(size: u64) -> u64 {
             window => window,
         };
     }
-    // Never less than a page apart, so that no BAR shares one.
+    // At least a page apart, so that no two BARs share a page.
     let size = size.max(0x1000);
     let at = next.next_multiple_of(size);
     *next = at + size;

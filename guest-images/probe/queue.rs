@@ -1,7 +1,7 @@
-//! A split virtqueue (virtio 1.2, 2.7), driver side, or a packed one (`packed`). One CPU uses a queue at a time.
+//! The driver's side of a split virtqueue (virtio 1.2, 2.7), or of a packed one (`packed`). One CPU uses a queue at a time.
 //!
-//! Slot s of a block owns descriptors s * chain.. (or the indirect table s), one header and one status byte, so
-//! nothing is allocated while a block runs.
+//! Slot s of a block owns the descriptors from s * chain on (or the indirect table s), one header and one status byte.
+//! So nothing is allocated while a block runs.
 
 use crate::abi::*;
 use crate::cpu::{self, load, store};
@@ -21,16 +21,16 @@ pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const TABLE: u16 = 4;
 
-/// A ring's state on the driver's side.
+/// The driver's state of a queue.
 #[derive(Clone, Copy)]
 pub struct Queue {
     pub index: u16,
     pub size: u16,
-    /// Those that the driver accepted.
+    /// The features that the driver accepted.
     pub features: u64,
     pub event_idx: bool,
     pub indirect: bool,
-    /// The rings are packed: `lap` is in use instead of `avail`, `published` and `used`.
+    /// The ring is packed: `lap` is used instead of `avail`, `published` and `used`.
     pub packed: bool,
     lap: Packed,
     pub vector: u32,
@@ -65,7 +65,8 @@ const NONE: Queue = Queue {
 static QUEUES: Global<[Queue; MAX_DEVICES * MAX_QUEUES]> = Global::new([NONE; MAX_DEVICES * MAX_QUEUES]);
 
 impl Queue {
-    /// Makes the rings and tells the device (4.1.5.1.3); the size in use, or None if the device has no such queue.
+    /// Makes the rings and configures the device's queue (4.1.5.1.3). Returns the size in use, or None if the device has no
+    /// such queue.
     pub fn create(job: &GuestJob, info: &DeviceInfo, features: u64, index: u16, vector: u32) -> Option<u16> {
         let common = info.common;
         store(common + 22, index);
@@ -112,7 +113,7 @@ impl Queue {
         Some(size)
     }
 
-    /// The queue for as long as one block runs on it.
+    /// Returns the queue, for one block.
     pub fn get(device: u32, queue: u32) -> &'static mut Queue {
         let which = (device as usize * MAX_QUEUES + queue as usize) % (MAX_DEVICES * MAX_QUEUES);
         // SAFETY: the job protocol gives a queue to one CPU at a time.
@@ -138,25 +139,25 @@ impl Queue {
         store(to + 8, length as u64 | (flags as u64) << 32 | (next as u64) << 48);
     }
 
-    /// The same for a packed ring or its tables: buffer ID, then flags.
+    /// Does the same for a packed ring or its tables: the buffer ID, then the flags.
     pub fn packed_descriptor(table: u64, at: u16, address: u64, length: u32, flags: u16, id: u16) {
         let to = table + 16 * at as u64;
         store(to, address);
         store(to + 8, length as u64 | (id as u64) << 32 | (flags as u64) << 48);
     }
 
-    /// Packed: says how many descriptors of `slot` are in its table, for `push`.
+    /// Packed: records for `push` how many descriptors of `slot` are in its table.
     pub fn stage(&self, slot: u16, count: u16, indirect: bool) {
         self.lap.stage(slot, count, indirect);
     }
 
-    /// The descriptor table.
+    /// Returns the address of the descriptor table.
     pub fn ring(&self) -> u64 {
         self.base
     }
 
-    /// Puts a head into the available ring, or the staged descriptors of slot `head` into a packed ring; `publish` makes it
-    /// visible.
+    /// Puts a head into the available ring, or the staged descriptors of slot `head` into a packed ring. The device sees
+    /// neither before `publish`.
     pub fn push(&mut self, head: u16) {
         if self.packed {
             let table = self.table(head as usize);
@@ -166,12 +167,12 @@ impl Queue {
         self.avail = self.avail.wrapping_add(1);
     }
 
-    /// Moves the index that `publish` will store further than there are entries (an attack).
+    /// Advances the index that `publish` will store beyond the number of entries (an attack).
     pub fn jump(&mut self, by: u16) {
         self.avail = self.avail.wrapping_add(by);
     }
 
-    /// Publishes what was pushed; true if the device wants a kick.
+    /// Publishes what was pushed. Returns whether the device wants a kick.
     pub fn publish(&mut self) -> bool {
         if self.packed {
             return self.lap.publish();
@@ -213,12 +214,12 @@ impl Queue {
         } else {
             store(self.base + AVAIL, 0u16);
         }
-        // StoreLoad, 2.7.10.1: used_event before the used.idx that `has_used` reads next; the device does it the
-        // other way round.
+        // StoreLoad, 2.7.10.1: write used_event before `has_used` reads used.idx. The device does the two in the opposite
+        // order.
         cpu::fence();
     }
 
-    /// Asks for no interrupt. With EVENT_IDX to be repeated within 65535 used entries.
+    /// Asks for no interrupt. With EVENT_IDX it must be repeated within 65535 used entries.
     pub fn disarm(&self) {
         if self.packed {
             return self.lap.disarm();

@@ -1,4 +1,7 @@
-//! One block as one line of JSON: counts, percentiles, and a histogram that hosts can add up.
+//! Prints a block as one line of JSON: counts, percentiles, and a histogram. Histograms of several rounds can be added.
+//!
+//! The histogram is a fixed array, because the probe has no heap. Hosts that read guest memory get every sample instead and
+//! use hdrhistogram.
 
 use crate::abi::*;
 use crate::clock;
@@ -9,7 +12,7 @@ use core::fmt::Write;
 /// Histogram buckets: four per power of two of nanoseconds.
 const BUCKETS: usize = 4 * 40;
 
-/// Lowest nanoseconds of a bucket.
+/// Returns the lowest value of a bucket, in nanoseconds.
 fn bucket_floor(bucket: usize) -> u64 {
     let (power, quarter) = (bucket / 4, (bucket % 4) as u64);
     if power < 2 { 1 << power } else { (4 + quarter) << (power - 2) }
@@ -24,7 +27,7 @@ fn bucket_of(ns: u64) -> usize {
 fn percentiles(line: &mut Line, name: &str, samples: &mut [Sample], of: fn(&Sample) -> u32) {
     samples.sort_unstable_by_key(of);
     let at = |percent: usize| clock::ns(of(&samples[(samples.len() - 1) * percent / 100]) as u64);
-    // A Line never fails.
+    // Writing to a Line never fails.
     let _ = write!(
         line,
         ",\"{name}_ns\":{{\"min\":{},\"p50\":{},\"p90\":{},\"p99\":{},\"max\":{}}}",
@@ -84,7 +87,7 @@ pub fn block(job: &GuestJob, cpu: u32, round: u64, out: &Outcome) {
     let _ = writeln!(line, "}}");
 }
 
-/// Of `seen`: [lowest ns of the bucket, count], empty buckets left out.
+/// Prints the histogram of `seen`: [lowest ns of the bucket, count], without empty buckets.
 fn histogram(line: &mut Line, samples: &[Sample]) {
     let mut counts = [0u32; BUCKETS];
     for sample in samples {

@@ -1,5 +1,5 @@
-//! What the compiler expects to find outside of `core`: mem*, bcmp, strlen, and two names of the unwinder that the
-//! prebuilt `core` mentions and never calls here (panic=abort).
+//! Functions that the compiler expects outside `core`: mem*, bcmp, strlen, and two names of the unwinder. The prebuilt
+//! `core` refers to those two, but never calls them here (panic=abort).
 
 use core::arch::asm;
 
@@ -7,7 +7,7 @@ use core::arch::asm;
 /// As memcpy of C.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
-    // SAFETY: the caller's promise; REP MOVSB touches exactly n bytes of each.
+    // SAFETY: the caller's promise. REP MOVSB reads and writes exactly n bytes.
     unsafe { asm!("rep movsb", inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _) };
     to
 }
@@ -17,10 +17,10 @@ pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= n {
-        // SAFETY: no byte is read after it was overwritten when copying upwards.
+        // SAFETY: the caller's promise. Copying upwards reads no byte after it has overwritten it.
         return unsafe { memcpy(to, from, n) };
     }
-    // SAFETY: downwards for the other overlap; the direction flag is put back.
+    // SAFETY: the caller's promise. Copying downwards serves the other overlap; CLD restores the direction flag.
     unsafe {
         asm!("std", "rep movsb", "cld", inout("rcx") n => _,
              inout("rdi") to.wrapping_add(n).wrapping_sub(1) => _,

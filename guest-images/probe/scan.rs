@@ -1,11 +1,11 @@
-//! Finding the devices: bus 0, BARs, virtio-pci capabilities (4.1.4), MSI-X.
+//! Finds the devices: bus 0, BARs, virtio-pci capabilities (4.1.4), MSI-X.
 
 use crate::abi::{DeviceInfo, MAX_DEVICES};
 use crate::cpu::{load, store};
 use crate::device;
 use crate::pci::{self, Bar, Function};
 
-/// Searches bus 0 and fills the device table; returns how many there are.
+/// Searches bus 0 and fills the device table. Returns the number of devices.
 pub fn scan() -> usize {
     let mut count = 0;
     for slot in 0..32u16 {
@@ -40,7 +40,7 @@ fn describe(function: Function, id: u32) -> DeviceInfo {
         };
         let is_port = matches!(bars.get(bar), Some(Bar::Port(_)));
         match kind {
-            // The first of each kind that we can use (4.1.4: in order of preference).
+            // Take the first capability of each kind that we can use: they are in order of preference (4.1.4).
             1 if info.common == 0 && !is_port => info.common = place,
             2 if info.notify == 0 => {
                 info.notify = place;

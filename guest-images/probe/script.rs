@@ -1,4 +1,4 @@
-//! Text mode: the guest is its own host. The command line says what to run; every block gives one line of JSON.
+//! Text mode: the guest gives itself jobs. The command line says what to run, and every block prints one line of JSON.
 
 use crate::abi::*;
 use crate::{apic, clock, cmdline, control, cpu, device, moves, report, say, serve};
@@ -36,7 +36,7 @@ pub fn run() -> ! {
     end(ok)
 }
 
-/// isa-debug-exit (QEMU's status: 33 good, 35 bad), else a reset, else silence.
+/// Ends the machine by isa-debug-exit (QEMU's status: 33 good, 35 bad), or by a reset, or else stops the CPU.
 fn end(ok: bool) -> ! {
     control::set_state(state::ENDED);
     cpu::out32(0xf4, if ok { 0x10 } else { 0x11 });
@@ -121,7 +121,7 @@ fn bench() -> bool {
     ok
 }
 
-/// One block on one queue per CPU, all at once; the sectors are divided between them.
+/// Runs one block on each CPU's queue, all at once. The CPUs share the sectors out among them.
 fn block(job: &GuestJob, cpus: u32, round: u64) -> bool {
     let capacity = device::info(job.device).map_or(0, |info| info.capacity);
     let whole = if job.span == 0 { capacity.saturating_sub(job.sector) } else { job.span };
@@ -140,11 +140,11 @@ fn block(job: &GuestJob, cpus: u32, round: u64) -> bool {
         apic::wake(cpu);
     }
     control::give(0, of(0));
-    let own = control::next_plan(0);
+    let own = control::next_job(0);
     control::finish(0, own.seq, serve::execute(0, &own));
     let mut ok = true;
     for cpu in 0..cpus {
-        let seq = control::plan_seq(cpu as usize);
+        let seq = control::job_seq(cpu as usize);
         while control::done(cpu as usize) != seq {
             cpu::pause();
         }

@@ -3,10 +3,10 @@
 use crate::abi::*;
 use crate::{control, cpu, device, floor, hostile, io, setup};
 
-/// Runs jobs until one is END.
+/// Runs jobs until an END job.
 pub fn serve(cpu: usize) -> ! {
     loop {
-        let job = control::next_plan(cpu);
+        let job = control::next_job(cpu);
         if job.kind == kind::END {
             if cpu == 0 {
                 control::set_state(state::ENDED);
@@ -19,7 +19,7 @@ pub fn serve(cpu: usize) -> ! {
     }
 }
 
-/// One job.
+/// Runs one job.
 pub fn execute(cpu: usize, job: &GuestJob) -> Outcome {
     match job.kind {
         kind::NOP => Outcome { tsc_begin: cpu::tsc(), tsc_end: cpu::tsc(), ..Default::default() },
@@ -31,6 +31,6 @@ pub fn execute(cpu: usize, job: &GuestJob) -> Outcome {
         kind::STORE | kind::EMPTY => floor::store(cpu, job),
         kind::HOSTILE => hostile::run(cpu, job),
         kind::POKE => floor::poke(job),
-        _ => Outcome { status: status::BAD_PLAN, ..Default::default() },
+        _ => Outcome { status: status::BAD_JOB, ..Default::default() },
     }
 }

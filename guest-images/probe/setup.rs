@@ -1,4 +1,4 @@
-//! SETUP: from reset to DRIVER_OK (virtio 1.2, 3.1.1), with the features, queues and interrupts that a job asks for.
+//! SETUP: takes a device from reset to DRIVER_OK (virtio 1.2, 3.1.1), with the job's features, queues and interrupts.
 
 use crate::abi::*;
 use crate::cpu::{load, store};
@@ -8,12 +8,12 @@ use crate::pci::{self, Function};
 use crate::queue::Queue;
 use crate::{apic, cpu, msix};
 
-/// The job of each device's last SETUP, for the ones that set up again by themselves.
-static SETUPS: Global<[GuestJob; MAX_DEVICES]> = Global::new([NO_PLAN; MAX_DEVICES]);
-// SAFETY of this zero: GuestJob is made of integers.
-const NO_PLAN: GuestJob = unsafe { core::mem::zeroed() };
+/// The job of each device's last SETUP, for jobs that repeat it.
+static SETUPS: Global<[GuestJob; MAX_DEVICES]> = Global::new([NO_JOB; MAX_DEVICES]);
+// SAFETY: GuestJob consists of integers, so zeros are a valid value.
+const NO_JOB: GuestJob = unsafe { core::mem::zeroed() };
 
-/// SETUP: (outcome status, queues made, features, detail).
+/// Sets the device up. `value` of the outcome is the number of queues, `detail` the device status.
 pub fn setup(job: &GuestJob) -> Outcome {
     let mut out = Outcome::default();
     let Some(mut info) = info(job.device) else {
@@ -55,7 +55,8 @@ pub fn setup(job: &GuestJob) -> Outcome {
     out
 }
 
-/// Resets one queue that has nothing in flight (2.6.1) and makes it again, with half the entries. False: the device did not.
+/// Resets one queue that has nothing in flight (2.6.1) and makes it again, with half the entries. Returns whether the
+/// device did that.
 pub fn queue_again(index: u32, queue: u16) -> bool {
     let Some(info) = info(index) else { return false };
     // SAFETY: as in `setup`.
@@ -76,7 +77,7 @@ pub fn queue_again(index: u32, queue: u16) -> bool {
     Queue::create(&job, &info, old.features, queue, first) == Some(size)
 }
 
-/// Does the last SETUP again.
+/// Repeats the last SETUP.
 pub fn setup_again(index: u32) -> Outcome {
     // SAFETY: as in `setup`.
     let job = unsafe { (*SETUPS.get())[index as usize % MAX_DEVICES] };
@@ -101,8 +102,8 @@ fn choose_features(job: &GuestJob, info: &DeviceInfo) -> u64 {
     features
 }
 
-/// The IOAPIC pin of the device's INTx: the job's word, else what firmware or the VMM left in the interrupt line
-/// register if it can only mean a pin, else q35's wiring.
+/// Returns the IOAPIC pin of the device's INTx: the job's value, or else the interrupt line register as firmware or the
+/// VMM left it, if that can only mean a pin, or else q35's wiring.
 fn pin_of(job: &GuestJob, info: &DeviceInfo, function: Function) -> u32 {
     let line = function.read8(0x3c) as u32;
     match job.pin {
@@ -112,15 +113,15 @@ fn pin_of(job: &GuestJob, info: &DeviceInfo, function: Function) -> u32 {
     }
 }
 
-/// Routes a shared INTx pin to this device for its next block; other devices on it have nothing in flight.
+/// Routes a shared INTx pin to this device for its next block. Other devices on the pin have nothing in flight.
 pub fn claim_pin(info: &DeviceInfo, vector: u32, apic_id: u32) {
     if info.intx_pin != 0 {
         apic::route_pin(info.intx_pin, vector, apic_id);
     }
 }
 
-/// MSI-X or INTx, as the job says; returns the vector of queue 0. MSI-X entry 0 is for the configuration, entry
-/// q + 1 for queue q.
+/// Sets up MSI-X or INTx, as the job says. Returns the vector of queue 0. MSI-X entry 0 is for the configuration,
+/// entry q + 1 for queue q.
 fn interrupts(job: &GuestJob, info: &mut DeviceInfo, function: Function) -> u32 {
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     if job.flags & flag::INTX != 0 {

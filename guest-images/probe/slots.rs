@@ -1,4 +1,4 @@
-//! The requests in flight of a block: what each slot asks for, and whether it got that.
+//! A block's requests in flight: builds each slot's request and checks its completion.
 
 use crate::abi::*;
 use crate::cpu::{load, store};
@@ -13,7 +13,7 @@ pub struct Slot {
     pub number: u32,
     pub busy: bool,
     reads: bool,
-    /// Requests that this slot has finished.
+    /// The number of requests that this slot has finished.
     turn: u32,
     sector: u64,
 }
@@ -27,22 +27,22 @@ pub struct Maker {
     order: u32,
     depth: u32,
     segments: u32,
-    /// The distance of two slots' heads.
+    /// The distance between two slots' heads.
     pub chain: u16,
     indirect: bool,
-    /// Bytes of data (the part that is checked).
+    /// Bytes of data that are checked.
     size: u32,
     seed: u64,
     random: u64,
     first: u64,
-    /// Places of `size` bytes within the span.
+    /// The number of positions of `size` bytes within the span.
     places: u64,
     pool: u64,
     next: u64,
 }
 
 impl Maker {
-    /// None: the job does not fit the device, the queue or the pool.
+    /// Returns None if the job does not fit the device, the queue or the pool.
     pub fn new(cpu: usize, job: &GuestJob, info: &DeviceInfo, queue: &Queue) -> Option<Self> {
         let segments = job.segments.max(1);
         let (size, data) = match job.op {
@@ -62,7 +62,7 @@ impl Maker {
         let span = if job.span == 0 { info.capacity.saturating_sub(job.sector) } else { job.span };
         let mut places = span.checked_div(sectors).unwrap_or(1);
         if job.op == op::VERIFY {
-            // Slot s keeps to the places s, s + depth, ..: no other slot touches them.
+            // Slot s uses only the positions s, s + depth, .., so no two slots use the same one.
             places -= places % job.depth as u64;
         }
         let good = fits_ring
@@ -114,12 +114,12 @@ impl Maker {
         }
     }
 
-    /// Seed of a slot's pattern: VERIFY writes something new every time.
+    /// Returns the seed of a slot's pattern. It changes, so that VERIFY writes new data every time.
     fn seed_of(&self, slot: &Slot) -> u64 {
         if self.op == op::VERIFY { self.seed.wrapping_add((slot.turn / 2) as u64) } else { self.seed }
     }
 
-    /// Writes header, data and descriptors of the slot's next request; returns its head.
+    /// Writes the header, data and descriptors of the slot's next request. Returns its head.
     pub fn build(&mut self, queue: &Queue, index: usize, slot: &mut Slot) -> u16 {
         let place = self.place(slot.turn, index);
         let kind = match self.op {
@@ -190,7 +190,7 @@ impl Maker {
         }
     }
 
-    /// Checks a completion and counts errors. GET_ID leaves its bytes in `value` and `detail`.
+    /// Checks a completion and counts errors. GET_ID puts its bytes into `value` and `detail`.
     pub fn finish(&self, queue: &Queue, index: usize, slot: &mut Slot, out: &mut Outcome) {
         slot.busy = false;
         let status: u8 = load(queue.status(index));

@@ -1,6 +1,6 @@
 # Ring 0: one stub per vector, 64 bytes apart, at STUBS. Software KVM emulates ring 0 at about a microsecond an
-# instruction and without xsave, so these stay a few instructions long and free of SSE; the EOI store goes to the
-# LAPIC's low alias to be one instruction. EOI is always stored: hardware needs it (software KVM does not mind).
+# instruction and without xsave, so the stubs have few instructions and no SSE. The EOI store goes to the LAPIC's low
+# alias, so that it is one instruction. Every stub stores EOI: hardware needs it, and software KVM ignores it.
 
 .section .stubs, "ax", @progbits
 .code64
@@ -16,7 +16,7 @@
         movq    $(vec + 1), TRAP                        # exceptions stop the guest
         jmp     trapped
         .elseif vec >= STAMPED && vec < INTX
-        push    %rax                                    # timestamped: TSC first, then the count that shows it
+        push    %rax                                    # timestamped: the TSC before the count
         push    %rdx
         rdtsc
         mov     %eax, slot + 8
@@ -27,10 +27,10 @@
         pop     %rax
         iretq
         .elseif vec >= INTX && vec < INTX_END
-        push    %rax                                    # INTx: reading the ISR register lowers the line, so
-        mov     ISR_TABLE + (vec - INTX) * 8, %rax      # it stands before the EOI
+        push    %rax                                    # INTx: reading the ISR register lowers the pin, so
+        mov     ISR_TABLE + (vec - INTX) * 8, %rax      # it comes before the EOI
         movzbl  (%rax), %eax
-        and     $1, %eax                                # bit 0: a queue; bit 1 would be the configuration
+        and     $1, %eax                                # bit 0: a queue; bit 1: the configuration
         lock addq %rax, slot + 16
         lock incq slot
         movl    $0, LAPIC_ALIAS + 0xb0
@@ -45,7 +45,7 @@
         .set    vec, vec + 1
         .endr
 
-# --- services: RAX chooses, RCX carries the value or count, RDX the port, RSI text. Results in RAX.
+# --- services: RAX is the service, RCX the value or count, RDX the port, RSI text. The result is in RAX.
 .section .text.services, "ax", @progbits
         .balign 8
 services:
@@ -71,19 +71,19 @@ text_out:
         cld
         rep outsb
         iretq
-# HLT unless the word at RSI is RCX no longer. The gate has cleared IF and STI opens it only after the next
-# instruction, so an interrupt between the look and the HLT still ends it.
+# HLT unless the word at RSI differs from RCX. The gate has cleared IF, and STI takes effect only after the next
+# instruction, so an interrupt between the comparison and HLT still ends the HLT.
 halt_if:
         cmp     %rcx, (%rsi)
         jne     1f
         sti
         hlt
 1:      iretq
-# The CPU's end.
+# Stops the CPU for ever.
 stop:   hlt
         jmp     stop
 
-# --- exceptions: leave what is known in TRAP, say so, stop. In text mode also end the machine.
+# --- exceptions: record them in TRAP, report them, stop. In text mode also end the machine.
 trapped:
         mov     %cr2, %rax
         mov     %rax, TRAP + 8

@@ -1,6 +1,6 @@
-# Page tables, GDT, TSS and IDT, ready made: every address is known when the guest is built, so a host can start
-# a CPU straight at ring 3 with nothing to prepare, and the PVH entry only has to load the registers.
-# Included by boot.rs, which sets the symbols in capitals; placed at IMAGE_BASE by link.ld.
+# Page tables, GDT, TSS and IDT, complete at build time: every address is known when the guest is built. So a host can
+# start a CPU directly in ring 3 without preparing anything, and the PVH entry only has to load the registers.
+# boot.rs includes this file and sets the symbols in capitals; link.ld places it at IMAGE_BASE.
 
 .section .tables, "aw", @progbits
 # --- page tables. 0 to 3 GiB: 2 MiB pages, present, writable, user, accessed, dirty (0xe7).
@@ -22,7 +22,7 @@
         .quad   page + 0xff
         .set    page, page + 0x200000
         .endr
-# The aliases: local APIC, IOAPIC.
+# The aliases of the local APIC and the IOAPIC.
         .quad   0xfee0007f, 0xfec0007f
         .fill   510, 8, 0
 
@@ -42,7 +42,7 @@
         .set    tss, tss + 0x80
         .endr
         .fill   16, 8, 0
-# --- one TSS per CPU: RSP0 is the end of its page of RING0_STACKS, no I/O bitmap.
+# --- one TSS per CPU: RSP0 is the end of the CPU's page of RING0_STACKS; no I/O bitmap.
         .set    stack, RING0_STACKS + 0x1000
         .rept   4
         .long   0
@@ -52,7 +52,7 @@
         .fill   24, 1, 0
         .set    stack, stack + 0x1000
         .endr
-# --- a null IDT-to-be descriptor pair for LGDT and LIDT, and the frame by which every CPU enters ring 3.
+# --- the operands of LGDT and LIDT, and the frame by which every CPU enters ring 3.
 .globl gdt_pointer, idt_pointer, ring3_frame
 gdt_pointer:
         .word   0x7f
@@ -65,7 +65,7 @@ ring3_frame:
         .quad   RING3_ENTRY, 0x33, 0x202, 0, 0x2b
         .balign 4096
 
-# --- IDT: interrupt gates (type 14) to ring 0, one stub per vector; only INT3 may be called from ring 3.
+# --- IDT: interrupt gates (type 14) to ring 0, one stub per vector. Ring 3 may call only INT3.
         .set    vec, 0
         .rept   256
         .set    stub, STUBS + vec * 64

@@ -1,11 +1,11 @@
-//! Text for people, and for hosts that cannot read guest memory: whole lines to one port.
+//! Prints lines to one port, for people and for hosts that cannot read guest memory.
 
 use crate::abi::{CONTROL, Control};
 use crate::cpu;
 use core::fmt::{self, Write};
 use core::mem::offset_of;
 
-/// A line buffer; written in one piece when it is full or dropped.
+/// A line buffer. It is written in one piece, when it is full or dropped.
 pub struct Line {
     port: u16,
     length: usize,
@@ -51,7 +51,7 @@ macro_rules! say {
     ($($arg:tt)*) => {{
         use core::fmt::Write;
         let mut line = $crate::text::Line::new();
-        // A Line never fails.
+        // Writing to a Line never fails.
         let _ = writeln!(line, $($arg)*);
     }};
 }

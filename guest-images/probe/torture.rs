@@ -1,4 +1,4 @@
-//! What a block does to its own interrupt while requests are in flight: masking and moving it.
+//! Masks and moves a block's own interrupt while requests are in flight.
 
 use crate::abi::*;
 use crate::pci::{self, Function};
@@ -13,7 +13,7 @@ pub struct Torture {
     route_every: u32,
     live: bool,
     hold: u64,
-    /// Where the vector may be: (vector, APIC ID), home first.
+    /// The two places of the interrupt: (vector, APIC ID), the normal one first.
     homes: [(u32, u32); 2],
     kicks: u32,
     masked: bool,
@@ -22,7 +22,7 @@ pub struct Torture {
 }
 
 impl Torture {
-    /// None: moving is impossible (INTx, or HLT on a CPU that the interrupt leaves).
+    /// Returns None if moving is impossible (INTx, or HLT on a CPU that the interrupt leaves).
     pub fn new(job: &GuestJob, info: &DeviceInfo, vector: u32) -> Option<Self> {
         let intx = (vector::INTX..vector::END).contains(&vector);
         let away = job.cpu2 != job.cpu;
@@ -71,7 +71,7 @@ impl Torture {
         }
     }
 
-    /// Unmasks after `hold`, while what was kicked completes behind the mask.
+    /// Unmasks after `hold`. Requests that were kicked complete meanwhile, so the pending bit must be used.
     #[inline(always)]
     pub fn after_kick(&mut self) {
         if self.masked {

@@ -1,31 +1,32 @@
-//! Waiting for an interrupt's count to move, or for memory to change, with a deadline.
+//! Waits for an interrupt's count to change, or for memory to change, with a deadline.
 
 use crate::abi::{Outcome, GuestJob, VECTOR_STRIDE, VECTOR_TABLE, vector, wait};
 use crate::device::DEFAULT_DEADLINE;
 use crate::{apic, cpu};
 
-/// Nothing moved until the deadline.
+/// Nothing changed before the deadline.
 pub struct TimedOut;
 
 /// How one block waits.
 #[derive(Clone, Copy)]
 pub struct Waiter {
     how: u32,
-    /// Word that the first vector's stub bumps.
+    /// The word that the first vector's stub increments.
     word: u64,
-    /// Second vector's word, while a block moves its interrupt between two; else 0.
+    /// The second vector's word, if a block moves its interrupt between two; else 0.
     other: u64,
     deadline: u64,
 }
 
-/// Address of the word that tells a driver that its interrupt came: for INTx only what the ISR register confirmed.
+/// Returns the address of the word that counts a driver's interrupts. For INTx it counts only what the ISR register
+/// confirmed.
 fn word_of(vector: u32) -> u64 {
     let intx = (vector::INTX..vector::END).contains(&vector);
     VECTOR_TABLE + vector as u64 * VECTOR_STRIDE + if intx { 16 } else { 0 }
 }
 
 impl Waiter {
-    /// None: the job asks for what cannot be (HLT on two vectors).
+    /// Returns None if the job asks for something impossible (HLT on two vectors).
     pub fn new(job: &GuestJob, vector: u32, other: u32) -> Option<Self> {
         if vector > 255 || other > 255 || job.wait > wait::POLL || (job.wait == wait::HALT && other != 0) {
             return None;
@@ -43,14 +44,14 @@ impl Waiter {
         self.how == wait::POLL
     }
 
-    /// Interrupts so far.
+    /// Returns the number of interrupts so far.
     #[inline(always)]
     pub fn count(&self) -> u64 {
         let second: u64 = if self.other == 0 { 0 } else { cpu::load(self.other) };
         cpu::load::<u64>(self.word).wrapping_add(second)
     }
 
-    /// Waits until the count is no longer `before`; the TSC when that was seen.
+    /// Waits until the count differs from `before`. Returns the TSC when it saw that.
     #[inline(always)]
     pub fn interrupt(&self, before: u64, out: &mut Outcome) -> Result<u64, TimedOut> {
         if self.how == wait::HALT {
@@ -71,7 +72,7 @@ impl Waiter {
         Ok(cpu::tsc())
     }
 
-    /// Spins until `done`; the TSC when that was seen. Reads the clock rarely, to keep the loop short.
+    /// Spins until `done`. Returns the TSC when it saw that. Reads the clock rarely, to keep the loop short.
     #[inline(always)]
     pub fn until(&self, done: impl Fn() -> bool) -> Result<u64, TimedOut> {
         let mut from = 0;
@@ -92,7 +93,7 @@ impl Waiter {
     }
 }
 
-/// Counts of a block's vectors before it, to be turned into differences after it.
+/// The counts of a block's vectors before the block, for differences after it.
 pub struct Counts {
     vectors: [u32; 2],
     handled: u64,
@@ -100,13 +101,13 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// `other` 0: one vector only.
+    /// Reads the counts. `other` is 0 if there is one vector only.
     pub fn begin(vector: u32, other: u32) -> Self {
         let vectors = [vector, other];
         Self { vectors, handled: Self::sum(vectors, 0), confirmed: Self::sum(vectors, 16) }
     }
 
-    /// Interrupts handled since, and of those the ones that the ISR register did not confirm (INTx only).
+    /// Returns the interrupts handled since, and how many of them the ISR register did not confirm (INTx only).
     pub fn end(&self) -> (u64, u64) {
         let handled = Self::sum(self.vectors, 0).wrapping_sub(self.handled);
         let confirmed = Self::sum(self.vectors, 16).wrapping_sub(self.confirmed);

@@ -134,13 +134,13 @@ pub enum DiskError {
         size: u64,
     },
     /// The file system does not support O_DIRECT, or not for this file.
-    #[error("the file system of {} has no O_DIRECT for it: leave out `direct`", path.display())]
+    #[error("the file system of {} does not support O_DIRECT: leave out `direct`", path.display())]
     NoDirect {
         /// The disk.
         path: PathBuf,
     },
     /// `direct` with a backend that reads no file.
-    #[error("backend={kind} reads no file, so `direct` means nothing to it: leave it out")]
+    #[error("backend={kind} reads no file, so `direct` has no effect on it: leave it out")]
     DirectWithoutFile {
         /// The backend.
         kind: BackendKind,

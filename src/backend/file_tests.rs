@@ -1,11 +1,10 @@
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::geometry::Alignment;
 use super::super::sync::SyncBackend;
-use super::super::testing::{Random, TestRing, against_model, file_of, range, request};
+use super::super::testing::*;
 use super::super::{Backend, Outcome};
 use super::*;
 use crate::host::Locked;
@@ -96,40 +95,20 @@ fn a_file_cut_short_behind_our_back_fails_only_what_is_gone() {
         let file = disk.file.try_clone().unwrap();
         let mut backend = backend(disk);
         file.set_len(8192).unwrap();
-        let mut bytes = vec![1; 8192];
-        let mut ring = TestRing::none();
-        ring.run(&mut backend, request(Op::Read, 0, &mut [&mut bytes])).expect("still there");
-        let error = ring.run(&mut backend, request(Op::Read, 4096, &mut [&mut bytes])).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        a_file_cut_short(&mut backend, &mut TestRing::none());
     }
 }
 
 #[test]
 fn a_full_disk_is_an_error_of_that_request_only() {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-    let mut backend = backend(DiskFile::new(file, SIZE as u64, false));
-    let mut ring = TestRing::none();
-    let mut bytes = [7; 512];
+    let mut backend = backend(DiskFile::new(dev_full(), SIZE as u64, false));
     // Not durable: this device has no RWF_DSYNC.
-    let error =
-        ring.run(&mut backend, request(Op::Write { durable: false }, 0, &mut [&mut bytes])).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
-    ring.run(&mut backend, request(Op::Read, 0, &mut [&mut bytes])).unwrap();
-    assert_eq!(bytes, [0; 512]);
+    a_full_disk(&mut backend, &mut TestRing::none(), false);
 }
 
 #[test]
-fn more_buffers_than_one_call_takes() {
-    let mut backend = backend(disk(true));
-    let mut ring = TestRing::none();
-    let mut bytes: Vec<u8> = (0..1500 * 512).map(|i| (i / 512) as u8).collect();
-    let expected = bytes.clone();
-    let mut pieces: Vec<_> = bytes.chunks_mut(512).collect();
-    ring.run(&mut backend, request(Op::Write { durable: false }, 512, &mut pieces)).unwrap();
-    bytes.fill(0);
-    let mut pieces: Vec<_> = bytes.chunks_mut(512).collect();
-    ring.run(&mut backend, request(Op::Read, 512, &mut pieces)).unwrap();
-    assert!(bytes == expected);
+fn a_short_transfer_goes_on() {
+    more_buffers_than_one_call_takes(&mut backend(disk(true)), &mut TestRing::none());
 }
 
 #[test]

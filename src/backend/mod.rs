@@ -121,5 +121,5 @@ pub trait Backend: Send {
 
 /// Returns the outcome for a completion whose token is not in flight.
 fn nothing_in_flight() -> Outcome {
-    Outcome::Done(Err(io::Error::other("a completion for no request in flight")))
+    Outcome::Done(Err(io::Error::other("a completion that belongs to no request in flight")))
 }

@@ -100,6 +100,42 @@ impl Random {
     }
 }
 
+/// Transfers 1500 buffers: the kernel takes 1024 at once, so the request continues after a short transfer.
+pub(super) fn more_buffers_than_one_call_takes(backend: &mut dyn Backend, ring: &mut TestRing) {
+    let mut bytes: Vec<u8> = (0..1500 * 512).map(|i| (i / 512) as u8).collect();
+    let expected = bytes.clone();
+    for op in [Op::Write { durable: false }, Op::Read] {
+        let mut pieces: Vec<_> = bytes.chunks_mut(512).collect();
+        ring.run(backend, request(op, 512, &mut pieces)).unwrap();
+        if op != Op::Read {
+            bytes.fill(0);
+        }
+    }
+    assert!(bytes == expected);
+}
+
+/// Reads and writes /dev/full. The write fails, and the next request does not.
+pub(super) fn a_full_disk(backend: &mut dyn Backend, ring: &mut TestRing, durable: bool) {
+    let mut bytes = [7; 512];
+    let error = ring.run(backend, request(Op::Write { durable }, 0, &mut [&mut bytes])).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    ring.run(backend, request(Op::Read, 0, &mut [&mut bytes])).unwrap();
+    assert_eq!(bytes, [0; 512]);
+}
+
+/// Reads a file that was cut to 8192 bytes after it had been opened. Only the missing part fails.
+pub(super) fn a_file_cut_short(backend: &mut dyn Backend, ring: &mut TestRing) {
+    let mut bytes = vec![1; 8192];
+    ring.run(backend, request(Op::Read, 0, &mut [&mut bytes])).expect("still there");
+    let error = ring.run(backend, request(Op::Read, 4096, &mut [&mut bytes])).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+/// Opens /dev/full for reading and writing.
+pub(super) fn dev_full() -> File {
+    File::options().read(true).write(true).open("/dev/full").expect("/dev/full")
+}
+
 /// Cuts `bytes` into up to five buffers, at multiples of `align`.
 fn cut<'a>(mut bytes: &'a mut [u8], align: usize, random: &mut Random) -> Vec<&'a mut [u8]> {
     let mut pieces = Vec::new();

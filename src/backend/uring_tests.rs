@@ -3,7 +3,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use super::super::geometry::Alignment;
-use super::super::testing::{TestRing, against_model, file_of, range, request};
+use super::super::testing::*;
 use super::*;
 
 const SIZE: usize = 3 * 256 * 1024 + 8192;
@@ -52,19 +52,10 @@ fn many_in_flight_each_complete_once() {
     }
 }
 
-/// 1500 buffers: the kernel takes 1024, so the request continues after a short transfer.
 #[test]
 fn a_short_transfer_goes_on() {
     let Some(mut ring) = TestRing::new() else { return };
-    let mut backend = backend(disk(false));
-    let mut bytes: Vec<u8> = (0..1500 * 512).map(|i| (i / 512) as u8).collect();
-    let expected = bytes.clone();
-    let mut pieces: Vec<_> = bytes.chunks_mut(512).collect();
-    ring.run(&mut backend, request(Op::Write { durable: false }, 512, &mut pieces)).unwrap();
-    bytes.fill(0);
-    let mut pieces: Vec<_> = bytes.chunks_mut(512).collect();
-    ring.run(&mut backend, request(Op::Read, 512, &mut pieces)).unwrap();
-    assert!(bytes == expected);
+    more_buffers_than_one_call_takes(&mut backend(disk(false)), &mut ring);
 }
 
 #[test]
@@ -86,14 +77,7 @@ fn zeroes_are_written_where_the_file_system_cannot() {
 #[test]
 fn a_full_disk_is_an_error_of_that_request_only() {
     let Some(mut ring) = TestRing::new() else { return };
-    let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-    let mut backend = backend(DiskFile::new(file, SIZE as u64, false));
-    let mut bytes = [7; 512];
-    let error =
-        ring.run(&mut backend, request(Op::Write { durable: true }, 0, &mut [&mut bytes])).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
-    ring.run(&mut backend, request(Op::Read, 0, &mut [&mut bytes])).unwrap();
-    assert_eq!(bytes, [0; 512]);
+    a_full_disk(&mut backend(DiskFile::new(dev_full(), SIZE as u64, false)), &mut ring, true);
 }
 
 #[test]
@@ -101,10 +85,7 @@ fn a_file_cut_short_behind_our_back_fails_only_what_is_gone() {
     let Some(mut ring) = TestRing::new() else { return };
     let mut backend = backend(disk(false));
     backend.file.disk.file.set_len(8192).unwrap();
-    let mut bytes = vec![1; 8192];
-    ring.run(&mut backend, request(Op::Read, 0, &mut [&mut bytes])).expect("still there");
-    let error = ring.run(&mut backend, request(Op::Read, 4096, &mut [&mut bytes])).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    a_file_cut_short(&mut backend, &mut ring);
 }
 
 /// A fake io_uring that counts entries, until it has no room.
@@ -222,7 +203,7 @@ fn a_file_in_memory_needs_no_worker_thread_of_the_kernel() {
 }
 
 #[test]
-fn what_changes_a_part_of_a_block_does_not_go_through_the_ring() {
+fn a_write_of_part_of_a_block_does_not_go_through_the_io_uring() {
     let Some(mut ring) = TestRing::new() else { return };
     let mut backend = backend(blocky(false));
     let zeroes = Op::WriteZeroes { unmap: true, durable: false };
@@ -244,7 +225,7 @@ impl Submitter for Full {
 }
 
 #[test]
-fn a_ring_that_takes_nothing_just_now_is_no_error_of_the_disk() {
+fn a_full_io_uring_is_not_an_error_of_the_disk() {
     let mut backend = backend(disk(false));
     for errno in [libc::EAGAIN, libc::EBUSY, libc::EINTR] {
         let mut bytes = [errno as u8; 512];

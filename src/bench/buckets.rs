@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 /// Counts by size, in buckets whose bounds are equally far apart on a logarithmic axis.
+///
+/// Not hdrhistogram: its buckets are linear within each power of two. These have the same width everywhere in a plot, and the
+/// same bounds in every report, whether the values come from samples or from fio's bins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Buckets(BTreeMap<u32, u64>);
 

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_not_mentioned_and_neither_is_what_is_unknown() {
+    fn consistent_and_unknown_values_give_no_warning() {
         assert_eq!(failed(row()), "");
         assert_eq!(failed(Row::default()), "");
     }

@@ -97,7 +97,7 @@ pub struct RowDiff {
     pub iops_a: Option<f64>,
     /// IOPS of B.
     pub iops_b: Option<f64>,
-    /// Of these.
+    /// Ratio of B to A.
     pub iops_ratio: Option<f64>,
     /// The slowest round of B to the fastest of A.
     pub iops_ratio_low: Option<f64>,
@@ -107,13 +107,13 @@ pub struct RowDiff {
     pub p50_ns_a: Option<u64>,
     /// Median of B.
     pub p50_ns_b: Option<u64>,
-    /// Of these.
+    /// Ratio of B to A.
     pub p50_ratio: Option<f64>,
     /// 99th percentile of A.
     pub p99_ns_a: Option<u64>,
     /// 99th percentile of B.
     pub p99_ns_b: Option<u64>,
-    /// Of these.
+    /// Ratio of B to A.
     pub p99_ratio: Option<f64>,
 }
 

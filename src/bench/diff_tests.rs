@@ -79,7 +79,7 @@ fn every_part_of_the_identity_counts() {
 }
 
 #[test]
-fn what_a_host_did_not_offer_is_in_one_only() {
+fn a_row_of_one_host_is_listed_under_that_host() {
     let (a, mut b) = (report(), report());
     b.rows[1].not_here = Some("no".into());
     let diff = Diff::of(&a, &b);
@@ -121,7 +121,7 @@ fn the_json_names_its_format_and_flattens_the_identity() {
 }
 
 #[test]
-fn what_was_written_is_read_and_anything_else_is_refused_with_its_name() {
+fn a_written_file_is_read_back_and_any_other_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.json");
     let read = |text: &str| {

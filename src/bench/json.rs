@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_stays_so() {
+    fn empty_lists_stay_empty() {
         assert_eq!(to_json(&serde_json::json!({"a": [], "b": {}})), "{\n  \"a\": [],\n  \"b\": {}\n}\n");
         assert_eq!(to_json(&[[[[1, 2]]]]), "[\n  [\n    [\n      [1, 2]\n    ]\n  ]\n]\n");
     }

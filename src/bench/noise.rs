@@ -1,4 +1,4 @@
-//! What made the run noisy, so that a reader can doubt it before the figures do.
+//! Signs that other programs disturbed the run, so that a reader knows how far to trust the figures.
 
 use super::{Report, Row};
 

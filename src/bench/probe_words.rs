@@ -96,7 +96,7 @@ pub mod op {
 
 /// [`super::GuestJob::wait`] of [`kind::IO`] and [`kind::FLOOR`].
 pub mod wait {
-    /// Spin with PAUSE on the count that the interrupt handler bumps.
+    /// Spin with PAUSE on the count that the interrupt handler increments.
     pub const SPIN: u32 = 0;
     /// HLT until the interrupt.
     pub const HALT: u32 = 1;
@@ -205,7 +205,7 @@ pub mod status {
     /// its next block: those requests may still write.
     pub const TIMEOUT: u32 = 1;
     /// The job is invalid (unknown kind, depth 0, data that does not fit the pool, ...).
-    pub const BAD_PLAN: u32 = 2;
+    pub const BAD_JOB: u32 = 2;
     /// No such device.
     pub const NO_DEVICE: u32 = 3;
     /// The device is not set up, or it refused (`detail`: its status byte).

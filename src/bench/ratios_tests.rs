@@ -52,7 +52,7 @@ fn pairs_are_of_the_same_round_and_a_lost_round_counts_for_nothing() {
 }
 
 #[test]
-fn another_guest_or_a_row_that_is_not_here_is_no_first_row() {
+fn another_guest_or_a_missing_row_is_not_a_first_row() {
     let mut rows = [row("a", 8, &[], &[1.0; 6]), row("a", 8, &[], &[2.0; 6]), row("a", 8, &[], &[8.0; 6])];
     rows[0].guest = "linux".into();
     fill_ratios(&mut rows);

@@ -33,7 +33,7 @@ fn a_percentile_needs_ten_requests_beyond_it() {
 }
 
 #[test]
-fn what_was_not_measured_is_null_in_the_json() {
+fn an_unmeasured_value_is_null_in_the_json() {
     let row = serde_json::to_value(Row::default()).unwrap();
     let fields = row.as_object().unwrap();
     for (name, value) in fields

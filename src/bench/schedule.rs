@@ -87,7 +87,7 @@ pub struct Step {
 
 impl<J, P> Schedule<J, P> {
     /// Every measurement in its order: job by job, the paths directly after each other, in reverse order in every second
-    /// round (ABBA). So a drift of the host hits all paths alike, and being first is no advantage.
+    /// round (ABBA). So a drift of the host hits all paths alike, and being first is not an advantage.
     pub fn steps(&self) -> Vec<Step> {
         let paths = self.paths.len();
         let order = |round: usize, n: usize| if round.is_multiple_of(2) { n } else { paths - 1 - n };

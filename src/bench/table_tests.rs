@@ -20,7 +20,7 @@ fn a_table_has_a_line_per_row_and_names_what_differs() {
 }
 
 #[test]
-fn what_was_not_measured_is_a_dash_not_a_zero() {
+fn an_unmeasured_value_is_a_dash_not_a_zero() {
     let mut report = report();
     report.rows.truncate(1);
     let text = render(&report);
@@ -65,7 +65,7 @@ fn a_reference_vmm_adds_the_interrupts_that_guests_have_taken() {
 }
 
 #[test]
-fn what_looks_wrong_is_said() {
+fn implausible_values_are_reported() {
     let mut report = report();
     assert!(render(&report).contains("rand-read-1 on fast-mmio+signal-msi: 1 of 3 rounds were lost"));
     // The sample's IOPS and mean latency are of different runs.
@@ -90,7 +90,7 @@ fn numbers_are_easy_to_read() {
 }
 
 #[test]
-fn an_empty_report_is_no_reason_to_panic() {
+fn an_empty_report_does_not_panic() {
     let mut report = report();
     report.rows.clear();
     assert!(render(&report).contains("host:"));

@@ -28,7 +28,7 @@ fn more_comparisons_make_the_interval_wider_never_narrower() {
 }
 
 #[test]
-fn what_would_have_shown_lies_beyond_both_ends() {
+fn a_difference_that_would_have_shown_lies_beyond_both_ends() {
     let cases = [((0.995, 1.004), "1 %"), ((0.99, 1.0), "2 %"), ((0.5, 1.0), "2.1 x"), ((1.0, 30.5), "31 x")];
     for ((low, high), wanted) in cases {
         assert_eq!(shown(low, high), wanted);

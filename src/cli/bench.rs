@@ -81,23 +81,22 @@ enum Bench {
 /// Flags of both guests.
 #[derive(Debug, Args)]
 struct Common {
-    /// Rounds: how often everything is measured, 1 to 1000. Below 6 no interval is printed; more comparisons need more rounds [default: 12 with the probe, 10 with Linux]
+    /// Rounds, 1 to 1000: how often everything is measured. Below 6, no interval is printed; more comparisons need more rounds [default: 12 with the probe, 10 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    /// Go on until every ratio's own 95 % interval ends within this of the ratio, as in 2%; at least 6 rounds, and at most
-    /// --rounds [default with it: 1000]
+    /// Measure until the 95 % interval of every ratio lies within this percentage of the ratio, as in 2%; at least 6 rounds,
+    /// and at most --rounds [default then: 1000]
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     until: Option<f64>,
     /// Start no further measurement after this time, as in 90, 90s or 10m; the results are then marked incomplete
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     max_time: Option<Duration>,
-    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures with and
-    /// without busy-polling, or with 0 only without [default: 50 with the probe, 0 with Linux]
+    /// Longest busy-poll of an I/O thread before it sleeps, in microseconds, 0 to 1000000. The probe measures both with and
+    /// without busy-polling; with 0, only without [default: 50 with the probe, 0 with Linux]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
-    /// What the VM's threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the
-    /// bench with exit code 7), log (anything, and the kernel logs what they do not need) or off. Off with --guest linux
-    /// and --peer
+    /// Restrict the VM's threads to the system calls that they need while the guest runs: on (any other call ends the bench
+    /// with exit code 7), log (the kernel logs other calls) or off. Must be off with --guest linux and with --peer
     #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
     sandbox: SandboxMode,
     /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
@@ -127,9 +126,7 @@ impl Common {
 fn parse_percent(text: &str) -> Result<f64, String> {
     let percent = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
     let percent = percent.filter(|percent| (0.1..=100.0).contains(percent));
-    percent
-        .map(|percent| percent / 100.0)
-        .ok_or_else(|| "it takes a percentage from 0.1 to 100, as in 2%".into())
+    percent.map(|percent| percent / 100.0).ok_or_else(|| "use a percentage from 0.1 to 100, as in 2%".into())
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -143,7 +140,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let seconds = seconds.filter(|seconds| (1.0..=1e6).contains(seconds));
     seconds
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| "it takes a time from 1 s on, as in 90, 90s or 10m".into())
+        .ok_or_else(|| "use a time of 1 s or more, as in 90, 90s or 10m".into())
 }
 
 /// Measures, prints the table, writes the files; returns the exit code.
@@ -209,11 +206,13 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
         let verdicts: Vec<_> = report.rows.iter().filter_map(|row| row.verdict.as_deref()).collect();
         let wrong = verdicts.iter().filter(|verdict| verdict.contains(" x ")).count();
         if wrong > 0 {
-            let message =
-                format!("self-test: {wrong} of {} verdicts tell a path from itself", verdicts.len());
+            let message = format!(
+                "self-test: {wrong} of {} verdicts find a path different from itself",
+                verdicts.len()
+            );
             return Err(Failure { code: 1, message });
         }
-        log::say(format_args!("self-test: no verdict tells a path from itself"));
+        log::say(format_args!("self-test: no verdict finds a path different from itself"));
     }
     Ok(signalled.unwrap_or(0))
 }

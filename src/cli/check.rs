@@ -13,15 +13,15 @@ use super::{Failure, print};
 /// Check which of doorbell's requirements and optional features this host has.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 0 only if `doorbell run` can boot Linux here, else 3. With --hardware-report: 0 if all that ran is as
-expected, 1 if something is not, 3 if nothing could run. docs/hardware.md explains the page."
+    after_help = "The exit code is 0 if `doorbell run` can boot Linux here, else 3. With --hardware-report: 0 if all results are as
+expected, 1 if not, 3 if nothing could run. docs/hardware.md explains the report."
 )]
 pub struct CheckArgs {
     /// Print JSON instead (schema doorbell-check/1)
     #[arg(long)]
     json: bool,
-    /// Try each assumption that only emulation has shown so far, and print one page (Markdown) to send in: runs the probe
-    /// guest some ten times, and counts kernel functions if it is root
+    /// Test here what only emulation has shown so far, and print a report (Markdown) to send in. Runs the probe guest about
+    /// ten times, and as root also counts kernel functions
     #[arg(long, conflicts_with = "json")]
     hardware_report: bool,
 }

@@ -11,17 +11,17 @@ use crate::observe::control::{Client, InForce, Request, Resized};
 /// Switch the notify path, complete path or moderation of a live disk, or resize it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi, moderate=auto|off|N:US. Requests in flight complete by the old path or the new one.
-A disk that was started with notify=pio can be switched to exit and back; INTx paths cannot be switched.
+notify=fast-mmio|mmio|exit, complete=auto|irqfd|signal-msi, moderate=auto|off|N:US. Requests in flight complete by the old or
+the new path. A disk that was started with notify=pio can be switched to exit and back. INTx paths cannot be switched.
 
-resize takes over the present size of the disk's file or block device, which was grown or cut before, and tells the guest.
-resize size=SIZE uses only the first SIZE bytes of it. The data behind a smaller size is out of the guest's reach.")]
+Grow or cut the disk's file or block device first. Then resize reads its size and tells the guest; resize size=SIZE uses
+only the first SIZE bytes of it. The guest cannot reach the data behind a smaller size.")]
 pub struct CtlArgs {
     /// The VM's control socket (run --control)
     socket: PathBuf,
     /// The disk: disk0, disk1, ...
     disk: String,
-    /// What to change: notify=PATH, complete=PATH, moderate=HOW; without any, the present ones are printed. Or: resize
+    /// What to change: notify=PATH, complete=PATH, moderate=HOW. Without changes, the current ones are printed. Or: resize
     /// [size=SIZE]
     #[arg(value_name = "KEY=VALUE")]
     changes: Vec<String>,
@@ -42,7 +42,7 @@ pub(super) fn run(args: CtlArgs) -> Result<u8, Failure> {
             Some(("complete", path)) if complete.is_none() => (&mut complete, path),
             Some(("moderate", setting)) if moderate.is_none() => (&mut moderate, setting),
             Some((key @ ("notify" | "complete" | "moderate"), _)) => {
-                return Err(Failure::usage(format!("{key} is given twice")));
+                return Err(Failure::usage(format!("{key} is given twice; leave one out")));
             }
             _ => {
                 return Err(Failure::usage(format!(
@@ -71,7 +71,9 @@ fn resize(args: CtlArgs) -> Result<u8, Failure> {
         [size] => Some(size.strip_prefix("size=").and_then(parse_size).filter(|&size| size > 0).ok_or_else(
             || Failure::usage(format!("{size}: use size=SIZE, bytes or a number with K, M, G or T")),
         )?),
-        _ => return Err(Failure::usage("resize takes size=SIZE or nothing, and stands alone")),
+        _ => {
+            return Err(Failure::usage("resize takes at most one argument, size=SIZE, and no other changes"));
+        }
     };
     let request = Request::Resize { disk: args.disk, size };
     let now: Resized = Client::connect(&args.socket)?.ask(request)?;

@@ -162,7 +162,7 @@ fn numbers_out_of_range_name_the_range() {
 }
 
 #[test]
-fn what_is_missing_or_too_much_is_said() {
+fn missing_or_superfluous_parts_are_reported() {
     says("readonly", "--disk: backend=io_uring needs a file: give path=FILE");
     says("backend=mem", "--disk: backend=mem without a path needs a size: give size=, for example size=1G");
     says(

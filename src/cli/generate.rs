@@ -13,7 +13,7 @@ pub struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
-/// Print a manual page: that of doorbell, or of one of its commands
+/// Print the manual page of doorbell, or of one of its commands
 #[derive(Debug, Args)]
 #[command(after_help = "  doorbell man bench | man -l -")]
 pub struct ManArgs {
@@ -42,6 +42,6 @@ pub(super) fn man(args: &ManArgs, mut cli: Command) -> Result<u8, Failure> {
     }
     let mut text = Vec::new();
     let page = clap_mangen::Man::new(command.clone());
-    page.render(&mut text).map_err(|e| Failure { code: 1, message: format!("no manual page: {e}") })?;
+    page.render(&mut text).map_err(|e| Failure { code: 1, message: format!("cannot make the page: {e}") })?;
     print(&String::from_utf8_lossy(&text)).map(|()| 0)
 }

@@ -8,14 +8,14 @@ use crate::bench::linux::command::Command;
 
 /// Run a command in the Linux guest
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_help = "  \
   doorbell guest -- uname -a
   doorbell guest --disk backend=mem,size=1G,serial=data -- sh -c 'mkfs.ext4 -q $(disk_by_serial data)'
   doorbell guest --cpus 2 --disk path=disk.img -- fio --name=x --filename=/dev/vda --rw=randread --direct=1
 
-The guest is the one of guest-images/linux, which has busybox, fio and mkfs.ext4, or another with --kernel and --initrd
-whose init runs /job/run. Standard output and standard error are both printed on standard output, as they come.
-The exit code is the command's; if the guest ended without one, that of doorbell run.")]
+The guest is the one that guest-images/linux/build makes (busybox, fio, mkfs.ext4), or another one with --kernel and
+--initrd, whose init runs /job/run. The command's standard output and standard error both go to standard output.
+The exit code is the command's, or that of doorbell run if the guest ended before the command did.")]
 pub struct GuestArgs {
     #[command(flatten)]
     run: RunArgs,

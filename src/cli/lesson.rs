@@ -14,12 +14,12 @@ use crate::lesson::{self, Counts, Lesson, LessonError, PlayError, Progress, Prog
 #[command(after_help = "\
 Without a number it lists the lessons. Most run on any usable /dev/kvm within a second; those of the lab need scripts/lesson,
 which starts a Linux guest where kernel functions can be counted. At a question, h is a hint and q ends the lesson.
-What is done is kept in $XDG_STATE_HOME/doorbell/lessons.json, or below ~/.local/state.
-Exit code 0: all answers are right; 1: one is wrong.")]
+Progress is kept in $XDG_STATE_HOME/doorbell/lessons.json, or below ~/.local/state.
+The exit code is 0 if all answers are right, and 1 if one is wrong.")]
 pub struct LessonArgs {
     /// The lesson's number
     number: Option<usize>,
-    /// The answer to the first question; once for each question. Nothing is asked then
+    /// The answer to a question; give it once for each question, in their order. Nothing is asked then
     #[arg(long, value_name = "N", requires = "number")]
     answer: Vec<u64>,
     /// Run every lesson and compare what its file says with what is counted
@@ -116,7 +116,7 @@ fn one(lesson: &Lesson, args: &LessonArgs, lab: Option<&str>) -> Result<u8, Fail
     let (answers, asked) = (&args.answer, lesson.questions.len());
     if !answers.is_empty() && answers.len() != asked {
         return Err(Failure::usage(format!(
-            "--answer: lesson {} takes one for each of its questions, {asked} in all",
+            "--answer: lesson {} takes one for each question, {asked} in all",
             lesson.number
         )));
     }
@@ -157,7 +157,7 @@ fn one(lesson: &Lesson, args: &LessonArgs, lab: Option<&str>) -> Result<u8, Fail
     let wrong = lesson::check(lesson, &counts);
     if !wrong.is_empty() {
         print(&format!(
-            "\nThis host counted something else than this lesson expects: {}\n",
+            "\nThe counts on this host differ from those that this lesson expects: {}\n",
             wrong.join("; ")
         ))?;
     }

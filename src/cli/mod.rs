@@ -71,7 +71,7 @@ Exit codes:
   5        run: the guest reset the machine (reboot, triple fault)
   6        run: the guest's kernel panicked (pvpanic)
   7        run, bench: a thread made a system call that its sandbox forbids
-  2v + 1   run --debug-exit: the guest wrote v to port 0x501; use v from 4 to 63, whose codes mean nothing else
+  2v + 1   run --debug-exit: the guest wrote v to port 0x501; use v from 4 to 63, which give codes without another meaning
   128 + n  ended by signal n (130: Ctrl-C, 143: SIGTERM)";
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
@@ -242,7 +242,7 @@ fn printed(written: std::io::Result<()>) -> Result<(), Failure> {
 
 /// `--sandbox`.
 fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
-    text.parse().map_err(|_| format!("it takes {}", SandboxMode::VARIANTS.join(", ")))
+    text.parse().map_err(|_| format!("use one of {}", SandboxMode::VARIANTS.join(", ")))
 }
 
 /// clap's message about a wrong command line, without its usage lines.
@@ -252,7 +252,7 @@ fn one_sentence(text: &str) -> String {
         lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
     let sentence = kept.join(" ").trim_start_matches("error: ").to_string();
     // Replaces the error texts of Rust's number parsers.
-    let number = "it takes a whole number";
+    let number = "use a whole number";
     ["invalid digit found in string", "cannot parse integer from empty string"]
         .into_iter()
         .fold(sentence, |sentence, rust| sentence.replace(rust, number))

@@ -176,7 +176,7 @@ fn descriptor(number: i32) -> io::Result<File> {
 fn stream(path: &Path) -> io::Result<File> {
     let file = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = file.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENXIO) => io::Error::other("nobody reads it; start its reader first"),
+        Some(libc::ENXIO) => io::Error::other("nobody reads from it; start its reader first"),
         _ => error,
     })?;
     // SAFETY: no pointers. The description is ours alone.

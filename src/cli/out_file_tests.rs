@@ -97,7 +97,7 @@ fn devices_and_pipes_are_streams() {
     let name = CString::new(fifo.as_os_str().as_bytes()).unwrap();
     // SAFETY: a valid string.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    assert!(put(&fifo, "text").unwrap_err().message.contains("nobody reads"));
+    assert!(put(&fifo, "text").unwrap_err().message.contains("nobody reads from"));
     let mut reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
     put(&fifo, "text").unwrap();
     let mut text = String::new();
@@ -106,7 +106,7 @@ fn devices_and_pipes_are_streams() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said_before_anything_runs() {
+fn an_output_that_cannot_be_written_fails_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     let places = [dir.path().to_path_buf(), dir.path().join("no/such/r"), "/proc/new".into(), "/".into()];
     for path in places {

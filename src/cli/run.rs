@@ -42,21 +42,21 @@ const PANICKED: u8 = 6;
 /// Boot a guest on the serial console.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-On a terminal every key goes to the guest, Ctrl-C included; Ctrl-A x ends the run, Ctrl-A Ctrl-A is Ctrl-A.
-A guest that powers off ends the run with exit code 0, one that reboots with 5, one whose kernel panics and has the
-pvpanic driver with 6; see `doorbell --help` for the others.")]
+On a terminal every key goes to the guest, including Ctrl-C. Ctrl-A x ends the run; Ctrl-A Ctrl-A sends Ctrl-A.
+The exit code is 0 if the guest powers off, 5 if it reboots, and 6 if its kernel panics and has the pvpanic driver;
+`doorbell --help` has the others.")]
 pub struct RunArgs {
-    /// Linux bzImage, or an ELF image with a PVH entry (vmlinux); needed unless the guest of guest-images/linux is run
+    /// Linux bzImage, or an ELF image with a PVH entry (vmlinux) [default with --fio and guest: vmlinux in --guest-dir]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Initial ramdisk
+    /// Initial ramdisk [default with --fio and guest: initrd in --guest-dir]
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
-    /// Where that guest's vmlinux and initrd are [default: $DOORBELL_GUEST, or target/guest]
+    /// Directory of the guest that guest-images/linux/build made [default: $DOORBELL_GUEST, or target/guest]
     #[arg(long, value_name = "DIR")]
     guest_dir: Option<PathBuf>,
-    /// Run a job file for fio in that guest, section by section, on the first --disk [default: 256M in memory], and print what fio
-    /// prints; the exit code is fio's. `doorbell bench --fio` compares
+    /// With run: run a job file for fio in the guest of --guest-dir, section by section, on the first --disk [default: 256M in
+    /// memory], and print what fio prints; the exit code is fio's. To compare paths, use `doorbell bench --fio`
     #[arg(long, value_name = "FILE")]
     pub(super) fio: Option<PathBuf>,
     /// Kernel command line, instead of the default [default: console=ttyS0 panic=-1, and quiet loglevel=1 for --fio and guest]
@@ -99,18 +99,18 @@ pub struct RunArgs {
     /// Write each disk's counts (requests, kicks and interrupts by path) to FILE as JSON when the run ends
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
-    /// What a reset by the guest (reboot, triple fault) does: end the run with exit code 5, or start the machine again with
-    /// the same disks and control socket, its kernel and initrd read anew. --stats and the counts begin again, too
+    /// What to do when the guest resets the machine (reboot, triple fault): end the run with exit code 5, or start the machine
+    /// again with the same disks and control socket. Kernel and initrd are then read again, and all counts start at 0
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnReset::Exit)]
     on_reset: OnReset,
-    /// Give the guest port 0x501: its store of v ends the run with exit code 2v + 1 (QEMU: -device isa-debug-exit)
+    /// Give the guest the port 0x501: writing v to it ends the run with exit code 2v + 1 (QEMU: -device isa-debug-exit)
     #[arg(long)]
     debug_exit: bool,
     /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
-    /// What the threads may ask of the kernel while the guest runs: on (only what they need; anything else ends the run
-    /// with exit code 7), log (anything, and the kernel logs what they do not need) or off
+    /// Restrict the threads to the system calls that they need while the guest runs: on (any other call ends the run with
+    /// exit code 7), log (the kernel logs other calls) or off
     #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
     sandbox: SandboxMode,
     #[command(flatten)]
@@ -241,17 +241,15 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     let trace = args.observe.open_trace(&mut files)?;
     let mut config = VmConfig {
         machine: MachineConfig {
-            kernel: Kernel::File(kernel),
             initrd: args.initrd,
             cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
             cpus: args.cpus,
             memory: args.memory,
             console: args.console,
             vcpu_pins: pins.vcpus(args.cpus.into()),
-            host_tsc: false,
             backing: RamBacking { huge: args.hugepages, prefault: args.prefault, shared: false },
             debug_exit: args.debug_exit,
-            follows: false,
+            ..MachineConfig::new(Kernel::File(kernel))
         },
         disks: args.disks,
         threads: (0..usize::from(args.iothreads))
@@ -280,7 +278,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
         if args.on_reset == OnReset::Exit || !matches!(ended, Ok(ExitReason::Reset)) {
             break ended;
         }
-        log::warn("guest", format_args!("it reset the machine, which starts again"));
+        log::warn("guest", format_args!("it reset the machine; starting it again"));
         // Nobody who reads the console from a FIFO sees its end meanwhile.
         let console = match &config.machine.console {
             Console::File(path) => {

@@ -8,10 +8,11 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::{null, null_mut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Failure;
+use crate::host::Locked;
 use crate::host::{cleanup, log, thread};
 use crate::machine::terminal;
 
@@ -72,7 +73,7 @@ impl Signals {
 }
 
 fn lock(listeners: &Mutex<Listeners>) -> MutexGuard<'_, Listeners> {
-    listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    listeners.locked()
 }
 
 fn heard(listeners: &Mutex<Listeners>, signal: i32) {

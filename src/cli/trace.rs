@@ -29,7 +29,7 @@ pub struct TraceArgs {
     /// Write the timeline (Chrome trace event format) to FILE; - is standard output (the table then goes to standard error)
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write a page to FILE that goes through one request hop by hop, with what happens and where; - is standard output
+    /// Write an HTML page to FILE that follows one request hop by hop: what happens, and where; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Requests kept per queue; further ones are counted and dropped

@@ -181,7 +181,7 @@ fn the_path_of_a_live_queue_can_be_switched_and_nothing_is_lost() {
     let (driver, thread) = (Driver::new(CompletePath::SignalMsi), spawn(false, 0));
     let attached = thread.handle().attach(driver.setup(Instant)).unwrap();
     for (round, path) in [CompletePath::Irqfd, CompletePath::SignalMsi].iter().cycle().take(200).enumerate() {
-        driver.lines.set_path(*path).unwrap();
+        driver.interrupts.set_path(*path).unwrap();
         driver.offer(round as u16 % 5, 0, 0);
         driver.kick();
         driver.interrupts();
@@ -189,7 +189,7 @@ fn the_path_of_a_live_queue_can_be_switched_and_nothing_is_lost() {
     attached.detach();
     let counts = driver.interrupt.counts();
     assert_eq!((counts.irqfd.load(Ordering::Relaxed), counts.pending.load(Ordering::Relaxed)), (100, 100));
-    assert!(driver.lines.set_path(CompletePath::IrqLine).is_err(), "INTx is not a matter of switching");
+    assert!(driver.interrupts.set_path(CompletePath::IrqLine).is_err(), "INTx is not a matter of switching");
 }
 
 /// The guest reads the ISR after every second interrupt. Only then does the next interrupt need a system call.
@@ -203,9 +203,9 @@ fn the_system_calls_of_a_level_interrupt_are_counted_as_they_are_made() {
         let vm = FakeVm::new();
         let level = Level::new(std::sync::Arc::new(Line::new(vm.clone(), 17)), path).unwrap();
         let mut driver = Driver::new(complete);
-        driver.lines = crate::dataplane::DeviceInterrupts::new(vec![], Some(level), complete);
-        driver.lines.configure(false, false);
-        driver.interrupt = driver.lines.queue_interrupt();
+        driver.interrupts = crate::dataplane::DeviceInterrupts::new(vec![], Some(level), complete);
+        driver.interrupts.configure(false, false);
+        driver.interrupt = driver.interrupts.queue_interrupt();
         let mut worker: Worker = Worker::new(driver.setup(Instant)).unwrap();
         let mut waiter = Waiter::epoll().unwrap();
         for round in 0..100 {
@@ -213,7 +213,7 @@ fn the_system_calls_of_a_level_interrupt_are_counted_as_they_are_made() {
             worker.process(&mut Tagged { waiter: &mut waiter, worker: 0 });
             worker.finish(&mut |_| false);
             if round % 2 == 1 {
-                driver.lines.take_isr();
+                driver.interrupts.take_isr();
             }
         }
         let counted = driver.counters.system_calls.load(Ordering::Relaxed);

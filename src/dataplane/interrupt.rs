@@ -3,11 +3,12 @@ use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::sent::InterruptCounts;
+use crate::host::Locked;
 use crate::host::log;
 use crate::kvm::{Level, LevelOutcome, Signalled, Vector};
 
@@ -166,7 +167,7 @@ impl DeviceInterrupts {
     }
 
     fn isr(&self) -> MutexGuard<'_, u8> {
-        self.isr.lock().unwrap_or_else(PoisonError::into_inner)
+        self.isr.locked()
     }
 
     /// Returns whether INTx is pending: the Interrupt Status bit of config space.
@@ -202,7 +203,7 @@ impl DeviceInterrupts {
 
     fn interrupt(self: &Arc<Self>, isr_bit: u8) -> Interrupt {
         Interrupt {
-            lines: self.clone(),
+            device: self.clone(),
             vector: Arc::new(AtomicU16::new(NO_VECTOR)),
             isr_bit,
             counts: Arc::default(),
@@ -214,7 +215,7 @@ impl DeviceInterrupts {
 /// while an I/O thread sends interrupts.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    lines: Arc<DeviceInterrupts>,
+    device: Arc<DeviceInterrupts>,
     vector: Arc<AtomicU16>,
     isr_bit: u8,
     counts: Arc<InterruptCounts>,
@@ -224,7 +225,7 @@ impl Interrupt {
     /// Selects the table entry. Returns the number in use, [`NO_VECTOR`] if there is no such entry (virtio 1.2,
     /// 4.1.5.1.2.1: the driver reads NO_VECTOR back if the device cannot map the vector).
     pub fn set_vector(&self, vector: u16) -> u16 {
-        let kept = if usize::from(vector) < self.lines.vectors.len() { vector } else { NO_VECTOR };
+        let kept = if usize::from(vector) < self.device.vectors.len() { vector } else { NO_VECTOR };
         self.vector.store(kept, Ordering::Release);
         kept
     }
@@ -238,9 +239,9 @@ impl Interrupt {
     /// the signal or, while the vector is masked, the eventfd's counter is the pending bit. `None`: each interrupt must
     /// go through `deliver`.
     pub fn direct_event(&self) -> Option<Arc<EventFd>> {
-        let by_irqfd = matches!(self.lines.path(), CompletePath::Auto | CompletePath::Irqfd);
-        let vector = self.lines.vectors.get(usize::from(self.vector()))?;
-        let direct = by_irqfd && self.lines.messages.load(Ordering::Acquire) && vector.via_irqfd();
+        let by_irqfd = matches!(self.device.path(), CompletePath::Auto | CompletePath::Irqfd);
+        let vector = self.device.vectors.get(usize::from(self.vector()))?;
+        let direct = by_irqfd && self.device.messages.load(Ordering::Acquire) && vector.via_irqfd();
         direct.then(|| vector.event().clone())
     }
 
@@ -260,24 +261,24 @@ impl Interrupt {
     pub(super) fn deliver_by(&self, later: &mut dyn FnMut(RawFd) -> bool) -> Delivery {
         let counts = &*self.counts;
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
-        if !self.lines.messages.load(Ordering::Acquire) {
+        if !self.device.messages.load(Ordering::Acquire) {
             // Without MSI-X there is one pin for all sources: the ISR status says which of them has cause.
-            let outcome = self.lines.raise_isr(self.isr_bit);
+            let outcome = self.device.raise_isr(self.isr_bit);
             count(if outcome.notified { &counts.intx } else { &counts.no_vector });
             return Delivery { queued: false, calls: outcome.calls };
         }
         if self.isr_bit == CONFIG_BIT {
             // Set the bit even with MSI-X, and before the message is sent (virtio 1.2, 4.1.4.5.1).
-            *self.lines.isr() |= CONFIG_BIT;
+            *self.device.isr() |= CONFIG_BIT;
         }
-        let Some(vector) = self.lines.vectors.get(usize::from(self.vector())) else {
+        let Some(vector) = self.device.vectors.get(usize::from(self.vector())) else {
             count(&counts.no_vector);
             return Delivery::default();
         };
         // Read the path once: `set_path` may change it at any time. The eventfd takes no lock, and `later` can make its
         // write a part of the thread's next wait, so `auto` uses it on an I/O thread. Other threads have no such wait:
         // they send the message, which needs no GSI, under the vector's lock.
-        let by_irqfd = match self.lines.path() {
+        let by_irqfd = match self.device.path() {
             CompletePath::Auto => in_io_thread(),
             CompletePath::Irqfd => true,
             // The level paths are for completeness: a device with one of them offers no MSI-X.

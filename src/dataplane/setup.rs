@@ -29,6 +29,13 @@ pub struct QueueLayout {
     pub indirect: bool,
 }
 
+impl QueueLayout {
+    /// Returns a split queue at these addresses, without EVENT_IDX and INDIRECT_DESC.
+    pub fn split(size: u16, desc: u64, avail: u64, used: u64) -> QueueLayout {
+        QueueLayout { packed: false, size, desc, avail, used, event_idx: false, indirect: false }
+    }
+}
+
 /// The properties of the disk that request parsing needs.
 #[derive(Debug)]
 pub struct BlockParams {
@@ -44,6 +51,20 @@ pub struct BlockParams {
     pub max_discard_sectors: u32,
     /// Largest write-zeroes, in sectors.
     pub max_write_zeroes_sectors: u32,
+}
+
+impl BlockParams {
+    /// Returns a writable disk of `sectors`, without a serial number, discard and write-zeroes.
+    pub fn new(sectors: u64) -> BlockParams {
+        BlockParams {
+            capacity: sectors.into(),
+            readonly: false,
+            serial: [0; 20],
+            writeback: AtomicBool::new(true),
+            max_discard_sectors: 0,
+            max_write_zeroes_sectors: 0,
+        }
+    }
 }
 
 /// The counters of one queue. The thread that owns the queue writes them, any thread may read them. They are aligned

@@ -25,7 +25,7 @@ const UNTOUCHED: u8 = 0xee;
 
 pub struct Driver {
     pub memory: Arc<GuestMemoryMmap>,
-    pub lines: Arc<DeviceInterrupts>,
+    pub interrupts: Arc<DeviceInterrupts>,
     pub interrupt: Interrupt,
     pub kick: Arc<EventFd>,
     pub broken: Arc<AtomicBool>,
@@ -38,13 +38,13 @@ impl Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
         let vector = Arc::new(Vector::new(vm, routes, path != CompletePath::SignalMsi).unwrap());
-        let lines = DeviceInterrupts::new(vec![vector], None, path);
-        lines.configure(true, false);
-        let interrupt = lines.queue_interrupt();
+        let interrupts = DeviceInterrupts::new(vec![vector], None, path);
+        interrupts.configure(true, false);
+        let interrupt = interrupts.queue_interrupt();
         interrupt.set_vector(0);
         Driver {
             memory: Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap()),
-            lines,
+            interrupts,
             interrupt,
             kick: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
             broken: Arc::default(),
@@ -54,12 +54,10 @@ impl Driver {
 
     pub fn block() -> BlockParams {
         BlockParams {
-            capacity: 1000.into(),
-            readonly: false,
             serial: *b"serial-of-twenty-byt",
-            writeback: AtomicBool::new(true),
             max_discard_sectors: 100,
             max_write_zeroes_sectors: 100,
+            ..BlockParams::new(1000)
         }
     }
 
@@ -67,15 +65,7 @@ impl Driver {
         let broken = self.broken.clone();
         QueueSetup {
             name: "test queue".into(),
-            layout: QueueLayout {
-                packed: false,
-                size: SIZE,
-                desc: DESC,
-                avail: AVAIL,
-                used: USED,
-                event_idx: false,
-                indirect: false,
-            },
+            layout: QueueLayout::split(SIZE, DESC, AVAIL, USED),
             features: 0,
             memory: self.memory.clone(),
             kick: self.kick.clone(),
@@ -132,7 +122,7 @@ impl Driver {
 
     /// Waits for an interrupt and counts those since the last call.
     pub fn interrupts(&self) -> u64 {
-        let event = self.lines.vectors()[0].event();
+        let event = self.interrupts.vectors()[0].event();
         let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid pollfd. The deadline only ends a test that has already failed.
         let ready = unsafe { libc::poll(&mut poll, 1, 10_000) };

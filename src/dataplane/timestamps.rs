@@ -1,9 +1,10 @@
 //! Timestamps of each request at each stage, for `doorbell trace`, and the bounded buffer of a queue for them.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::backend::Op;
+use crate::host::Locked;
 
 /// The kind of a request in a trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,14 +101,14 @@ impl QueueTrace {
     /// Starts recording with the queue's next batch, for at most `capacity` requests. Starts over if it is on already.
     pub fn start(&self, capacity: usize) {
         let records = Recorded { requests: Vec::with_capacity(capacity), dropped: 0 };
-        *self.buffer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Buffer { records, capacity });
+        *self.buffer.locked() = Some(Buffer { records, capacity });
         self.on.store(true, Ordering::Relaxed);
     }
 
     /// Stops recording and returns the trace; `None` if recording was off.
     pub fn stop(&self) -> Option<Recorded> {
         self.on.store(false, Ordering::Relaxed);
-        let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let buffer = self.buffer.locked().take();
         buffer.map(|buffer| buffer.records)
     }
 
@@ -117,9 +118,7 @@ impl QueueTrace {
     }
 
     pub(super) fn append(&self, batch: &mut Vec<RequestTimestamps>) {
-        if let Some(Buffer { records, capacity }) =
-            &mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
-        {
+        if let Some(Buffer { records, capacity }) = &mut *self.buffer.locked() {
             let room = capacity.saturating_sub(records.requests.len()).min(batch.len());
             records.requests.extend(batch.drain(..room));
             records.dropped += batch.len() as u64;

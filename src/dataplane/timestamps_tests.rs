@@ -17,9 +17,9 @@ fn run(driver: &Driver, rounds: u16) {
     }
 }
 
-fn in_order(stamps: &RequestTimestamps) -> bool {
+fn in_order(timestamps: &RequestTimestamps) -> bool {
     let RequestTimestamps { seen, taken, parsed, submitted, completed, ending, published, signalled, .. } =
-        *stamps;
+        *timestamps;
     [seen, taken, parsed, submitted, completed, ending, published, signalled].is_sorted() && seen > 0
 }
 
@@ -41,7 +41,7 @@ fn every_request_passes_every_stage_in_order() {
         let recorded = driver.counters.trace.stop().unwrap();
         assert_eq!((recorded.requests.len(), recorded.dropped), (21, 0));
         assert!(recorded.requests.iter().all(in_order), "{recorded:?}");
-        let ids: Vec<_> = recorded.requests.iter().map(|stamps| stamps.id).collect();
+        let ids: Vec<_> = recorded.requests.iter().map(|timestamps| timestamps.id).collect();
         assert_eq!(ids, (1..=21).collect::<Vec<_>>());
         let last = recorded.requests.last().unwrap();
         assert_eq!(

@@ -128,28 +128,35 @@ impl Tracer for RequestTracer {
     #[inline]
     fn ending(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps| stamps.ending == 0, |stamps, at| stamps.ending = at);
+            recording
+                .stamp_batch(|timestamps| timestamps.ending == 0, |timestamps, at| timestamps.ending = at);
         }
     }
 
     #[inline]
     fn published(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|stamps| stamps.published == 0, |stamps, at| stamps.published = at);
+            recording.stamp_batch(
+                |timestamps| timestamps.published == 0,
+                |timestamps, at| timestamps.published = at,
+            );
         }
     }
 
     #[inline]
     fn held(&mut self) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|_| true, |stamps, _| stamps.held = true);
+            recording.stamp_batch(|_| true, |timestamps, _| timestamps.held = true);
         }
     }
 
     #[inline]
     fn interrupted(&mut self, queued: bool) {
         if let Some(recording) = &mut self.0 {
-            recording.stamp_batch(|_| true, |stamps, at| (stamps.signalled, stamps.queued) = (at, queued));
+            recording.stamp_batch(
+                |_| true,
+                |timestamps, at| (timestamps.signalled, timestamps.queued) = (at, queued),
+            );
         }
     }
 
@@ -208,8 +215,8 @@ impl Recording {
 
     #[cold]
     fn queued(&mut self, slot: u32) {
-        if let Some(stamps) = self.in_flight.get_mut(slot as usize) {
-            (stamps.submitted, stamps.deferred) = (monotonic_ns(), true);
+        if let Some(timestamps) = self.in_flight.get_mut(slot as usize) {
+            (timestamps.submitted, timestamps.deferred) = (monotonic_ns(), true);
         }
     }
 
@@ -221,10 +228,10 @@ impl Recording {
 
     #[cold]
     fn completed(&mut self, slot: u32) {
-        if let Some(stamps) = self.in_flight.get_mut(slot as usize).map(std::mem::take)
-            && stamps.id != 0
+        if let Some(timestamps) = self.in_flight.get_mut(slot as usize).map(std::mem::take)
+            && timestamps.id != 0
         {
-            self.batch.push(RequestTimestamps { completed: monotonic_ns(), ..stamps });
+            self.batch.push(RequestTimestamps { completed: monotonic_ns(), ..timestamps });
         }
     }
 
@@ -235,16 +242,19 @@ impl Recording {
         set: impl Fn(&mut RequestTimestamps, u64),
     ) {
         let at = monotonic_ns();
-        self.batch.iter_mut().filter(|stamps| which(stamps)).for_each(|stamps| set(stamps, at));
+        self.batch
+            .iter_mut()
+            .filter(|timestamps| which(timestamps))
+            .for_each(|timestamps| set(timestamps, at));
     }
 
     #[cold]
     fn flush(&mut self, trace: &QueueTrace) {
-        if self.batch.iter().any(|stamps| stamps.held && stamps.signalled == 0) {
+        if self.batch.iter().any(|timestamps| timestamps.held && timestamps.signalled == 0) {
             return;
         }
         let thread = thread_id();
-        self.batch.iter_mut().for_each(|stamps| stamps.thread = thread);
+        self.batch.iter_mut().for_each(|timestamps| timestamps.thread = thread);
         trace.append(&mut self.batch);
     }
 }

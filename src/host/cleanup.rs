@@ -1,9 +1,10 @@
 //! The files that must not outlive the process, even if a signal ends it.
 
+use crate::host::Locked;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 static FILES: Mutex<Files> = Mutex::new(Files { next: 0, paths: BTreeMap::new() });
 
@@ -13,7 +14,7 @@ struct Files {
 }
 
 fn files() -> MutexGuard<'static, Files> {
-    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+    FILES.locked()
 }
 
 /// A registered file: [`remove_all`] removes it while this value exists. Dropping the value keeps the file.

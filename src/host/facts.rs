@@ -32,7 +32,7 @@ pub struct HostFacts {
     pub halt_poll_ns: Option<u64>,
     /// The kernel's command line.
     pub kernel_cmdline: Option<String>,
-    /// The kernel's answers to faults of the CPU, "name: text", without those that do not concern it.
+    /// The kernel's mitigations of CPU vulnerabilities, "name: text", without vulnerabilities that this CPU does not have.
     pub mitigations: Option<Vec<String>>,
     /// Whether two threads share a core.
     pub smt: Option<bool>,

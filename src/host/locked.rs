@@ -1,4 +1,4 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Locking that ignores poisoning, that is, whether a thread panicked while it held the lock.
 ///
@@ -19,5 +19,24 @@ impl<T: ?Sized> Locked<T> for Mutex<T> {
 
     fn unlocked_mut(&mut self) -> &mut T {
         self.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same for a lock with many readers.
+pub trait LockedRw<T: ?Sized> {
+    /// Waits for the lock, takes it for reading, and returns the guard.
+    fn reading(&self) -> RwLockReadGuard<'_, T>;
+
+    /// Waits for the lock, takes it for writing, and returns the guard.
+    fn writing(&self) -> RwLockWriteGuard<'_, T>;
+}
+
+impl<T: ?Sized> LockedRw<T> for RwLock<T> {
+    fn reading(&self) -> RwLockReadGuard<'_, T> {
+        self.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> RwLockWriteGuard<'_, T> {
+        self.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

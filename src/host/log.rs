@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
 use super::thread::is_confined;
+use crate::host::Locked;
 
 /// How many lines a source may print in a burst.
 const BURST: u32 = 10;
@@ -96,7 +97,7 @@ impl Log {
     }
 
     fn budgets(&self) -> MutexGuard<'_, Budgets> {
-        self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.budgets.locked()
     }
 
     fn warn(&self, source: &str, message: fmt::Arguments<'_>, now: Instant) {
@@ -120,7 +121,8 @@ impl Log {
             std::mem::take(&mut budgets.lost)
         };
         if lost > 0 {
-            self.stream.push(format!("doorbell: {lost} messages were lost: nobody read them\n").as_bytes());
+            self.stream
+                .push(format!("doorbell: {lost} messages were lost, because nobody read them\n").as_bytes());
         }
         self.stream.push(format!("{}\n", text.trim_end_matches('\n')).as_bytes());
         self.stream.flush();

@@ -40,7 +40,7 @@ fn a_source_that_says_too_much_is_cut_short_and_counted_and_others_are_not() {
 }
 
 #[test]
-fn what_was_dropped_is_said_at_the_end_too() {
+fn dropped_messages_are_reported_at_the_end_too() {
     let (mut reader, writer) = pipe().unwrap();
     let log = Log::new(writer.as_fd()).unwrap();
     drop(writer);

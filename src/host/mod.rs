@@ -25,7 +25,7 @@ pub use cpu::{allowed_cpus, has_spare_cpu, monotonic_ns, pin_to_cpu};
 pub use facts::HostFacts;
 pub use io_uring::io_uring_available;
 pub use load::HostLoad;
-pub use locked::Locked;
+pub use locked::{Locked, LockedRw};
 pub use names::named;
 pub use posting::{Obstacle, Posted, Posting};
 pub use proc_interrupts::{InterruptLine, ProcInterrupts};

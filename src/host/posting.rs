@@ -131,7 +131,7 @@ fn vcpu(root: &Path) -> Result<(), Obstacle> {
             Some("load kvm_amd with avic=1, if the CPU has it"),
         ),
         (None, None) if root.join("sys/module/kvm_pvm").exists() => {
-            obstacle("kvm_pvm is a KVM in software, which uses no virtual APIC of the CPU", None)
+            obstacle("kvm_pvm is a KVM in software and does not use the CPU's virtual APIC", None)
         }
         (None, None) => obstacle("neither kvm_intel nor kvm_amd is loaded", None),
     }

@@ -67,7 +67,7 @@ fn a_kvm_in_software_and_no_kvm_post_nothing_and_say_which_they_are() {
     let (vcpu, device) = said(&[("sys/module/kvm_pvm/refcnt", "0\n")]);
     assert_eq!(
         vcpu,
-        "not possible here: kvm_pvm is a KVM in software, which uses no virtual APIC of the CPU"
+        "not possible here: kvm_pvm is a KVM in software and does not use the CPU's virtual APIC"
     );
     assert_eq!(device, format!("{vcpu}; no IOMMU is in use"));
     let (vcpu, device) = said(&[]);
@@ -76,7 +76,7 @@ fn a_kvm_in_software_and_no_kvm_post_nothing_and_say_which_they_are() {
 }
 
 #[test]
-fn what_was_switched_off_for_devices_is_named_and_does_not_concern_vcpus() {
+fn posting_switched_off_for_devices_is_reported_and_does_not_concern_vcpus() {
     let off = ("sys/module/kvm_intel/parameters/enable_device_posted_irqs", "N\n");
     let (vcpu, device) = said(&[APICV, POSTS, off]);
     assert!(vcpu == "possible" && device.contains("enable_device_posted_irqs"), "{device}");

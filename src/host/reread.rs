@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 /// What a file of /proc or /sys says now. The kernel writes its text anew for each read from the beginning.
 ///
 /// # Errors
-/// The read failed, or the text is no UTF-8.
+/// The read failed, or the text is not UTF-8.
 pub fn read_again(file: &File) -> io::Result<String> {
     let mut text = Vec::new();
     let mut piece = [0; 4096];

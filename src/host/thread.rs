@@ -1,10 +1,11 @@
 //! Threads whose failure is reported and ends the VM.
 
+use crate::host::Locked;
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 
 /// Called with one sentence when a thread fails. It ends the VM that the thread works for.
@@ -56,7 +57,7 @@ pub(super) fn set_confined() {
 
 /// The threads that live; none of them can end while this is held.
 pub(super) fn members() -> MutexGuard<'static, Vec<Member>> {
-    MEMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+    MEMBERS.locked()
 }
 
 /// The calling thread, as the kernel numbers it.
@@ -74,7 +75,7 @@ pub(super) fn with_name<T>(read: impl FnOnce(&[u8]) -> T) -> T {
 /// Starts a thread. When this returns it is among `members`, under `name`.
 ///
 /// # Errors
-/// No thread to be had.
+/// The kernel refuses another thread.
 pub fn start<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,

@@ -41,7 +41,7 @@ const FILES: &[(&str, &str)] = &[
 /// Every lesson, in order.
 ///
 /// # Errors
-/// A file that is built in is no lesson, which the tests exclude.
+/// A built-in file is not a lesson; the tests exclude that.
 pub fn all() -> Result<Vec<Lesson>, LessonError> {
     (1..).zip(FILES).map(|(number, (file, text))| Lesson::parse(number, file, text)).collect()
 }

@@ -33,7 +33,7 @@ enum Relation {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ClaimError {
     /// Not a claim.
-    #[error("{0:?} is no claim: it takes the form `a.irqfd == 100`, with ==, <=, >=, < or >")]
+    #[error("{0:?} is not a claim: write it as in `a.irqfd == 100`, with ==, <=, >=, < or >")]
     Form(String),
     /// Nothing of this name was counted.
     #[error("nothing was counted under the name {0:?}")]

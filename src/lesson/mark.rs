@@ -33,7 +33,7 @@ pub fn mark(question: &Question, said: u64, counts: &Counts) -> Result<Mark, Cla
     Ok(Mark { right: usize::try_from(said).ok() == question.right, counted: shown.join(", ") })
 }
 
-/// What of a lesson the counts contradict; empty: it is proved.
+/// Returns the statements of a lesson that the counts contradict.
 pub fn check(lesson: &Lesson, counts: &Counts) -> Vec<String> {
     let wrong = |question: &Question| -> Vec<String> {
         let number = question.count.iter().filter_map(|name| {

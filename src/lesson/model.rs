@@ -263,7 +263,7 @@ impl Lesson {
     /// What makes no sense in it.
     fn wrong(&self) -> Option<String> {
         if self.lab.is_some() != self.steps.is_empty() || self.lab.is_some() != self.disks.is_empty() {
-            return Some("it takes either [lab], or [[disk]] and [[step]]".into());
+            return Some("use either [lab], or [[disk]] and [[step]]".into());
         }
         if let Some(step) = self.steps.iter().find(|step| step.disk >= self.disks.len()) {
             return Some(format!("step {}: there is no disk {}", step.name, step.disk));
@@ -284,7 +284,7 @@ impl Question {
             && self.count.is_none()
             && !self.proof.is_empty();
         if numeric == choice {
-            let why = "it takes either `count` and `answer`, or `choices`, `right` and `proof`";
+            let why = "use either `count` and `answer`, or `choices`, `right` and `proof`";
             return Some(format!("{:?}: {why}", self.ask));
         }
         let mut counts = self.proof.iter().flat_map(|claim| claim.0.names()).chain(self.count.as_deref());

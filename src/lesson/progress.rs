@@ -86,7 +86,7 @@ impl Progress {
         if let Some(directory) = file.parent() {
             fs::create_dir_all(directory).map_err(failed)?;
         }
-        // Beside it and moved over it: who is interrupted loses no list.
+        // A new file beside it replaces it, so that an interruption loses nothing.
         let fresh = file.with_extension(format!("{}.part", std::process::id()));
         fs::write(&fresh, text + "\n").and_then(|()| fs::rename(&fresh, &file)).map_err(failed)
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_done_stays_done_and_a_foreign_file_is_left_alone() {
+    fn progress_is_kept_and_a_foreign_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("doorbell/lessons.json");
         let mut progress = Progress::read(&file).unwrap();

@@ -1,7 +1,8 @@
 //! The MMIO and I/O port buses: they find the device at an address.
 
+use crate::host::Locked;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A device on a bus. Any vCPU thread may call it at any time. No access of a guest may make it panic.
 pub trait BusDevice: Send + Sync {
@@ -47,7 +48,7 @@ impl Bus {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Vec<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.locked()
     }
 
     fn replace(&self, mut guard: MutexGuard<'_, Arc<Vec<Entry>>>, entries: Vec<Entry>) {

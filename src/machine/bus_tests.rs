@@ -37,7 +37,7 @@ fn each_address_reaches_its_device_with_the_offset_within_it() {
 }
 
 #[test]
-fn nothing_reads_as_ones_and_swallows_stores() {
+fn unclaimed_addresses_read_as_ones_and_ignore_stores() {
     let bus = Bus::new();
     bus.insert(0x1000, 0x10, echo(0)).unwrap();
     let mut view = bus.view();

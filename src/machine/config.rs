@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use super::MachineError;
 use super::boot::Kernel;
-#[cfg(doc)]
-use super::layout;
+use super::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use super::memory::RamBacking;
 use super::serial::Console;
 
@@ -35,14 +34,31 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// Returns the smallest machine that boots `kernel`: one vCPU, the least RAM, no console, no initrd.
+    pub fn new(kernel: Kernel) -> MachineConfig {
+        MachineConfig {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+            cpus: 1,
+            memory: layout::RAM_MIN,
+            console: Console::Off,
+            vcpu_pins: Vec::new(),
+            host_tsc: false,
+            backing: RamBacking::default(),
+            debug_exit: false,
+            follows: false,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), MachineError> {
-        use super::layout::{MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
         if !(1..=VCPUS_MAX).contains(&self.cpus) {
-            return Err(MachineError::Config(format!("{} vCPUs: it takes 1 to {VCPUS_MAX}", self.cpus)));
+            let why = format!("{} vCPUs are not possible; use 1 to {VCPUS_MAX}", self.cpus);
+            return Err(MachineError::Config(why));
         }
         if !(RAM_MIN..=RAM_MAX).contains(&self.memory) || !self.memory.is_multiple_of(MIB) {
             return Err(MachineError::Config(format!(
-                "{} bytes of memory: it takes 128 MiB to 8 GiB in whole MiB",
+                "{} bytes of memory are not possible; use 128 MiB to 8 GiB, in whole MiB",
                 self.memory
             )));
         }

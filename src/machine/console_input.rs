@@ -165,10 +165,10 @@ impl ConsoleInput {
         if self.escapes
             && let Err(error) = terminal::make_raw()
         {
-            log::warn("console", format_args!("the terminal has no raw mode: {error}"));
+            log::warn("console", format_args!("the terminal cannot be set to raw mode: {error}"));
         }
         if owner == Ownership::Others && timer.reset(LOOK, None).is_err() {
-            log::warn("console", format_args!("no timer: keys may not be read"));
+            log::warn("console", format_args!("cannot make a timer; keys may not be read"));
         }
         owner != Ownership::Others
     }

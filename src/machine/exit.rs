@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::host::Locked;
 use crate::host::thread::OnDeath;
 
 /// Why a run ended.
@@ -75,7 +76,7 @@ impl ExitLatch {
         if matches!(reason, ExitReason::Quit | ExitReason::Signal(_) | ExitReason::Stopped) {
             let _ = self.0.urgent.write(1);
         }
-        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.0.reason.locked().get_or_insert(reason);
         let _ = self.0.event.write(1);
     }
 
@@ -87,7 +88,7 @@ impl ExitLatch {
 
     /// Returns the first reason, or `None` while the run goes on.
     pub fn reason(&self) -> Option<ExitReason> {
-        self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.reason.locked().clone()
     }
 
     /// Returns whether the run must end at once, without waiting for a reader of the console.

@@ -141,7 +141,7 @@ fn map_huge(len: u64, page: HugePage) -> Result<MmapRegion, MachineError> {
     let (bytes, wanted) = (page.bytes(), len.div_ceil(page.bytes()));
     if !len.is_multiple_of(bytes) {
         return Err(MachineError::Config(format!(
-            "{} MiB of memory are no whole number of huge pages of {} MiB",
+            "{} MiB of memory do not divide into huge pages of {} MiB; use a multiple of the page size",
             len >> 20,
             bytes >> 20
         )));
@@ -238,7 +238,7 @@ mod tests {
         let error = allocate(8 * GIB, huge(HugePage::OneGib)).err().map(|error| error.to_string());
         assert!(error.is_none_or(|e| e.contains("nr_hugepages") || e.contains("no huge pages")));
         let error = allocate(129 * MIB, huge(HugePage::TwoMib)).unwrap_err().to_string();
-        assert!(error.contains("whole number of huge pages of 2 MiB"), "{error}");
+        assert!(error.contains("do not divide into huge pages of 2 MiB"), "{error}");
     }
 
     #[test]

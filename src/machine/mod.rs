@@ -230,8 +230,14 @@ impl Machine {
             (&self.config, |e: std::io::Error| MachineError::Host(format!("main loop: {e}")));
         acpi::write(&self.ram, config.cpus)?;
         power::write_reset_vector(&self.ram)?;
-        let initrd = config.initrd.as_deref();
-        let entry = boot::load(&self.ram, config.memory, &config.kernel, initrd, &config.cmdline)?;
+        let boot = boot::Boot {
+            ram: &self.ram,
+            size: config.memory,
+            kernel: &config.kernel,
+            initrd: config.initrd.as_deref(),
+            cmdline: &config.cmdline,
+        };
+        let entry = boot.load()?;
         let vcpus = self.make_vcpus(&entry)?;
 
         let exit = self.exit.clone();

@@ -1,10 +1,11 @@
 //! The host bridge: finds devices on bus 0, forwards config accesses to them, and makes the buses match the BARs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use super::bus::{Bus, BusDevice};
 use super::pci_bars::{self, BarSpace, PciFull, SLOTS};
+use crate::host::{Locked, LockedRw};
 use crate::pci::{PciDevice, Space, Window};
 
 /// Bus 0: the host bridge in slot 0, and devices with one function each in slots 1 to 31.
@@ -34,11 +35,11 @@ impl PciRoot {
     }
 
     fn mapped(&self) -> MutexGuard<'_, [Vec<Window>; SLOTS]> {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mapped.locked()
     }
 
     fn device(&self, slot: usize) -> Option<Arc<dyn PciDevice>> {
-        self.devices.read().unwrap_or_else(PoisonError::into_inner).get(slot)?.clone()
+        self.devices.reading().get(slot)?.clone()
     }
 
     /// Adds `device` in the lowest free slot, gives its BARs addresses and switches their decoding on, as firmware
@@ -48,9 +49,8 @@ impl PciRoot {
     /// `PciFull`: all slots are taken, or a BAR window is full.
     pub fn add(&self, device: Arc<dyn PciDevice>) -> Result<u8, PciFull> {
         let slot = self.free_slot()?;
-        self.devices.write().unwrap_or_else(PoisonError::into_inner)[usize::from(slot)] =
-            Some(device.clone());
-        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        self.devices.writing()[usize::from(slot)] = Some(device.clone());
+        let mut space = self.space.locked();
         pci_bars::assign(&*device, slot, &mut space)?;
         self.reconcile();
         Ok(slot)
@@ -61,13 +61,13 @@ impl PciRoot {
     /// # Errors
     /// `PciFull::Slots`.
     pub fn free_slot(&self) -> Result<u8, PciFull> {
-        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        let devices = self.devices.reading();
         (1..SLOTS).find(|&s| devices[s].is_none()).map(|s| s as u8).ok_or(PciFull::Slots)
     }
 
     /// Returns the devices with their slots.
     pub fn devices(&self) -> Vec<(u8, Arc<dyn PciDevice>)> {
-        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        let devices = self.devices.reading();
         devices.iter().enumerate().filter_map(|(s, d)| Some((s as u8, d.clone()?))).collect()
     }
 

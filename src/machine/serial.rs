@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
@@ -16,6 +16,7 @@ use super::bus::BusDevice;
 use super::console_output::ConsoleOutput;
 use super::exit::ExitLatch;
 use super::layout::SERIAL_GSI;
+use crate::host::Locked;
 use crate::kvm::VmIoctls;
 
 /// The console of the serial port.
@@ -29,10 +30,10 @@ pub enum Console {
     Off,
 }
 
-/// The interrupt line. An interrupt is an edge: two calls of `KVM_IRQ_LINE`, up and down.
-struct Line(Arc<dyn VmIoctls>);
+/// The interrupt pin. An interrupt is an edge: two calls of `KVM_IRQ_LINE`, up and down.
+struct SerialPin(Arc<dyn VmIoctls>);
 
-impl Trigger for Line {
+impl Trigger for SerialPin {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
@@ -82,7 +83,7 @@ fn open(path: &Path, go_on: bool) -> Result<File, MachineError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options.open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ENXIO) => {
-            MachineError::file("console", path, "nobody reads this FIFO: start its reader first")
+            MachineError::file("console", path, "nobody reads from this FIFO: start its reader first")
         }
         _ => MachineError::file("console", path, e),
     })
@@ -90,7 +91,7 @@ fn open(path: &Path, go_on: bool) -> Result<File, MachineError> {
 
 /// The serial port as a bus device.
 pub struct SerialPort {
-    uart: Mutex<Serial<Line, Room, Sink>>,
+    uart: Mutex<Serial<SerialPin, Room, Sink>>,
     room: Arc<EventFd>,
     output: Option<Arc<ConsoleOutput>>,
 }
@@ -115,12 +116,12 @@ impl SerialPort {
         let room =
             EventFd::new(EFD_NONBLOCK).map_err(|e| MachineError::Host(format!("eventfd failed: {e}")))?;
         let room = Arc::new(room);
-        let uart = Serial::with_events(Line(vm), Room(room.clone()), Sink(output.clone()));
+        let uart = Serial::with_events(SerialPin(vm), Room(room.clone()), Sink(output.clone()));
         Ok(Arc::new(SerialPort { uart: Mutex::new(uart), room, output }))
     }
 
-    fn uart(&self) -> MutexGuard<'_, Serial<Line, Room, Sink>> {
-        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    fn uart(&self) -> MutexGuard<'_, Serial<SerialPin, Room, Sink>> {
+        self.uart.locked()
     }
 
     /// Returns the output, unless the console is off.

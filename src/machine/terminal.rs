@@ -1,8 +1,9 @@
 //! Puts the user's terminal into raw mode and restores it.
 
+use crate::host::Locked;
 use std::io;
 use std::mem::zeroed;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once};
 
 /// The mode of the terminal before raw mode. The panic hook and the signal thread use it too.
 static BEFORE: Mutex<Option<libc::termios>> = Mutex::new(None);
@@ -97,7 +98,7 @@ pub fn restore_if_free() {
 }
 
 fn before() -> MutexGuard<'static, Option<libc::termios>> {
-    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+    BEFORE.locked()
 }
 
 /// Returns which process group owns the terminal now.

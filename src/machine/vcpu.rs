@@ -121,7 +121,7 @@ impl VcpuThreads {
     /// The host cannot start a thread. The threads that run already are stopped.
     pub fn start(vcpus: Vec<Vcpu>) -> Result<VcpuThreads, MachineError> {
         register_signal_handler(stop_signal(), do_nothing)
-            .map_err(|e| MachineError::Host(format!("the signal that stops vCPUs has no handler: {e}")))?;
+            .map_err(|e| MachineError::Host(format!("cannot handle the signal that stops vCPUs: {e}")))?;
         let (gate, opened) = bounded(0);
         let mut threads = VcpuThreads { running: Vec::new(), gate: Some(gate), stop: Arc::default() };
         for mut vcpu in vcpus {
@@ -130,7 +130,7 @@ impl VcpuThreads {
             let (stop, opened) = (threads.stop.clone(), opened.clone());
             let name = format!("vcpu{}", vcpu.index);
             let thread = thread::start(&name, move || run(vcpu, &stop, &opened, sender))
-                .map_err(|e| MachineError::Host(format!("no thread for a vCPU: {e}")))?;
+                .map_err(|e| MachineError::Host(format!("cannot start a vCPU's thread: {e}")))?;
             threads.running.push(Running { thread, immediate_exit, ended });
         }
         Ok(threads)

@@ -162,7 +162,7 @@ fn open(
         ask(path, &mut frontend, &watchdog, "GET_PROTOCOL_FEATURES", |f| f.get_protocol_features())?;
     if !protocol.contains(VhostUserProtocolFeatures::CONFIG) {
         return Err(lacks(
-            "does not tell its configuration (protocol feature CONFIG): it may be no disk".into(),
+            "does not offer its configuration (protocol feature CONFIG): it may not be a disk".into(),
         ));
     }
     let wanted = protocol & (VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ);
@@ -174,7 +174,7 @@ fn open(
     };
     if most < queues.into() {
         return Err(lacks(format!(
-            "has {most} queues, and {queues} are asked for: give queues={most} at most"
+            "has {most} queues, fewer than queues={queues}: give queues={most} at most"
         )));
     }
     let zeroes = [0; CONFIG_LEN];

@@ -209,7 +209,7 @@ impl Shared {
         let calls: Vec<_> = self.state.locked().calls.iter().map(|(call, _)| call.clone()).collect();
         if !calls.is_empty() {
             let what =
-                "the vhost-user backend is gone; its disk needs a reset by the guest, which connects again";
+                "the vhost-user backend is gone; when the guest resets the disk, doorbell connects again";
             log::warn(name, format_args!("{what}"));
         }
         for call in calls {

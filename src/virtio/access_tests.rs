@@ -144,8 +144,8 @@ fn interrupts_go_out_with_the_tables_message_and_wait_while_masked() {
     rig.start();
     assert_eq!(rig.vm.irqfds().len(), 3);
     assert_eq!(rig.vm.routing_calls(), 1, "enabling MSI-X is one commit");
-    let ring = |n: usize| rig.device.interrupts()[n].deliver();
-    ring(1);
+    let interrupt = |n: usize| rig.device.interrupts()[n].deliver();
+    interrupt(1);
     let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
     assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)], "auto, and this is no I/O thread");
     assert_eq!(rig.get(3, 0, 1), 0, "an MSI-X interrupt does not set the ISR");
@@ -154,7 +154,7 @@ fn interrupts_go_out_with_the_tables_message_and_wait_while_masked() {
     let table = u64::from(rig.config_u32(u16::from(msix) + 4));
     let pba = u64::from(rig.config_u32(u16::from(msix) + 8));
     rig.device.bar_write(0, table + 28, &[1, 0, 0, 0]);
-    ring(1);
+    interrupt(1);
     let mut pending = [0; 8];
     rig.device.bar_read(0, pba, &mut pending);
     assert_eq!(pending, [2, 0, 0, 0, 0, 0, 0, 0]);

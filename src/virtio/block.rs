@@ -1,6 +1,6 @@
 //! The block device's features and configuration space (virtio 1.2, 5.2).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -163,12 +163,11 @@ impl BlkConfig {
             *to = from;
         }
         BlockParams {
-            capacity: self.capacity.into(),
             readonly: self.readonly,
             serial,
-            writeback: AtomicBool::new(true),
             max_discard_sectors: MAX_RANGE_SECTORS,
             max_write_zeroes_sectors: MAX_RANGE_SECTORS,
+            ..BlockParams::new(self.capacity)
         }
     }
 }

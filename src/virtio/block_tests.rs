@@ -50,7 +50,7 @@ fn a_disk_of_4_kib_blocks_says_so_in_blocks() {
 }
 
 #[test]
-fn what_is_offered_follows_the_disk() {
+fn the_offered_features_follow_the_disk() {
     let config = blk_config();
     for always in
         [VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE]

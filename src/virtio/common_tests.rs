@@ -12,9 +12,9 @@ fn common() -> Common {
     let vm = FakeVm::new();
     let routes = std::sync::Arc::new(Routes::new(vm.clone(), 4096));
     let vectors = (0..3).map(|_| Vector::new(vm.clone(), routes.clone(), true).unwrap().into()).collect();
-    let lines = DeviceInterrupts::new(vectors, None, CompletePath::Irqfd);
-    let queues = (0..2).map(|_| QueueRegs::new(256, lines.queue_interrupt())).collect();
-    Common::new(OFFERED, queues, lines.config_interrupt())
+    let interrupts = DeviceInterrupts::new(vectors, None, CompletePath::Irqfd);
+    let queues = (0..2).map(|_| QueueRegs::new(256, interrupts.queue_interrupt())).collect();
+    Common::new(OFFERED, queues, interrupts.config_interrupt())
 }
 
 fn get(common: &Common, at: u64, len: usize) -> u64 {

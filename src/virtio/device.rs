@@ -101,7 +101,7 @@ impl VirtioBlk {
         intx: Option<Arc<Line>>,
     ) -> Result<Arc<VirtioBlk>, VirtioError> {
         let problem = config.problem();
-        let no_loop = || loops.is_empty().then(|| format!("{} has no thread to run on", config.name));
+        let no_loop = || loops.is_empty().then(|| format!("{} has no I/O thread", config.name));
         if let Some(problem) = problem.or_else(no_loop) {
             return Err(VirtioError::Config(problem));
         }

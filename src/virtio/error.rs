@@ -34,7 +34,7 @@ pub enum VirtioError {
     NoRoom(#[from] NoRoom),
     /// The notify registers cannot move: the driver has read where they are.
     #[error(
-        "{name} cannot switch from notify={from} to notify={to} while it exists: its notify registers are in {place}"
+        "{name} cannot switch from notify={from} to notify={to} while the VM runs: its notify registers are in {place}"
     )]
     OtherSpace {
         /// The disk.

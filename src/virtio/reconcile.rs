@@ -43,8 +43,10 @@ impl VirtioBlk {
 
     fn next_step(&self) -> Step {
         let mut state = self.state();
+        // A reset of the device stops every queue, so it comes before resets of single queues. Both come before starts: the
+        // driver enables a queue again only after its reset, and the queue then gets the backend of the one that stopped.
         if state.resetting {
-            // Doorbells first: a kick that still comes exits to the VMM and finds a queue that no longer runs.
+            // Doorbells first: a kick that still comes exits to the VMM, which finds that the queue no longer runs.
             let none = vec![false; state.slots.len()];
             let armed = state.doorbells.set_live(none);
             self.note(&mut state, armed.err());

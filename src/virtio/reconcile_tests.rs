@@ -114,7 +114,7 @@ fn a_broken_ring_is_needs_reset_and_one_configuration_interrupt() {
 
 #[test]
 fn rings_that_cannot_be_are_needs_reset_and_the_others_run() {
-    // Queue 0 is replaced by: a size that is no power of two, misaligned, outside memory, across its end.
+    // Queue 0 is replaced by: a size that is not a power of two, misaligned, outside memory, across its end.
     for (at, value, len) in
         [(0x18, 100, 2), (0x20, 0x1_0008, 8), (0x28, 1 << 40, 8), (0x30, 0x10_0000 - 8, 8), (0x20, !15, 8)]
     {

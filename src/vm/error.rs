@@ -27,10 +27,10 @@ pub enum VmError {
     #[error(transparent)]
     Vfio(#[from] VfioError),
     /// A disk is configured for a thread that does not exist.
-    #[error("disk{disk} asks for iothread={index}, but there {}; raise --iothreads", match .threads {
-        0 => "is none".to_string(),
-        1 => "is only thread 0".to_string(),
-        n => format!("are only threads 0 to {}", n - 1),
+    #[error("disk{disk} has iothread={index}, but {}; raise --iothreads", match .threads {
+        0 => "the VM has no I/O threads".to_string(),
+        1 => "the only I/O thread is 0".to_string(),
+        n => format!("the I/O threads are 0 to {}", n - 1),
     })]
     NoThread {
         /// Its number.

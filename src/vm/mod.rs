@@ -211,7 +211,7 @@ impl Vm {
     /// Passes a device of the host through to the guest. Call it before the machine runs.
     ///
     /// # Errors
-    /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is let go then.
+    /// [`VmError::Vfio`], or no slot or no room for its BARs is left; the device is released then.
     pub fn add_vfio(&mut self, spec: VfioSpec) -> Result<(), VmError> {
         let (vm, memory) = (self.machine.vm(), self.machine.memory());
         let (dma, slots) = self.passthrough.get_or_insert_with(|| {
@@ -227,7 +227,7 @@ impl Vm {
         device.on_request(move || {
             log::warn(
                 spec.bdf,
-                format_args!("the host asks for it back (a VFIO release request); the VM stops"),
+                format_args!("the host asked for it back (VFIO release request); stopping the VM"),
             );
             exit.request(ExitReason::Stopped);
         });

@@ -1,4 +1,4 @@
-//! What each thread of a VM is left with: the tables behind `--sandbox`.
+//! The system calls and files that each thread of a VM keeps: the tables behind `--sandbox`.
 //!
 //! A line is here because a test or a run needed it. A thread that needs a new system call ends the process and says which;
 //! decide then whether the work belongs to that thread.
@@ -31,7 +31,8 @@ impl SandboxConfig {
     }
 }
 
-/// Confines the threads of the calling thread's group. What the host cannot enforce is said in one line; the VM runs without.
+/// Confines the threads of the calling thread's group. If the host cannot enforce something, one line says so, and the VM
+/// runs without it.
 pub(super) fn enter(config: &SandboxConfig) {
     let mode = config.mode;
     if mode == SandboxMode::Off {

@@ -7,7 +7,7 @@ use crate::backend::BackendKind::Null;
 use crate::backend::{Backend, DiskOptions, Outcome, Request, Submitter};
 use crate::dataplane::testing::Driver;
 use crate::machine::bus::BusDevice;
-use crate::machine::{Console, Kernel, layout, open_kvm};
+use crate::machine::{Kernel, open_kvm};
 use IoThreadChoice::{Auto, Index, None as Main};
 
 #[path = "../../tests/common/mod.rs"]
@@ -48,21 +48,8 @@ fn vm() -> Option<Vm> {
         block_size: None,
         delay_us: 0,
     };
-    let machine = MachineConfig {
-        kernel: Kernel::Image(common::elf(&guest).into()),
-        initrd: None,
-        cmdline: String::new(),
-        cpus: 1,
-        memory: layout::RAM_MIN,
-        console: Console::Off,
-        vcpu_pins: Vec::new(),
-        host_tsc: false,
-        backing: Default::default(),
-        debug_exit: false,
-        follows: false,
-    };
     let config = VmConfig {
-        machine,
+        machine: MachineConfig::new(Kernel::Image(common::elf(&guest).into())),
         disks: vec![DiskConfig::new(options)],
         threads: vec![ThreadConfig::default()],
         sandbox: SandboxConfig::off(),

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_nobody_wrote_to_is_no_tar_and_a_cut_one_ends() {
+    fn an_empty_disk_is_not_a_tar_and_a_cut_one_ends() {
         assert_eq!(untar(&[0; 4096]), None);
         assert_eq!(untar(b""), None);
         let bytes = tar(&[("a", b'0', b"x"), ("b", b'0', &[1; 2000])]);

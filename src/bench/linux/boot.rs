@@ -244,17 +244,13 @@ fn config(bench: &LinuxBench, files: &Files) -> VmConfig {
     disks.push(disk(out, (path, Moderation::Off), out_serial, IoThreadChoice::None));
     VmConfig {
         machine: MachineConfig {
-            kernel: Kernel::File(bench.kernel.clone()),
             initrd: Some(files.initrd.path()),
             cmdline: bench.cmdline(),
             cpus: bench.cpus,
             memory: bench.memory,
             console: Console::File(files.console.path()),
             vcpu_pins: bench.vcpu_pins.clone(),
-            host_tsc: false,
-            backing: Default::default(),
-            debug_exit: false,
-            follows: false,
+            ..MachineConfig::new(Kernel::File(bench.kernel.clone()))
         },
         disks,
         threads: bench
@@ -279,7 +275,7 @@ pub fn failure(reason: ExitReason, watched: &Heard, results: Option<Results>, fi
                 0 => "its start".into(),
                 n => format!("mark {n}"),
             };
-            format!("the guest was silent for too long after {after} and has been stopped")
+            format!("the guest was silent for too long after {after} and was stopped")
         }
         _ if results.is_some() => "the job in the guest failed".into(),
         _ => "the guest ended before its job did".into(),

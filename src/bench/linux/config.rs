@@ -1,4 +1,4 @@
-//! What the Linux bench is asked for, and why it failed.
+//! The configuration of the Linux bench, and its errors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ impl LinuxBench {
     pub fn cmdline(&self) -> String {
         // Every byte on the console is an exit. Without multipath an NVMe disk is found behind its PCI device.
         let line = "console=ttyS0 quiet panic=-1 nvme_core.multipath=N";
-        // A guest that waits for its turn is stopped for longer than its kernel's watchdogs bear.
+        // A guest that waits for its turn is stopped for longer than its kernel's watchdogs tolerate.
         let patient = " nowatchdog rcupdate.rcu_cpu_stall_suppress=1 workqueue.watchdog_thresh=0";
         format!("{line}{}", if self.has_peers() { patient } else { "" })
     }

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_of_two_moments_cannot_tell_stays_unknown() {
+    fn a_value_missing_at_one_of_two_moments_stays_unknown() {
         let early = Counts { waits: 10, kicks_ioeventfd: Some(3), exits: None, ..Counts::default() };
         let late = Counts {
             waits: 25,

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 /// Latencies in nanoseconds: fio's bins, each named by a value inside it, about 1.5 % wide.
+///
+/// Not hdrhistogram, which everything else here uses: fio has counted already, and its bins would have to be spread over
+/// other bins, so that percentiles would no longer equal fio's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     bins: BTreeMap<u64, u64>,
@@ -103,7 +106,7 @@ struct Direction {
     runtime: u64,
     /// From submission to completion.
     lat_ns: Latency,
-    /// Without the submission itself: what a job file has bins of if it asks for that.
+    /// From the end of the submission to completion. A job file may ask for bins of these instead.
     #[serde(default)]
     clat_ns: Latency,
 }
@@ -133,7 +136,7 @@ struct Latency {
 impl Latency {
     fn histogram(&self) -> Result<Histogram, String> {
         let bin = |(value, count): (&String, &u64)| {
-            Ok((value.parse().map_err(|_| format!("a bin has the name {value:?}"))?, *count))
+            Ok((value.parse().map_err(|_| format!("the name of a bin is not a number: {value:?}"))?, *count))
         };
         Ok(Histogram {
             bins: self.bins.iter().map(bin).collect::<Result<_, String>>()?,

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-/// What stands before everything else: whatever the file says comes later and counts.
+/// Options that come first. The file's own options come later, and the last value of an option counts.
 ///
 /// Latencies are from submission to completion, as the bench's own jobs measure them.
 const HEAD: &str = "[global]\nfilename=${DISK}\nlat_percentiles=1\nclat_percentiles=0\n";
 /// Engines that keep `iodepth` requests in flight; the others have one per job.
 const ASYNCHRONOUS: [&str; 4] = ["libaio", "io_uring", "io_uring_cmd", "posixaio"];
-/// With these, requests in flight are no constant number.
+/// With these, the number of requests in flight is not constant.
 const UNSTEADY: [&str; 12] = [
     "thinktime",
     "rate",
@@ -35,7 +35,7 @@ pub struct Section {
     options: BTreeMap<String, String>,
 }
 
-/// Why a file is no list of jobs.
+/// Why a file is not a list of jobs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FioFileError {
     /// No section but `[global]`.
@@ -101,7 +101,7 @@ impl Section {
         let (key, value) = line.split_once('=').unwrap_or((line, ""));
         let (key, value) = (key.trim(), value.trim());
         let why = match key.split_whitespace().next().unwrap_or_default() {
-            "directory" => Some("the disk under test is no directory"),
+            "directory" => Some("the disk under test is not a directory"),
             "include" => Some("put the other file's lines here"),
             _ => None,
         };

@@ -66,14 +66,14 @@ fn the_runtime_of_the_environment_is_known() {
 }
 
 #[test]
-fn what_cannot_be_a_job_is_refused_with_its_line() {
+fn an_invalid_job_is_refused_with_its_line() {
     let error = |text| sections(text).unwrap_err().to_string();
     assert!(error("; nothing\n[global]\nrw=read\n").contains("no section"));
     assert_eq!(error("rw=read\n[a]\n"), "line 1 stands before the first section");
     assert!(error("[a]\n[b]\n[a]\n").contains("[a]"));
     assert_eq!(
         error("[a]\nrw=read\ndirectory=/tmp\n"),
-        "line 3: directory cannot be used: the disk under test is no directory"
+        "line 3: directory cannot be used: the disk under test is not a directory"
     );
     assert!(error("[a]\ninclude other.fio\n").contains("line 2"));
 }

@@ -149,7 +149,7 @@ impl FromStr for FioJob {
                 return Err(format!("{key} of {text} is set by the bench; leave it out"));
             }
             if key == "numjobs" {
-                numjobs = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or("numjobs is 1 to 64")?;
+                numjobs = value.parse().ok().filter(|n| (1..=64).contains(n)).ok_or("use numjobs=1 to 64")?;
             }
             options += &format!("{option}\n");
         }
@@ -208,7 +208,7 @@ mod tests {
             job.file(4096, 1.0).contains("\nrw=randread\n") && job.file(4096, 1.0).contains("\ndirect=1\n")
         );
         assert!(job.text(4096, 1.0, false).contains("\ndirect=0\n"));
-        // What stands later in a job file counts.
+        // In a job file, the last value of an option counts.
         let file = "randread:2:bs=64k:numjobs=4".parse::<FioJob>().unwrap().file(4096, 1.0);
         assert!(file.ends_with("bs=4096\nrw=randread\niodepth=2\nbs=64k\nnumjobs=4\n"), "{file}");
     }

@@ -75,7 +75,7 @@ fn percentiles_are_taken_over_all_rounds_together() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn every_error_is_reported() {
     assert_eq!(parse(b"fio: no such file", false), Err("no JSON in it".into()));
     assert!(parse(b"{\"jobs\": 3}", false).is_err());
     assert_eq!(parse(output(0, 0).to_string().as_bytes(), false), Err("fio completed no request".into()));

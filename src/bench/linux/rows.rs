@@ -180,8 +180,8 @@ fn fill_passed(named: Row, samples: &[&Sample], irq: IrqPath) -> Row {
     }
 }
 
-/// Fields of a reference VMM: fio's requests, and what KVM counts for every VMM. What it sends we do not see, only what its
-/// guest takes.
+/// Fields of a reference VMM: fio's requests, and what KVM counts for every VMM. We do not see the interrupts that it
+/// sends, only those that its guest takes.
 fn fill_peer(named: Row, samples: &[&Sample]) -> Row {
     let requests = samples.iter().map(|sample| sample.fio.requests).sum();
     Row { requests: Some(requests).filter(|_| !samples.is_empty()), exits_to_user: None, ..named }

@@ -34,7 +34,7 @@ impl<'a> Results<'a> {
     /// # Errors
     /// It is not there, or fio failed; a clause.
     pub fn fio(&self, name: &str, reads_back: bool) -> Result<Measured, String> {
-        let json = self.files.get(name).ok_or("fio left no output")?;
+        let json = self.files.get(name).ok_or("fio wrote no output")?;
         fio::parse(json, reads_back).map_err(|e| format!("fio's output: {e}"))
     }
 }
@@ -86,7 +86,7 @@ pub fn sample(
 /// # Errors
 /// Its result cannot be read: a clause.
 pub fn guest_sample(results: &Results, reads_back: bool, exits: Option<u64>) -> Result<Sample, String> {
-    let interrupts = interrupts_between(results, "device", "before".into(), "after".into());
+    let interrupts = interrupts_between(results, "device", "fio.before".into(), "fio.after".into());
     let counts = Counts { exits, ..Counts::default() };
     Ok(Sample { fio: results.fio("fio.json", reads_back)?, counts, guest_interrupts: interrupts })
 }

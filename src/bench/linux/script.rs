@@ -14,10 +14,24 @@ pub fn serial(n: usize) -> String {
     format!("bench{n}")
 }
 
-/// The shell functions; after them, the script has one `step` per line.
+/// The shell function of our guests and of those in reference VMMs. Each defines `mark` in its own way.
 ///
 /// Interrupts are read outside the marks, so that only fio runs between them. A row's guest interrupts therefore include
 /// those during fio's start.
+pub const MEASURE: &str = r#"
+# measure JOB PREFIX BEGIN END: runs fio between two marks; its output, and /proc/interrupts before and after it, become files
+# whose names begin with PREFIX
+measure() {
+    cat /proc/interrupts >"$2before"
+    mark "$3"
+    fio --eta=never --output-format=json+ --output="$2json" "$1"
+    status=$?
+    mark "$4" "$status"
+    cat /proc/interrupts >"$2after"
+}
+"#;
+
+/// The other shell functions; after them, the script has one `step` per line.
 const FUNCTIONS: &str = r#"
 mark() { devmem "$MARKER" 32 "$1" || exit 1; }
 
@@ -47,16 +61,13 @@ irqs_of() {
     if [ -d "$device/msi_irqs" ]; then ls "$device/msi_irqs"; else cat "$device/irq"; fi | tr '\n' ' '
 }
 
-# step NUMBER DISK JOB BEGIN END: BEGIN and END are what is stored as marks. A step that fails is lost; one of the first round
-# ends the run, since it would fail in every round
+# step NUMBER DISK JOB BEGIN END: BEGIN and END are the values of its marks. A step that fails is lost; one of the first round
+# ends the run, because it would fail in every round
 step() {
     [ "$(devmem "$MARKER" 32)" = 0x00000001 ] || exit 0
-    cat /proc/interrupts >"$OUT/$1.before"
-    mark "$4"
-    DISK=$(cat "$2") fio --eta=never --output-format=json+ --output="$OUT/$1.json" "$3"
-    status=$?
-    mark "$5"
-    cat /proc/interrupts >"$OUT/$1.after"
+    DISK=$(cat "$2")
+    export DISK
+    measure "$3" "$OUT/$1." "$4" "$5"
     if [ "$status" -ne 0 ]; then
         echo "step $1: fio ended with status $status: $(head -c 500 "$OUT/$1.json")"
         rm -f "$OUT/$1.json"
@@ -101,7 +112,7 @@ pub fn slot(schedule: &Schedule<FioJob, Variant>, n: usize) -> Option<u8> {
 fn run(schedule: &Schedule<FioJob, Variant>, runtime_s: f64) -> String {
     let first_round = schedule.jobs.len() * schedule.paths.len();
     let mut script = format!(
-        "#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\nFIRST_ROUND={first_round}\nexport RUNTIME={:.0}\n{FUNCTIONS}\n",
+        "#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\nFIRST_ROUND={first_round}\nexport RUNTIME={:.0}\n{MEASURE}{FUNCTIONS}\n",
         layout::MARKER_START,
         runtime_s.ceil()
     );

@@ -87,7 +87,7 @@ pub(super) type Stamp = u64;
 /// The floor: the bare ping-pong without virtio. No dataplane on this host can be faster.
 pub(super) struct Floor {
     jobs: Option<Sender<FloorJob>>,
-    stamps: Receiver<Vec<Stamp>>,
+    timestamps: Receiver<Vec<Stamp>>,
     event: Arc<EventFd>,
     memory: Arc<Ram>,
     stop: Arc<AtomicBool>,
@@ -134,7 +134,7 @@ impl Floor {
         let doorbell = Ioeventfd::new(parts.vm.clone(), spec, event.clone())?;
 
         let (jobs, received) = bounded::<FloorJob>(1);
-        let (answers, stamps) = bounded(1);
+        let (answers, timestamps) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
         let memory = parts.memory.clone();
         let worker =
@@ -152,7 +152,15 @@ impl Floor {
             .spawn(body)
             .map_err(|e| FloorError::Host(e.to_string()))?;
         route_pin(session)?;
-        Ok(Floor { jobs: Some(jobs), stamps, event, memory, stop, thread: Some(thread), _doorbell: doorbell })
+        Ok(Floor {
+            jobs: Some(jobs),
+            timestamps,
+            event,
+            memory,
+            stop,
+            thread: Some(thread),
+            _doorbell: doorbell,
+        })
     }
 
     /// Prepares a block of `rounds` round trips and returns the guest's job for it; [`Floor::end`] returns the timestamps.
@@ -174,7 +182,7 @@ impl Floor {
 
     /// The host's timestamps of the last block.
     pub fn end(&self, style: Style) -> Vec<Stamp> {
-        if style == Style::Exit { Vec::new() } else { self.stamps.recv().unwrap_or_default() }
+        if style == Style::Exit { Vec::new() } else { self.timestamps.recv().unwrap_or_default() }
     }
 }
 
@@ -198,9 +206,9 @@ struct Worker {
 
 impl Worker {
     fn answer(&self, job: &FloorJob) -> Vec<Stamp> {
-        let mut stamps = Vec::with_capacity(job.rounds as usize);
+        let mut timestamps = Vec::with_capacity(job.rounds as usize);
         let mut last = job.word;
-        while stamps.len() < job.rounds as usize && !self.stop.load(Ordering::Relaxed) {
+        while timestamps.len() < job.rounds as usize && !self.stop.load(Ordering::Relaxed) {
             match job.style {
                 Style::MemoryPoll | Style::MemoryPollKick => {
                     let now = word(&self.memory);
@@ -216,10 +224,10 @@ impl Worker {
                     }
                 }
             }
-            stamps.push(tsc());
+            timestamps.push(tsc());
             self.interrupt.deliver(job.answer);
         }
-        stamps
+        timestamps
     }
 }
 

@@ -17,7 +17,8 @@ use super::mailbox::{Mailbox, completed};
 use super::row_stats::Block;
 use crate::host::pin_to_cpu;
 use crate::kvm::{KvmVm, MemoryRange, VmIoctls};
-use crate::machine::{Kernel, Ram, boot, cpu_state, cpuid, create_vm, layout, open_kvm};
+use crate::machine::boot::Boot;
+use crate::machine::{Kernel, Ram, cpu_state, cpuid, create_vm, layout, open_kvm};
 use crate::virtio::NotifyPath;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
@@ -57,8 +58,9 @@ impl NoIrqchip {
         // SAFETY: the mapping is as long as the slot, and dropped after the VM's last descriptor.
         unsafe { KvmVm::new(vm.clone()).set_memory_slot(0, range) }.map_err(|e| e.to_string())?;
 
-        let kernel = Kernel::Image(PROBE_ELF.into());
-        let entry = boot::load(&memory, layout::RAM_MIN, &kernel, None, "").map_err(|e| e.to_string())?;
+        let (size, kernel) = (layout::RAM_MIN, &Kernel::Image(PROBE_ELF.into()));
+        let entry = Boot { ram: &memory, size, kernel, initrd: None, cmdline: "" }.load();
+        let entry = entry.map_err(|e| e.to_string())?;
         let vcpu = vm.create_vcpu(0).map_err(text("KVM_CREATE_VCPU"))?;
         let supported = cpuid::supported(&kvm).map_err(|e| e.to_string())?;
         let leaves = cpuid::for_vcpu(supported.as_slice(), 0, 1);

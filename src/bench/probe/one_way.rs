@@ -48,8 +48,8 @@ pub(super) fn one_way(
     let before = Moment::now();
     let outcome = session.run(GuestJob { requests, ..job });
     let clock = Clock { before, after: Moment::now() };
-    let stamps = queue.trace.stop().map(|recorded| recorded.requests).unwrap_or_default();
-    Ok(split(&session.samples(0, &outcome?), &stamps, &clock))
+    let timestamps = queue.trace.stop().map(|recorded| recorded.requests).unwrap_or_default();
+    Ok(split(&session.samples(0, &outcome?), &timestamps, &clock))
 }
 
 /// Both counters at one moment.
@@ -84,9 +84,11 @@ impl Clock {
     }
 }
 
-fn split(samples: &[Sample], stamps: &[RequestTimestamps], clock: &Clock) -> OneWay {
-    let host: Vec<_> =
-        stamps.iter().map(|stamps| (clock.ticks(stamps.seen), clock.ticks(stamps.published))).collect();
+fn split(samples: &[Sample], timestamps: &[RequestTimestamps], clock: &Clock) -> OneWay {
+    let host: Vec<_> = timestamps
+        .iter()
+        .map(|timestamps| (clock.ticks(timestamps.seen), clock.ticks(timestamps.published)))
+        .collect();
     // Drop the first request: its kick came before the thread knew of the trace.
     OneWay::of(samples.get(1..).unwrap_or_default(), host.get(1..).unwrap_or_default())
 }
@@ -105,10 +107,10 @@ mod tests {
         let sample = |start, seen| Sample { start, seen, ..Sample::default() };
         let stamp = |seen, published| RequestTimestamps { seen, published, ..RequestTimestamps::default() };
         let samples = [sample(1_000_000, 9), sample(1_200_000, 80_000)];
-        let stamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
+        let timestamps = [stamp(60_000, 61_000), stamp(160_000, 170_000)];
         // The second request: kicked at 1,200,000, seen at 1,220,000, published at 1,240,000, interrupted at 1,280,000.
         let expected = OneWay { kick: vec![20_000], interrupt: vec![40_000] };
-        assert_eq!(split(&samples, &stamps, &clock), expected);
-        assert_eq!(split(&samples, &stamps[1..], &clock), OneWay::default());
+        assert_eq!(split(&samples, &timestamps, &clock), expected);
+        assert_eq!(split(&samples, &timestamps[1..], &clock), OneWay::default());
     }
 }

@@ -176,13 +176,13 @@ impl Bench<'_> {
             }
             match self.block(work, sizes[step.path]) {
                 Ok(block) => stats[group][n].add(&block, self.ticks_per_second),
-                // The other VMM's death costs its rows.
+                // If the reference VMM dies, only its rows are lost.
                 Err(error) if is_peer => {
                     log::warn("bench", format_args!("{error}; its further rounds are lost"));
                     peer_lost = true;
                     stats[group][n].lose();
                 }
-                // Ours cannot go on, but what it measured is there.
+                // Our VM cannot continue, but what it has measured is valid.
                 Err(error) if step.round > 0 => {
                     ended = Ended { rounds: step.round, why: Some(error.to_string()) };
                     break;
@@ -219,7 +219,7 @@ impl Bench<'_> {
 struct Ended {
     /// Whole rounds.
     rounds: usize,
-    /// `None`: as far as it was to.
+    /// Why it ended early; `None`: it completed all rounds.
     why: Option<String>,
 }
 

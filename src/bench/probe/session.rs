@@ -15,7 +15,7 @@ use crate::host::thread;
 use crate::kvm::{MsiMessage, Routes, VmIoctls};
 use crate::machine::bus::Bus;
 use crate::machine::vcpu::ExitCounters;
-use crate::machine::{Console, ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
+use crate::machine::{ExitLatch, ExitReason, Kernel, MachineConfig, Ram, layout};
 use crate::virtio::VirtioBlk;
 use crate::vm::{DiskConfig, SandboxConfig, ThreadConfig, Vm, VmConfig};
 
@@ -74,17 +74,10 @@ impl Session {
         let cpus = config.cpus;
         let config = VmConfig {
             machine: MachineConfig {
-                kernel: Kernel::Image(PROBE_ELF.into()),
-                initrd: None,
-                cmdline: String::new(),
                 cpus,
-                memory: layout::RAM_MIN,
-                console: Console::Off,
                 vcpu_pins: config.vcpu_pins.into_iter().map(Some).collect(),
                 host_tsc: true,
-                backing: Default::default(),
-                debug_exit: false,
-                follows: false,
+                ..MachineConfig::new(Kernel::Image(PROBE_ELF.into()))
             },
             disks: config.disks,
             threads: config.threads,

@@ -103,7 +103,7 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     }
     all.push(Variant { backend: BackendKind::Sync, ..sleeping(best) });
     all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
-    // A device that takes its time, as a disk does: there is then something to wait for.
+    // A device with a delay, as a disk has, so that there is something to wait for.
     all.push(Variant { delay_us: DELAY_US, thread: URING, ..sleeping(best) });
     // Every variant on the best path once more, with the default moderation: interrupts are held back where that pays.
     let moderated = all.iter().filter(|variant| variant.path == best);

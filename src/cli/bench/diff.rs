@@ -11,18 +11,18 @@ use crate::bench::{Diff, compare_many, read_report, render_diff, render_many, to
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Rows are matched by guest, peer, job, notify and complete path, wait, backend, queues, depth and polling window.
-Ratios are B to A. docs/results.md tells more.")]
+Ratios are B to A. docs/results.md explains the table.")]
 pub(super) struct DiffArgs {
-    /// The first result, written by bench --json; ratios are to it
+    /// The first result, written by bench --json: the base of all ratios
     #[arg(value_name = "A.json", required_unless_present = "base")]
     a: Option<PathBuf>,
     /// The second result
     #[arg(value_name = "B.json", required_unless_present = "base")]
     b: Option<PathBuf>,
-    /// Many runs instead, for a verdict on each row: those to compare with, at least 4 and more for many rows
+    /// Compare many runs, for a verdict on each row: the runs to compare with, at least 4; more if there are many rows
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "new", conflicts_with = "a")]
     base: Vec<PathBuf>,
-    /// And the runs to compare: --base a*.json --new b*.json
+    /// The runs to compare with those of --base: --base a*.json --new b*.json
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "base")]
     new: Vec<PathBuf>,
     /// Print the comparison as JSON

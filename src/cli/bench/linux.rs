@@ -45,8 +45,8 @@ pub(super) struct LinuxArgs {
     /// Seconds of each measurement, 0.1 to 3600 [default: 2.5]
     #[arg(long, value_name = "SEC", value_parser = parse_seconds)]
     runtime: Option<f64>,
-    /// Jobs for fio, separated by commas: rand or seq, read or write or rw, depth; or in fio's words, with further options
-    /// after colons: randread:32, randrw:8:bs=64k:numjobs=4:rwmixread=70
+    /// Jobs for fio, separated by commas: (rand|seq)-(read|write|rw)-DEPTH, or in fio's words, with further options after
+    /// colons: randread:32, randrw:8:bs=64k:numjobs=4:rwmixread=70
     /// [default: rand-read-1,rand-read-32,rand-write-1,rand-write-32]
     #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
     jobs: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct LinuxArgs {
     /// [default jobs with it: randread,randwrite]
     #[arg(long, value_name = "N,...", value_parser = parse_depths)]
     depths: Option<Depths>,
-    /// Your own job file for fio: each section is a job. filename is replaced by the disk under test, all else stays
+    /// Your own job file for fio: each section is a job. filename is replaced by the disk under test, everything else stays
     #[arg(long, value_name = "FILE", conflicts_with_all = ["jobs", "depths", "block_size"])]
     fio: Option<PathBuf>,
     /// Paths to compare, separated by commas: NOTIFY+COMPLETE, or one of them; +moderated holds interrupts back where
@@ -64,8 +64,8 @@ pub(super) struct LinuxArgs {
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
-    /// Measure the first path against itself, under two names: whatever verdict says "faster" or "slower" is false, and the
-    /// exit code is then 1
+    /// Measure the first path against itself, under two names. Any verdict "faster" or "slower" is then false, and makes the
+    /// exit code 1
     #[arg(long, conflicts_with = "vfio")]
     pub(super) self_test: bool,
     /// Let jobs write to the --vfio disks, which destroys their data. Without it they are only read
@@ -233,7 +233,7 @@ struct Depths(Vec<u32>);
 
 /// Numbers; `...` goes on as the two before it, by multiplying where the second is a multiple of the first.
 fn parse_depths(text: &str) -> Result<Depths, String> {
-    let error = || "it takes depths from 1 to 1024, as in 1,4,32 or 1,2,...,128".to_string();
+    let error = || "use depths from 1 to 1024, as in 1,4,32 or 1,2,...,128".to_string();
     let mut depths: Vec<u32> = Vec::new();
     let mut words = text.split(',').peekable();
     while let Some(word) = words.next() {

@@ -6,7 +6,7 @@ use kvm_ioctls::{Cap, Kvm};
 use super::Item;
 use super::host::{has_cpu_flag, read, release};
 use crate::host::HostFacts;
-use crate::machine::{Console, Kernel, Machine, MachineConfig, layout, open_kvm};
+use crate::machine::{Kernel, Machine, MachineConfig, layout, open_kvm};
 
 const API: i32 = 12;
 const OLD: &str = "use a newer kernel";
@@ -88,20 +88,7 @@ fn hardware() -> Item {
 
 /// Makes the smallest machine, as `run` would, and drops it.
 fn machine() -> Item {
-    let config = MachineConfig {
-        kernel: Kernel::Image(Default::default()),
-        initrd: None,
-        cmdline: String::new(),
-        cpus: 1,
-        memory: layout::RAM_MIN,
-        console: Console::Off,
-        vcpu_pins: Vec::new(),
-        host_tsc: false,
-        backing: Default::default(),
-        debug_exit: false,
-        follows: false,
-    };
-    match Machine::new(config) {
+    match Machine::new(MachineConfig::new(Kernel::Image(Default::default()))) {
         Ok(_) => Item::new("virtual machine", true, true, "can be made"),
         Err(error) => Item::new("virtual machine", true, false, error.to_string()),
     }

@@ -155,8 +155,8 @@ pub fn judge(trial: &Trial, counts: Result<&Counts, &str>) -> (Verdict, String) 
             u64::MAX => format!("at least {}", want.least),
             most => format!("at most {most}"),
         };
-        let but = if within { "" } else { ", but expected is" };
-        found.push(format!("{} {hits}{but} ({bound})", want.name));
+        let expected = if within { "" } else { "expected " };
+        found.push(format!("{} {hits} ({expected}{bound})", want.name));
     }
     (verdict, found.join("; "))
 }

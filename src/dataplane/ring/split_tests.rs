@@ -16,7 +16,7 @@ fn memory() -> Arc<GuestMemoryMmap> {
 
 /// The descriptor table at 0x1000, the available ring at 0x2000, the used ring at 0x3000.
 fn layout(event_idx: bool, indirect: bool) -> QueueLayout {
-    QueueLayout { packed: false, size: SIZE, desc: 0x1000, avail: 0x2000, used: 0x3000, event_idx, indirect }
+    QueueLayout { event_idx, indirect, ..QueueLayout::split(SIZE, 0x1000, 0x2000, 0x3000) }
 }
 
 struct Driver(Arc<GuestMemoryMmap>);
@@ -82,15 +82,8 @@ fn agrees_with_the_mock_driver_of_virtio_queue() {
         [SplitDescriptor::new(0x8000, 16, NEXT, 1), SplitDescriptor::new(0x9000, 4096, NEXT | WRITE, 2)];
     let tail = SplitDescriptor::new(0xb000, 1, WRITE, 0);
     mock.build_desc_chain(&[descs[0], descs[1], tail].map(|d| d.into())).unwrap();
-    let layout = QueueLayout {
-        packed: false,
-        size: SIZE,
-        desc: mock.desc_table_addr().0,
-        avail: mock.avail_addr().0,
-        used: mock.used_addr().0,
-        event_idx: false,
-        indirect: false,
-    };
+    let (desc, avail, used) = (mock.desc_table_addr().0, mock.avail_addr().0, mock.used_addr().0);
+    let layout = QueueLayout::split(SIZE, desc, avail, used);
     let mut ring = Ring::new(memory.clone(), layout).unwrap();
     let chain = pop(&mut ring).unwrap().unwrap();
     assert_eq!((chain.readable.len(), chain.writable.len()), (1, 2));

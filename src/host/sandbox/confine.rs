@@ -1,11 +1,11 @@
-//! How every thread enters its profile, whatever it is waiting for.
+//! Makes every thread enter its profile, whatever it is waiting for.
 //!
 //! A filter, a Landlock domain and capabilities belong to a thread, and only the thread itself can change them. So a signal
 //! makes each one do it, as the C library does for setuid(2): no thread needs a message for it, none can be forgotten, and
 //! those that are started later inherit.
 
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -13,9 +13,10 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use super::profile::{Profile, Step, errno};
 use super::violation;
+use crate::host::Locked;
 use crate::host::thread;
 
-/// How long a thread may take. They wait, all of them: the guest has not begun.
+/// How long a thread may take. All threads wait then, because the guest has not started.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a thread is not confined.
@@ -67,7 +68,7 @@ static ORDERS: AtomicPtr<Orders> = AtomicPtr::new(std::ptr::null_mut());
 pub fn confine(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), ConfineError> {
     /// One at a time: there is one table.
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.locked();
     violation::watch().map_err(ConfineError::Signals)?;
     let others = order_others(profile_of);
     let name = thread::with_name(|name| String::from_utf8_lossy(name).into_owned());
@@ -93,7 +94,7 @@ fn order_others(profile_of: &dyn Fn(&str) -> Arc<Profile>) -> Result<(), Confine
         })
         .collect();
     let done = EventFd::new(EFD_NONBLOCK).map_err(ConfineError::Signals)?;
-    // Never freed: a thread that is late may still look at it. It is a page or so for each VM of the process.
+    // Never freed: a late thread may still read it. It takes about a page for each VM of the process.
     let orders: &'static Orders = Box::leak(Box::new(Orders { threads, done }));
     ORDERS.store(std::ptr::from_ref(orders).cast_mut(), Ordering::Release);
     for order in &orders.threads {

@@ -36,7 +36,7 @@ pub(crate) use calls;
 /// Which arguments a system call may have. The filter sees numbers only, not what a pointer points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arguments {
-    /// Whatever they are.
+    /// Any.
     Any,
     /// Argument n, of 32 bits, is one of these.
     OneOf(u8, Vec<u64>),

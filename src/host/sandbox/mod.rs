@@ -1,6 +1,6 @@
-//! What a thread may ask of the kernel, once everything is open.
+//! Restricts what a thread may ask of the kernel, once everything is open.
 //!
-//! What lives here: the mechanism. A [`Profile`] is what one kind of thread is left with: system calls ([`Allowed`]), a
+//! What lives here: the mechanism. A [`Profile`] is what one kind of thread keeps: system calls ([`Allowed`]), a
 //! Landlock domain ([`Right`]), no capability, no new privilege. [`confine`] makes all threads of a VM enter theirs. What
 //! may not: the tables of who needs what; they stand where KVM, VFIO and the threads are known.
 

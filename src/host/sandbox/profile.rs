@@ -1,4 +1,4 @@
-//! What one kind of thread is left with, and the system calls that leave it with that.
+//! What one kind of thread keeps, and the system calls that take everything else away.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{Files, SandboxMode, capabilities};
 /// is comparable with one outside. Before Linux 5.16 a filter would switch on SSBD.
 const SPEC_ALLOW: libc::c_ulong = 1 << 2;
 
-/// What one kind of thread is left with.
+/// What one kind of thread keeps.
 #[derive(Debug)]
 pub struct Profile {
     mode: SandboxMode,

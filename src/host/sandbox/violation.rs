@@ -101,7 +101,7 @@ impl Line {
     }
 }
 
-/// Those that are worth a name in the message; others are shown by number.
+/// System calls that the message names; it shows others by number.
 const KNOWN: [Call; 74] = calls![
     SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek SYS_mmap SYS_mprotect
     SYS_munmap SYS_ioctl SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_access SYS_pipe SYS_dup SYS_dup2

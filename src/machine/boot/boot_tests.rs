@@ -11,7 +11,8 @@ fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
 
 fn load_file(path: &Path) -> Result<Entry, MachineError> {
     let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
-    load(&ram, 128 * MIB, &Kernel::File(path.into()), None, "console=ttyS0")
+    let (size, kernel) = (128 * MIB, &Kernel::File(path.into()));
+    Boot { ram: &ram, size, kernel, initrd: None, cmdline: "console=ttyS0" }.load()
 }
 
 fn sentence(result: Result<Entry, MachineError>) -> String {
@@ -34,7 +35,7 @@ fn the_map_covers_all_ram_once_and_never_the_hole() {
 }
 
 #[test]
-fn what_is_no_kernel_is_said_to_be_none() {
+fn a_file_that_is_not_a_kernel_is_refused() {
     assert!(sentence(load_file(Path::new("/nonexistent/vmlinuz"))).contains("no such file"));
     assert!(sentence(load_file(Path::new("/"))).contains("directory"));
     assert!(sentence(load_file(file(b"").path())).contains("not a kernel"));

@@ -1,16 +1,13 @@
 //! The Linux boot protocol, 64-bit entry (Documentation/arch/x86/boot.rst).
 
-use std::path::Path;
-
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::loader::{KernelLoader, bzimage::BzImage};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Image, Kernel, load_initrd, low_end, memory_map, write_cmdline};
+use super::{Boot, Image, load_initrd, low_end, memory_map, write_cmdline};
 use crate::machine::MachineError;
 use crate::machine::cpu_state::Entry;
 use crate::machine::layout::boot;
-use crate::machine::memory::Ram;
 
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
@@ -23,14 +20,8 @@ const ENTRY_64: u64 = 0x200;
 /// The oldest protocol with `init_size` and `xloadflags`: 2.12, Linux 3.8.
 const PROTOCOL_2_12: u16 = 0x020c;
 
-pub(super) fn load(
-    ram: &Ram,
-    size: u64,
-    kernel: &Kernel,
-    image: &mut impl Image,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Entry, MachineError> {
+pub(super) fn load(request: &Boot<'_>, image: &mut impl Image) -> Result<Entry, MachineError> {
+    let &Boot { ram, size, kernel, initrd, cmdline } = request;
     let start = GuestAddress(boot::HIGH_MEMORY);
     let too_big =
         || kernel.error(format!("cut short, or too big for {} MiB of RAM; raise --memory", size >> 20));

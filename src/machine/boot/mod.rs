@@ -70,7 +70,7 @@ impl<T: Read + ReadVolatile + Seek> Image for T {}
 /// Checks that the files exist and look like a kernel and an initrd. Needs no resources of the host.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`Boot::load`].
 pub fn check(kernel: &Kernel, initrd: Option<&Path>) -> Result<(), MachineError> {
     match kernel {
         Kernel::File(path) => format(kernel, &mut open("kernel", path)?).map(drop)?,
@@ -99,38 +99,38 @@ fn format(kernel: &Kernel, image: &mut impl Image) -> Result<Format, MachineErro
     }
 }
 
-/// Loads `kernel` with `cmdline` and `initrd` into `ram` of `size` bytes. Returns the entry point.
-///
-/// # Errors
-/// [`MachineError::File`] if a file is missing, is not a kernel, or does not fit. [`MachineError::Config`] if the
-/// command line is too long.
-pub fn load(
-    ram: &Ram,
-    size: u64,
-    kernel: &Kernel,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Entry, MachineError> {
-    match kernel {
-        Kernel::File(path) => {
-            let file = open("kernel", path)?;
-            load_image(ram, size, kernel, file, initrd, cmdline)
-        }
-        Kernel::Image(bytes) => load_image(ram, size, kernel, Cursor::new(bytes.as_ref()), initrd, cmdline),
-    }
+/// What to load, and where.
+pub struct Boot<'a> {
+    /// The guest's memory.
+    pub ram: &'a Ram,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// Its initial ramdisk.
+    pub initrd: Option<&'a Path>,
+    /// Its command line.
+    pub cmdline: &'a str,
 }
 
-fn load_image(
-    ram: &Ram,
-    size: u64,
-    kernel: &Kernel,
-    mut image: impl Image,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Entry, MachineError> {
-    match format(kernel, &mut image)? {
-        Format::Elf => pvh::load(ram, size, kernel, &mut image, initrd, cmdline),
-        Format::BzImage => linux::load(ram, size, kernel, &mut image, initrd, cmdline),
+impl Boot<'_> {
+    /// Loads everything into memory. Returns the entry point.
+    ///
+    /// # Errors
+    /// [`MachineError::File`] if a file is missing, is not a kernel, or does not fit. [`MachineError::Config`] if the
+    /// command line is too long.
+    pub fn load(&self) -> Result<Entry, MachineError> {
+        match self.kernel {
+            Kernel::File(path) => self.load_image(open("kernel", path)?),
+            Kernel::Image(bytes) => self.load_image(Cursor::new(bytes.as_ref())),
+        }
+    }
+
+    fn load_image(&self, mut image: impl Image) -> Result<Entry, MachineError> {
+        match format(self.kernel, &mut image)? {
+            Format::Elf => pvh::load(self, &mut image),
+            Format::BzImage => linux::load(self, &mut image),
+        }
     }
 }
 
@@ -142,7 +142,7 @@ fn open(what: &'static str, path: &Path) -> Result<File, MachineError> {
     match file.metadata() {
         Ok(meta) if meta.is_dir() => Err(MachineError::file(what, path, "is a directory")),
         Ok(meta) if !meta.is_file() => {
-            Err(MachineError::file(what, path, "is no regular file: copy it into one"))
+            Err(MachineError::file(what, path, "is not a regular file: copy it into one"))
         }
         Ok(_) => Ok(file),
         Err(e) => Err(MachineError::file(what, path, plain(&e))),
@@ -169,7 +169,10 @@ fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u
     let base = limit.checked_sub(len).map(|base| base & !0xfff).filter(|&base| base >= floor);
     let base = base.ok_or_else(|| {
         let room = limit.saturating_sub(floor) >> 20;
-        fail(format!("{} MiB do not fit beside the kernel, {room} MiB are left; raise --memory", len >> 20))
+        fail(format!(
+            "its {} MiB do not fit into the {room} MiB that the kernel leaves; raise --memory",
+            len >> 20
+        ))
     })?;
     ram.read_exact_volatile_from(GuestAddress(base), &mut file, len as usize)
         .map_err(|e| fail(format!("cannot be read: {e}")))?;
@@ -179,7 +182,10 @@ fn load_initrd(ram: &Ram, path: &Path, floor: u64, limit: u64) -> Result<(u64, u
 /// Writes the command line with its NUL to [`boot::CMDLINE`].
 fn write_cmdline(ram: &Ram, cmdline: &str, longest: u64) -> Result<(), MachineError> {
     if cmdline.len() as u64 > longest {
-        let why = format!("the kernel command line has {} bytes, this kernel takes {longest}", cmdline.len());
+        let why = format!(
+            "the kernel command line has {} bytes, and this kernel accepts at most {longest}; shorten it",
+            cmdline.len()
+        );
         return Err(MachineError::Config(why));
     }
     if cmdline.contains('\0') {

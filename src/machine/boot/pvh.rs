@@ -1,14 +1,12 @@
 //! The PVH boot protocol (xen/include/public/arch-x86/hvm/start_info.h): a 32-bit entry and one structure that lists
 //! command line, memory and initrd.
 
-use std::path::Path;
-
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::elf::{start_info::hvm_memmap_table_entry, start_info::hvm_modlist_entry};
 use linux_loader::loader::{KernelLoader, elf::start_info::hvm_start_info};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
-use super::{Image, Kernel, load_initrd, low_end, memory_map, write_cmdline};
+use super::{Boot, Image, load_initrd, low_end, memory_map, write_cmdline};
 use crate::machine::MachineError;
 use crate::machine::cpu_state::Entry;
 use crate::machine::layout::boot;
@@ -21,14 +19,8 @@ const TYPE_RESERVED: u32 = 2;
 /// a message, and an ELF image has no header field for the limit.
 const CMDLINE_MAX: u64 = 2047;
 
-pub(super) fn load(
-    ram: &Ram,
-    size: u64,
-    kernel: &Kernel,
-    image: &mut impl Image,
-    initrd: Option<&Path>,
-    cmdline: &str,
-) -> Result<Entry, MachineError> {
+pub(super) fn load(request: &Boot<'_>, image: &mut impl Image) -> Result<Entry, MachineError> {
+    let &Boot { ram, size, kernel, initrd, cmdline } = request;
     let loaded = Elf::load(ram, None, image, Some(GuestAddress(boot::HIGH_MEMORY))).map_err(|e| {
         kernel.error(format!("cut short, broken, or too big for {} MiB of RAM ({e})", size >> 20))
     })?;

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use super::switch::switch;
 use super::{Answer, Call, MAX_REQUEST, PROTOCOL, Refusal, Request};
 use crate::host::cleanup::Leftover;
 use crate::host::thread::{self, OnDeath};
+use crate::host::{Locked, LockedRw};
 use crate::observe::trace::{Tracer, Tracing};
 use crate::observe::{VmParts, inspect};
 
@@ -97,13 +98,13 @@ impl ControlServer {
         })
     }
 
-    /// Puts another VM behind the socket: the one that `make` returns, with its parts. The parts of the former one are let
-    /// go before. Clients stay connected, and their requests wait meanwhile.
+    /// Puts another VM behind the socket: the one that `make` returns, with its parts. The parts of the former one are
+    /// dropped first. Clients stay connected, and their requests wait meanwhile.
     ///
     /// # Errors
     /// Those of `make`; no VM is behind the socket then.
     pub fn replace<T, E>(&self, make: impl FnOnce() -> Result<(T, VmParts, Arc<Tracer>), E>) -> Result<T, E> {
-        let mut behind = self.behind.write().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.behind.writing();
         behind.parts = VmParts::default();
         let (made, parts, tracer) = make()?;
         *behind = Behind { parts, tracer };
@@ -134,7 +135,7 @@ impl Drop for ControlServer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let clients = std::mem::take(&mut *self.clients.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let clients = std::mem::take(&mut *self.clients.open.locked());
         for (_, client) in clients {
             let _ = client.stream.shutdown(Shutdown::Both);
             client.thread.map(JoinHandle::join);
@@ -170,7 +171,7 @@ fn accept(
 impl Clients {
     fn admit(self: &Arc<Self>, number: u64, stream: UnixStream, behind: &Arc<RwLock<Behind>>) {
         let times = stream.set_write_timeout(Some(ANSWER_TIME));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.locked();
         let Ok(kept) = times.and_then(|()| stream.try_clone()) else { return };
         if open.len() >= MAX_CLIENTS {
             let full =
@@ -183,7 +184,7 @@ impl Clients {
             serve(&stream, &behind);
             let _ = stream.shutdown(Shutdown::Both);
             // No entry any more if the server is being dropped; then drop joins this thread.
-            all.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            all.open.locked().remove(&number);
             Ok(())
         };
         // The lock is held, so the thread cannot remove its entry before it is inserted.
@@ -199,9 +200,7 @@ fn serve(stream: &UnixStream, behind: &RwLock<Behind>) {
     let mut tracing = None;
     while let Some(asked) = read_line(stream) {
         let answer = match understand(&asked) {
-            Ok(request) => {
-                answer(request, &behind.read().unwrap_or_else(PoisonError::into_inner), &mut tracing)
-            }
+            Ok(request) => answer(request, &behind.reading(), &mut tracing),
             Err(refusal) => line::<()>(Err(refusal)),
         };
         if send(stream, &answer).is_err() {

@@ -50,7 +50,7 @@ fn lock_directory(path: &Path) -> io::Result<File> {
             return Ok(directory);
         }
         match io::Error::last_os_error() {
-            // Whoever may read the directory may lock it, so it is not waited for without end.
+            // Whoever may read the directory may lock it, so the wait has a limit.
             e if e.raw_os_error() == Some(libc::EWOULDBLOCK) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }

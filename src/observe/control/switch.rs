@@ -45,8 +45,8 @@ pub(super) fn switch(
         })?;
     }
     if let Some(path) = complete {
-        let lines = disk.device_interrupts();
-        let kind = if path.is_level() || lines.path().is_level() { "usage" } else { "failed" };
+        let interrupts = disk.device_interrupts();
+        let kind = if path.is_level() || interrupts.path().is_level() { "usage" } else { "failed" };
         disk.set_complete_path(path).map_err(|error| Refusal::new(kind, format!("{name}: {error}")))?;
     }
     if let Some(moderation) = moderation {

@@ -121,7 +121,7 @@ impl KernelEvidence {
         KernelEvidence::with(names, true)
     }
 
-    /// The same without any stacks, which take their time to be kept and to be read.
+    /// The same without stacks, which take time to store and to read.
     ///
     /// # Errors
     /// See [`EvidenceError`]; nothing is left on.
@@ -136,8 +136,8 @@ impl KernelEvidence {
             counted.push(Name { name: name.into(), absent: counter.count(name, stacks)? });
         }
         let mut this = KernelEvidence { counter, base: vec![Some(0); counted.len()], names: counted };
-        // Switching them on takes its time, and so does reading. Read twice in one order, all of them have counted for
-        // one span, if not for the very same one.
+        // Switching the counters on takes time, and so does reading them. They are read twice in one order, so all of them count for
+        // equally long spans.
         this.base = this.hits()?;
         Ok(this)
     }

@@ -40,7 +40,7 @@ impl Perf {
     pub fn count(&mut self, name: &str) -> Result<Option<&'static str>, EvidenceError> {
         if parse(name).1.is_some() {
             self.counters.push((name.into(), Vec::new()));
-            return Ok(Some("perf events cannot look at an argument"));
+            return Ok(Some("perf events cannot read an argument"));
         }
         let opened = match name.split_once(':') {
             Some((group, event)) => {
@@ -60,7 +60,7 @@ impl Perf {
         };
         let absent = counters.is_empty().then_some(match name.contains(':') {
             true => "this kernel has no such tracepoint",
-            false => "this kernel has no such function, or counts none",
+            false => "this kernel has no such function, or cannot count functions",
         });
         self.counters.push((name.into(), counters));
         Ok(absent)

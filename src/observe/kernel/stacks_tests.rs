@@ -43,7 +43,7 @@ fn a_tree_is_printed_with_forks_indented() {
 }
 
 #[test]
-fn rubbish_has_no_stacks() {
+fn invalid_text_has_no_stacks() {
     assert_eq!(trees("=> irqfd_wakeup\n\n=> \n", &["irqfd_wakeup"]), []);
     assert_eq!(trees("<stack trace>\n => \n", &["irqfd_wakeup"]), []);
 }

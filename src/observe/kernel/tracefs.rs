@@ -153,7 +153,7 @@ impl Session {
             }
             Err(e) => match e.raw_os_error() {
                 Some(libc::EADDRNOTAVAIL) => Ok(Some("this kernel has several functions of that name")),
-                Some(libc::EILSEQ | libc::EINVAL) => Ok(Some("this kernel lets nobody probe it")),
+                Some(libc::EILSEQ | libc::EINVAL) => Ok(Some("this kernel does not allow probes on it")),
                 _ => Err(failed(&file, e)),
             },
         }

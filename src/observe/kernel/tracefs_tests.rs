@@ -14,7 +14,7 @@ fn only_instances_of_ours_have_an_owner() {
 }
 
 #[test]
-fn a_directory_that_is_no_tracefs_is_an_error_and_nothing_is_made_in_it() {
+fn a_directory_that_is_not_tracefs_is_an_error_and_stays_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(Session::at(dir.path()), Err(EvidenceError::Io { .. })));
     fs::create_dir(dir.path().join("instances")).unwrap();
@@ -26,7 +26,7 @@ fn a_directory_that_is_no_tracefs_is_an_error_and_nothing_is_made_in_it() {
 }
 
 #[test]
-fn what_a_killed_doorbell_left_is_taken_away_and_nothing_else() {
+fn leftovers_of_a_killed_doorbell_are_removed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let instances = dir.path().join("instances");
     let (dead, alive) = ("doorbell_4194305_0", format!("doorbell_{}_9", std::process::id()));

@@ -125,14 +125,14 @@ macro_rules! rows {
         const FIELDS: usize = [$(stringify!($field)),+].len();
 
         impl From<&RequestTimestamps> for Row {
-            fn from(stamps: &RequestTimestamps) -> Row {
-                Row([$(stamps.$field.number()),+])
+            fn from(timestamps: &RequestTimestamps) -> Row {
+                Row([$(timestamps.$field.number()),+])
             }
         }
 
         impl Row {
             /// The conversion back.
-            pub fn stamps(&self) -> RequestTimestamps {
+            pub fn timestamps(&self) -> RequestTimestamps {
                 let [$($field),+] = self.0;
                 RequestTimestamps { $($field: Number::of($field)),+ }
             }

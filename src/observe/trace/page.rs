@@ -17,32 +17,32 @@ pub fn page(recording: &Recording) -> Option<String> {
     let mut requests: Vec<(String, RequestTimestamps)> = Vec::new();
     for queue in &recording.queues {
         let name = format!("{} queue {}", queue.device, queue.queue);
-        requests.extend(queue.requests.iter().map(|row| (name.clone(), row.stamps())));
+        requests.extend(queue.requests.iter().map(|row| (name.clone(), row.timestamps())));
     }
     let all = requests.len();
     let chosen = choose(requests)?;
     let threads: Value = recording.threads.iter().map(|(id, name)| (id.to_string(), json!(name))).collect();
-    let shown: Vec<Value> = chosen.iter().map(|(queue, stamps)| request(queue, stamps)).collect();
+    let shown: Vec<Value> = chosen.iter().map(|(queue, timestamps)| request(queue, timestamps)).collect();
     let data = json!({"requests": shown, "recorded": all, "threads": threads, "hops": hops()});
     // Inside <script>: nothing in a string may end it.
     let data = data.to_string().replace('<', "\\u003c");
     Some(PAGE.replacen("/*DATA*/", &data, 1))
 }
 
-fn end(stamps: &RequestTimestamps) -> u64 {
-    stamps.published.max(stamps.signalled)
+fn end(timestamps: &RequestTimestamps) -> u64 {
+    timestamps.published.max(timestamps.signalled)
 }
 
 /// From the fastest to the slowest, evenly, if there are too many.
 fn choose(mut requests: Vec<(String, RequestTimestamps)>) -> Option<Vec<(String, RequestTimestamps)>> {
-    requests.sort_by_key(|(_, stamps)| end(stamps).saturating_sub(stamps.seen));
+    requests.sort_by_key(|(_, timestamps)| end(timestamps).saturating_sub(timestamps.seen));
     let last = requests.len().checked_sub(1)?;
     let shown = requests.len().min(MOST);
     let place = |n: usize| if shown == 1 { 0 } else { n * last / (shown - 1) };
     Some((0..shown).map(|n| requests[place(n)].clone()).collect())
 }
 
-fn request(queue: &str, stamps: &RequestTimestamps) -> Value {
+fn request(queue: &str, timestamps: &RequestTimestamps) -> Value {
     let RequestTimestamps {
         id,
         kind,
@@ -58,7 +58,7 @@ fn request(queue: &str, stamps: &RequestTimestamps) -> Value {
         queued,
         held,
         ..
-    } = *stamps;
+    } = *timestamps;
     let answered = kind == RequestKind::Answer;
     let interrupt = match (signalled, held, queued) {
         (0, ..) => "none",
@@ -66,8 +66,8 @@ fn request(queue: &str, stamps: &RequestTimestamps) -> Value {
         (_, _, true) => "queued",
         (_, _, false) => "interrupt",
     };
-    // Before the first stamp and after the last nothing is timed: those hops have no end of their own.
-    let mut timed = vec![("wake", seen, stamps.taken), ("parse", stamps.taken, parsed)];
+    // Nothing is timed before the first timestamp and after the last, so those hops have no end.
+    let mut timed = vec![("wake", seen, timestamps.taken), ("parse", timestamps.taken, parsed)];
     if !answered {
         timed.extend([
             ("submit", parsed, submitted),
@@ -75,13 +75,13 @@ fn request(queue: &str, stamps: &RequestTimestamps) -> Value {
             ("collect", completed, ending),
         ]);
     }
-    timed.extend([("publish", ending, published), (interrupt, published, end(stamps))]);
+    timed.extend([("publish", ending, published), (interrupt, published, end(timestamps))]);
     let hops: Vec<Value> = timed
         .into_iter()
         .map(|(name, from, to)| json!({"name": name, "at": from.saturating_sub(seen), "ns": to.saturating_sub(from)}))
         .collect();
     let what = if answered { "answer".into() } else { format!("{kind:?}, {len} bytes") };
-    json!({"queue": queue, "id": id, "what": what, "thread": thread.to_string(), "ns": end(stamps).saturating_sub(seen), "hops": hops})
+    json!({"queue": queue, "id": id, "what": what, "thread": thread.to_string(), "ns": end(timestamps).saturating_sub(seen), "hops": hops})
 }
 
 /// The sections of [`HOPS`]: name, lane, sentences, and where it happens.

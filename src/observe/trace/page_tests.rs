@@ -7,7 +7,7 @@ fn recording(requests: &[RequestTimestamps]) -> Recording {
     Recording { pid: 1, threads: vec![(7, "iothread0".into())], queues: vec![queue] }
 }
 
-fn stamps(id: u64, last: u64) -> RequestTimestamps {
+fn timestamps(id: u64, last: u64) -> RequestTimestamps {
     RequestTimestamps {
         id,
         kind: RequestKind::Read,
@@ -29,8 +29,8 @@ fn stamps(id: u64, last: u64) -> RequestTimestamps {
 fn every_hop_of_a_request_has_its_text_and_they_fill_its_time() {
     let texts = hops();
     for (last, queued, name) in [(1100, false, "interrupt"), (1100, true, "queued"), (0, false, "none")] {
-        let stamps = RequestTimestamps { queued, ..stamps(1, last) };
-        let request = request("disk0 queue 0", &stamps);
+        let timestamps = RequestTimestamps { queued, ..timestamps(1, last) };
+        let request = request("disk0 queue 0", &timestamps);
         let hops = request["hops"].as_array().unwrap();
         assert_eq!(hops.last().unwrap()["name"], name);
         let sum: u64 = hops.iter().map(|hop| hop["ns"].as_u64().unwrap()).sum();
@@ -49,7 +49,7 @@ fn every_hop_of_a_request_has_its_text_and_they_fill_its_time() {
 
 #[test]
 fn a_page_needs_nothing_else_and_a_name_cannot_leave_the_script() {
-    let html = page(&recording(&[stamps(1, 1100), stamps(2, 1200)])).unwrap();
+    let html = page(&recording(&[timestamps(1, 1100), timestamps(2, 1200)])).unwrap();
     for outside in ["http://", "https://", "src=", "@import", "url("] {
         assert!(!html.contains(outside), "{outside}");
     }
@@ -59,7 +59,7 @@ fn a_page_needs_nothing_else_and_a_name_cannot_leave_the_script() {
 
 #[test]
 fn of_many_requests_the_fastest_and_the_slowest_are_kept() {
-    let requests = (0..1000).map(|n| ("q".to_string(), stamps(n, 1100 + n)));
+    let requests = (0..1000).map(|n| ("q".to_string(), timestamps(n, 1100 + n)));
     let chosen = choose(requests.collect()).unwrap();
     assert_eq!(chosen.len(), MOST);
     assert_eq!((chosen[0].1.id, chosen[MOST - 1].1.id), (0, 999));

@@ -85,7 +85,7 @@ fn stages(queue: &QueueRecording) -> Vec<Stage> {
         // Three significant digits are enough; values above an hour are cut to one.
         let mut times = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).ok()?;
         for row in &queue.requests {
-            if let (from, to @ 1..) = span(&row.stamps()) {
+            if let (from, to @ 1..) = span(&row.timestamps()) {
                 times.saturating_record(to.saturating_sub(from));
             }
         }

@@ -52,7 +52,7 @@ impl Tracks<'_> {
     fn draw(&mut self) {
         let name = format!("{} queue {}", self.queue.device, self.queue.queue);
         self.events.push(process_name(self.lanes, &name));
-        let requests: Vec<_> = self.queue.requests.iter().map(|row| row.stamps()).collect();
+        let requests: Vec<_> = self.queue.requests.iter().map(|row| row.timestamps()).collect();
         // Requests of one pass, and of one batch, have the same timestamp.
         let (mut passes, mut batches) =
             (BTreeMap::<_, Vec<&RequestTimestamps>>::new(), BTreeMap::<_, Vec<&RequestTimestamps>>::new());

@@ -4,7 +4,7 @@ use super::*;
 
 /// Two requests of one batch that came with one kick, and a third without an interrupt.
 fn recording() -> Recording {
-    let stamps = |id, base: u64, signalled| RequestTimestamps {
+    let timestamps = |id, base: u64, signalled| RequestTimestamps {
         id,
         kind: RequestKind::Read,
         len: 4096,
@@ -21,7 +21,7 @@ fn recording() -> Recording {
         queued: signalled == 0,
         held: false,
     };
-    let requests = [stamps(1, 1000, 8500), stamps(2, 1000, 8500), stamps(3, 20_000, 0)];
+    let requests = [timestamps(1, 1000, 8500), timestamps(2, 1000, 8500), timestamps(3, 20_000, 0)];
     let queue = QueueRecording {
         device: "disk0".into(),
         queue: 0,
@@ -37,9 +37,9 @@ fn rows_carry_every_stamp_there_and_back() {
     let text = serde_json::to_string(&recording).unwrap();
     assert_eq!(serde_json::from_str::<Recording>(&text).unwrap(), recording);
     let row = recording.queues[0].requests[1];
-    assert_eq!(Row::from(&row.stamps()), row);
+    assert_eq!(Row::from(&row.timestamps()), row);
     assert_eq!(
-        (row.stamps().kind, row.stamps().thread, row.stamps().deferred),
+        (row.timestamps().kind, row.timestamps().thread, row.timestamps().deferred),
         (RequestKind::Read, 42, true)
     );
 }
@@ -52,8 +52,8 @@ fn the_summary_counts_per_stage_and_says_what_was_dropped() {
     assert_eq!(stage("published > interrupt sent").requests, 2, "one batch had no interrupt");
     assert_eq!((stage("parsed > submitted").min_ns, stage("parsed > submitted").max_ns), (100, 100));
     let mut queued = recording();
-    let stamps = RequestTimestamps { signalled: 26_600, ..queued.queues[0].requests[2].stamps() };
-    queued.queues[0].requests[2] = Row::from(&stamps);
+    let timestamps = RequestTimestamps { signalled: 26_600, ..queued.queues[0].requests[2].timestamps() };
+    queued.queues[0].requests[2] = Row::from(&timestamps);
     let summary = Summary::of(&queued);
     let count =
         |name: &str| summary.stages.iter().find(|stage| stage.stage == name).map(|stage| stage.requests);
@@ -114,7 +114,7 @@ fn the_timeline_has_one_whole_flow_and_one_lane_per_request() {
 #[test]
 fn a_held_interrupt_has_a_lane_of_its_own_and_no_slice_of_the_thread() {
     let mut held = recording();
-    let of = |n: usize| recording().queues[0].requests[n].stamps();
+    let of = |n: usize| recording().queues[0].requests[n].timestamps();
     held.queues[0].requests[1] =
         Row::from(&RequestTimestamps { held: true, ending: 7000, signalled: 26_600, ..of(1) });
     held.queues[0].requests[2] = Row::from(&RequestTimestamps { signalled: 26_600, queued: false, ..of(2) });

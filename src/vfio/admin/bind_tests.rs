@@ -50,7 +50,7 @@ fn a_refused_bind_leaves_the_device_with_its_driver() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_before_anything_changes() {
+fn an_impossible_switch_is_refused_before_anything_changes() {
     let tree = Tree::new();
     tree.device("0000:00:03.0", None, Some("nvme"));
     let host = tree.host();

@@ -86,16 +86,17 @@ impl Inspection {
         [
             (
                 "What do the flags mean?",
-                "A region's: what read(), write() and mmap() on the device's file may do there. An interrupt's: whether \
-                 an eventfd can be bound, whether it can be masked here, whether it masks itself when it fires (a level \
-                 that stays up until the guest has answered), and whether vectors can be added while others are on."
+                "A region's flags: what read(), write() and mmap() on the device's file may do there. An interrupt's \
+                 flags: whether an eventfd can be bound to it, whether it can be masked here, whether it masks itself \
+                 when it fires (a level that stays up until the guest has handled it), and whether vectors can be added \
+                 while others are enabled."
                     .into(),
             ),
             (
                 "What is region 7?",
                 format!(
-                    "Config space, {config} bytes: read and written through the kernel, which lets through what is safe \
-                     and keeps the rest (BARs, MSI-X control) to itself."
+                    "Config space, {config} bytes. Reads and writes go through the kernel, which passes on what is safe \
+                     and handles the rest itself (BARs, MSI-X control)."
                 ),
             ),
             (
@@ -111,7 +112,7 @@ impl Inspection {
             (
                 "Are the regions the BARs?",
                 format!(
-                    "Regions 0 to 5 are BARs 0 to 5 (here: {}; the upper half of a 64-bit BAR is no region of its own, \
+                    "Regions 0 to 5 are BARs 0 to 5 (here: {}; the upper half of a 64-bit BAR is not a region of its own, \
                      size 0), 6 is the expansion ROM, 7 config space, 8 legacy VGA.",
                     if bars.is_empty() { "none".into() } else { bars.join(", ") }
                 ),

@@ -90,7 +90,7 @@ impl VfioPci {
             log::warn(
                 bdf,
                 format_args!(
-                    "has no reset: the guest gets it as it is, and its next user gets it as the guest left it"
+                    "cannot be reset: the guest gets it as it is, and its next user gets it as the guest leaves it"
                 ),
             );
         } else if let Err(error) = fd.reset() {

@@ -301,7 +301,7 @@ impl VectorTable {
     /// Prints a warning, once: a guest could trigger it again and again.
     fn warn(&self, what: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            log::warn(self.bdf, format_args!("{what}; interrupts of this device may be missing"));
+            log::warn(self.bdf, format_args!("{what}; interrupts of this device may be lost"));
         }
     }
 }

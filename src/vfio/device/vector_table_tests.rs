@@ -95,7 +95,7 @@ fn a_batch_is_one_route_commit_and_one_call_for_each_run_of_neighbours() {
 }
 
 #[test]
-fn what_comes_while_masked_is_pending_and_delivered_once() {
+fn an_interrupt_that_comes_while_masked_is_pending_and_delivered_once() {
     for path in [IrqPath::Kernel, IrqPath::User] {
         let bench = bench(path, true);
         bench.set(4, unmasked(4));

@@ -149,7 +149,7 @@ impl Dma {
             state.space = Some(Space::Container { container, groups: Vec::new() });
         }
         let Some(Space::Container { container, groups }) = &mut state.space else {
-            let what = "has no VFIO character device, as the other devices of this guest have".into();
+            let what = "has no VFIO character device, but the other devices of this guest have one".into();
             return Err(VfioError::Device { bdf, what });
         };
         if !groups.iter().any(|(id, _)| *id == group.id) {
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prevents_opening_is_reported_with_its_fix() {
+    fn each_obstacle_to_opening_is_reported_with_its_fix() {
         let bdf: Bdf = "00:03.0".parse().unwrap();
         let answer = |tree: &Tree| Dma::new(tree.host(), None).open(bdf).unwrap_err().to_string();
         let tree = Tree::new();

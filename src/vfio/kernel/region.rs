@@ -99,7 +99,7 @@ pub fn region_name(index: u32) -> String {
 
 /// The name of an interrupt index of a PCI device.
 pub fn irq_name(index: u32) -> &'static str {
-    ["INTx", "MSI", "MSI-X", "error (AER)", "request to let go"]
+    ["INTx", "MSI", "MSI-X", "error (AER)", "release request"]
         .get(index as usize)
         .unwrap_or(&"device specific")
 }
@@ -115,7 +115,7 @@ pub fn region_flags(flags: u32) -> String {
         (VFIO_REGION_INFO_FLAG_READ, "readable"),
         (VFIO_REGION_INFO_FLAG_WRITE, "writable"),
         (VFIO_REGION_INFO_FLAG_MMAP, "mappable"),
-        (VFIO_REGION_INFO_FLAG_CAPS, "more facts follow"),
+        (VFIO_REGION_INFO_FLAG_CAPS, "has a capability chain"),
     ];
     words(flags, &names)
 }
@@ -136,7 +136,7 @@ pub fn device_flags(flags: u32) -> String {
     let names = [
         (VFIO_DEVICE_FLAGS_PCI, "PCI"),
         (VFIO_DEVICE_FLAGS_RESET, "can be reset"),
-        (VFIO_DEVICE_FLAGS_CAPS, "more facts follow"),
+        (VFIO_DEVICE_FLAGS_CAPS, "has a capability chain"),
     ];
     words(flags, &names)
 }

@@ -102,7 +102,7 @@ fn qemu(vm: &VmFacts, paths: &Paths, more: &[&str]) -> Vec<String> {
 
 fn cloud_hypervisor(vm: &VmFacts, paths: &Paths, image: &str) -> Vec<String> {
     let direct = if vm.direct { ",direct=on" } else { "" };
-    // Its only way to do without io_uring and libaio, a hidden option of its own tests.
+    // The only option that avoids both io_uring and libaio. It is hidden, and meant for cloud-hypervisor's own tests.
     let sync = if vm.backend == BackendKind::Sync { ",_disable_io_uring=on,_disable_aio=on" } else { "" };
     let (disk, out) = (paths.disk.display(), paths.out.display());
     let words = [

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Where KVM has a folder for each VM, named PROCESS-DESCRIPTOR (virt/kvm/kvm_main.c, kvm_create_vm_debugfs). Root only.
 const DEBUGFS: &str = "/sys/kernel/debug/kvm";
 
-/// All exits of the VM of process `id`; `None`: this host does not tell.
+/// All exits of the VM of process `id`; `None`: this host does not report them.
 pub fn of_process(id: u32) -> Option<u64> {
     read(&folder(Path::new(DEBUGFS), id)?)
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter};
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -16,6 +16,7 @@ use crate::bench::linux::fio_job::{FioJob, UNTIMED_S};
 use crate::bench::linux::sample::{Results, Sample, guest_sample};
 use crate::bench::memfile::MemFile;
 use crate::bench::peer_process::PeerProcess;
+use crate::host::Locked;
 use crate::host::thread;
 
 /// How long it may take to start, and to get from one mark to the next, beyond the step's own time.
@@ -86,11 +87,11 @@ impl Guest {
         let seconds = job.seconds(runtime_s).unwrap_or(UNTIMED_S);
         let measured = self.measure(job.reads_back(), LIMIT + Duration::from_secs_f64(seconds));
         self.process.set_running(false);
-        // It says that it is ready for the next one whatever became of this one, unless it hangs or has ended.
+        // It marks READY after every step, a failed one included, unless it hangs or has ended.
         self.lost = self.lost || measured.is_err() && !self.ready;
         let sample = measured?;
         if early {
-            return Err("it did not wait for its turn, because this host was busy for a second".into());
+            return Err("it started before its turn, because this host was busy for a second".into());
         }
         Ok(sample)
     }
@@ -155,14 +156,14 @@ fn wait(
 ) -> Result<String, Lost> {
     let begun = Instant::now();
     let said = || {
-        let lines = console.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = console.locked();
         let text = lines.iter().map(String::as_str).collect::<Vec<_>>().join(" / ");
         if text.is_empty() { String::new() } else { format!("; its console ends with: {text}") }
     };
     loop {
         match marks.recv_timeout(LOOK) {
             Ok(mark) if mark.split(' ').next() == Some(wanted) => return Ok(mark),
-            // Of a step that was given up.
+            // A mark of a step that was given up.
             Ok(_) => continue,
             Err(RecvTimeoutError::Timeout) => {}
             // The console's reader has ended, which it does not before the process has.
@@ -188,7 +189,7 @@ fn listen() -> io::Result<(Receiver<String>, Lines, PipeWriter)> {
         read(reader, &sender, &kept);
         Ok(())
     };
-    // What it would report, the missing marks do.
+    // Nobody has to hear of this thread's death: without it marks are missing, which `wait` reports.
     thread::spawn("peer-console", Arc::new(|_| ()), listener)?;
     Ok((marks, lines, writer))
 }
@@ -201,7 +202,7 @@ fn read(reader: PipeReader, marks: &Sender<String>, kept: &Lines) {
         match mark(&text) {
             Some(mark) => _ = marks.send(mark.to_string()),
             None if !text.trim().is_empty() => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = kept.locked();
                 if kept.len() == KEPT {
                     kept.pop_front();
                 }

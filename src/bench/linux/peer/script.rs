@@ -1,11 +1,11 @@
-//! What a reference VMM's guest is told. It has no marker register, so it marks its progress on the console, and it leaves
-//! each step's results on its disk at once: whatever happens later, they count.
+//! The job of a reference VMM's guest. The guest has no marker register, so it marks its progress on the console. It writes
+//! each step's results to its disk at once, so they are valid whatever happens later.
 
 use std::fmt::Write;
 
 use crate::bench::linux::archive::Cpio;
 use crate::bench::linux::fio_job::FioJob;
-use crate::bench::linux::script::add_jobs;
+use crate::bench::linux::script::{MEASURE, add_jobs};
 
 /// Ready for the next step. It is then stopped within [`PAUSE_S`].
 pub const READY: &str = "ready";
@@ -30,13 +30,8 @@ ready() {
 
 # step JOB
 step() {
-    cat /proc/interrupts >before
-    mark begin
-    fio --eta=never --output-format=json+ --output=fio.json "$1"
-    status=$?
-    mark end $status
-    cat /proc/interrupts >after
-    tar -cf - device before after fio.json | dd of="$results" bs=64k conv=fsync 2>/dev/null
+    measure "$1" fio. begin end
+    tar -cf - device fio.before fio.after fio.json | dd of="$results" bs=64k conv=fsync 2>/dev/null
     ready
 }
 
@@ -62,7 +57,7 @@ pub fn archive(
 fn run(steps: impl Iterator<Item = usize>, runtime_s: f64) -> String {
     let runtime = runtime_s.ceil();
     let mut script = format!(
-        "#!/bin/sh\n# Made by doorbell bench.\nPAUSE={PAUSE_S}\nexport RUNTIME={runtime:.0}\n{FUNCTIONS}\n"
+        "#!/bin/sh\n# Made by doorbell bench.\nPAUSE={PAUSE_S}\nexport RUNTIME={runtime:.0}\n{MEASURE}{FUNCTIONS}\n"
     );
     steps.for_each(|job| _ = writeln!(script, "step {job}.fio"));
     script
@@ -90,9 +85,8 @@ mod tests {
         let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
         sh.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         assert!(sh.wait().unwrap().success());
-        for mark in [READY, BEGIN, END] {
-            assert!(script.contains(&format!("    mark {mark}")));
-        }
+        assert!(script.contains(&format!("measure \"$1\" fio. {BEGIN} {END}\n")));
+        assert!(script.contains(&format!("mark {READY}\n")));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl PeerKind {
     }
 }
 
-/// One, as the command line names it.
+/// A reference VMM as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
     /// Which.
@@ -69,7 +69,7 @@ impl fmt::Display for PeerSpec {
     }
 }
 
-/// One whose program is there.
+/// A reference VMM whose program exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which.
@@ -140,7 +140,7 @@ fn executable(file: &Path) -> Result<(), String> {
     match std::fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("there is no such file".into()),
         Err(error) => Err(format!("it cannot be read: {error}")),
-        Ok(meta) if !meta.is_file() => Err("it is no file".into()),
+        Ok(meta) if !meta.is_file() => Err("it is not a file".into()),
         Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("it is not executable (chmod +x)".into()),
         Ok(_) => Ok(()),
     }

@@ -23,7 +23,7 @@ fn a_program_that_is_not_there_is_one_sentence() {
     let error = all(&[&spec]).unwrap_err();
     assert_eq!(error, format!("--peer {spec}: it is not executable (chmod +x)"));
     assert!(all(&["qemu=/no/such"]).unwrap_err().ends_with("there is no such file"));
-    assert!(all(&["qemu=/"]).unwrap_err().ends_with("it is no file"));
+    assert!(all(&["qemu=/"]).unwrap_err().ends_with("it is not a file"));
     assert_eq!(
         all(&["host=/bin/sh", "host=/bin/sh"]).unwrap_err(),
         "--peer names host=/bin/sh twice; leave one out"

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::{io, mem};
 
 use super::command::VmFacts;
@@ -16,6 +16,7 @@ use crate::bench::linux::variant::Variant;
 use crate::bench::memfile::MemFile;
 use crate::bench::peer_process::version;
 use crate::bench::{Schedule, Step};
+use crate::host::Locked;
 use crate::host::log;
 
 /// What the reference VMMs are given.
@@ -76,7 +77,7 @@ impl Turns {
     /// Starts them all, one after the other; each is stopped as soon as it is ready.
     ///
     /// # Errors
-    /// A file cannot be made. A VMM that does not run here is no error; its rows say why.
+    /// A file cannot be made. A VMM that does not run here is not an error; its rows say why.
     pub fn start(schedule: &Schedule<FioJob, Variant>, vm: &VmFacts, files: &Files) -> io::Result<Turns> {
         let steps = schedule.steps();
         let (mut participants, mut versions) = (Vec::new(), Vec::new());
@@ -102,7 +103,7 @@ impl Turns {
         Ok(Turns { schedule: schedule.clone(), steps, runtime_s: files.runtime_s, versions, state })
     }
 
-    /// The number of the step that our guest takes as its `n`th, from 0; after its last, that of none.
+    /// The number of our guest's `n`th step, from 0; beyond its last, a number that no step has.
     pub fn ours(&self, n: usize) -> usize {
         let is_ours = |step: &Step| !matches!(self.schedule.paths[step.path], Variant::Peer(_));
         let ours = self.steps.iter().enumerate().filter(|(_, step)| is_ours(step));
@@ -112,7 +113,7 @@ impl Turns {
     /// Runs those of their steps that come before step `step` and have not run. Calls `begin` and `end` around each, with
     /// its number; `end` also with its requests.
     pub fn before(&self, step: usize, begin: impl Fn(usize), end: impl Fn(usize, u64)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.locked();
         let state = &mut *state;
         let step = step.min(self.steps.len());
         for number in state.over..step {
@@ -135,7 +136,7 @@ impl Turns {
                 Err(why) => {
                     let (name, round) = (&who.name, round + 1);
                     log::warn("bench", format_args!("{job} on {name}, round {round} is lost: {why}"));
-                    // A step that did not end leaves a guest that knows not what is next.
+                    // A step that did not end leaves a guest that does not know which step is next.
                     if let Runner::Guest(guest) = runner
                         && guest.is_lost()
                     {
@@ -149,9 +150,9 @@ impl Turns {
 
     /// Runs their steps after our guest's last, if it has reached that.
     pub fn rest(&self, begin: impl Fn(usize), end: impl Fn(usize, u64)) {
-        let over = self.state.lock().unwrap_or_else(PoisonError::into_inner).over;
+        let over = self.state.locked().over;
         let ours = |step: &Step| !matches!(self.schedule.paths[step.path], Variant::Peer(_));
-        // That of our last step is the first that is left.
+        // The steps of reference VMMs that come after our last step are left to this function.
         if !self.steps.iter().skip(over + 1).any(ours) {
             self.before(self.steps.len(), begin, end);
         }
@@ -159,7 +160,7 @@ impl Turns {
 
     /// What they have measured. Ends them.
     pub fn finish(&self) -> Done {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.locked();
         let (participants, mut done) = (mem::take(&mut state.participants), mem::take(&mut state.done));
         for Participant { path, runner, .. } in participants {
             // One that was lost later has rows, with rounds missing.

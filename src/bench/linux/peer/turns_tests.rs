@@ -17,8 +17,8 @@ fn vmm(directory: &std::path::Path, steps: usize) -> Peer {
     for (name, text) in [
         ("fio.json", FIO),
         ("device", "virtio0\n"),
-        ("before", "           CPU0\n 24:    5   PCI-MSI   virtio0-req.0\n"),
-        ("after", "           CPU0\n 24:   75   PCI-MSI   virtio0-req.0\n"),
+        ("fio.before", "           CPU0\n 24:    5   PCI-MSI   virtio0-req.0\n"),
+        ("fio.after", "           CPU0\n 24:   75   PCI-MSI   virtio0-req.0\n"),
     ] {
         std::fs::write(directory.join(name), text).unwrap();
     }
@@ -28,7 +28,7 @@ fn vmm(directory: &std::path::Path, steps: usize) -> Peer {
          case $1 in --serial) console=${{2#file=}} ;; --disk) out=${{3#path=}} out=${{out%%,*}} ;; esac\nshift\ndone\n\
          exec >\"$console\"\necho @ready; sleep 1\n\
          for n in $(seq {steps}); do\necho @begin; echo noise; echo \"[1.0] a@end 0\"\n\
-         tar -cf \"$out\" device before after fio.json; echo @ready; sleep 1\ndone\necho its last words\n",
+         tar -cf \"$out\" device fio.before fio.after fio.json; echo @ready; sleep 1\ndone\necho its last words\n",
         directory.display()
     );
     let program = directory.join("vmm");
@@ -98,7 +98,7 @@ fn one_that_dies_loses_the_rounds_that_were_to_come() {
 }
 
 #[test]
-fn one_that_does_not_start_has_no_rows() {
+fn a_vmm_that_does_not_start_has_no_rows() {
     let dir = tempfile::tempdir().unwrap();
     let mut broken = vmm(dir.path(), 0);
     std::fs::write(&broken.program, "#!/bin/sh\necho no KVM here >&2\nexit 1\n").unwrap();
