@@ -107,20 +107,22 @@ fn every_pair_has_a_row_and_counts_what_its_path_says() {
     }
 
     let completes = ["irqfd", "signal-msi", "irq-line", "resample"];
-    for (notify, _) in NotifyPath::NAMES {
-        for complete in completes {
-            for depth in [1, 32] {
-                let this = |row: &&&Row| {
-                    row.notify.as_deref() == Some(notify)
-                        && row.complete.as_deref() == Some(complete)
-                        && (row.backend.as_deref(), row.moderate.as_deref()) == (Some("null"), Some("off"))
-                        && (row.depth, row.poll_us) == (Some(depth), Some(0))
-                        && !row.job.ends_with("one-by-one")
-                };
-                let found: Vec<_> = rows.iter().filter(this).collect();
-                assert_eq!(found.len(), 1, "{notify}+{complete} at depth {depth}");
-                assert_counts(found[0], notify == "exit", complete);
-            }
+    let paths = NotifyPath::NAMES
+        .iter()
+        .flat_map(|(notify, _)| completes.map(|complete| (*notify, complete, "split")));
+    for (notify, complete, ring) in paths.chain([("fast-mmio", "irqfd", "packed")]) {
+        for depth in [1, 32] {
+            let this = |row: &&&Row| {
+                row.notify.as_deref() == Some(notify)
+                    && row.complete.as_deref() == Some(complete)
+                    && row.ring.as_deref() == Some(ring)
+                    && (row.backend.as_deref(), row.moderate.as_deref()) == (Some("null"), Some("off"))
+                    && (row.depth, row.poll_us) == (Some(depth), Some(0))
+                    && !row.job.ends_with("one-by-one")
+            };
+            let found: Vec<_> = rows.iter().filter(this).collect();
+            assert_eq!(found.len(), 1, "{notify}+{complete} at depth {depth}");
+            assert_counts(found[0], notify == "exit", complete);
         }
     }
 }

@@ -66,6 +66,8 @@ pub struct Identity {
     pub poll_us: Option<u64>,
     /// How interrupts are held back.
     pub moderate: Option<String>,
+    /// The layout of its ring.
+    pub ring: Option<String>,
 }
 
 impl Identity {
@@ -83,6 +85,7 @@ impl Identity {
             depth: row.depth,
             poll_us: row.poll_us,
             moderate: row.moderate.clone(),
+            ring: row.ring.clone(),
         }
     }
 }

@@ -127,6 +127,8 @@ pub struct Row {
     pub poll_us: Option<u64>,
     /// How interrupts are held back: "off", "auto", or "N:US". `None`: not a disk of ours.
     pub moderate: Option<String>,
+    /// The layout of its ring: "split" or "packed". `None`: not a disk of ours.
+    pub ring: Option<String>,
 
     /// Why the row could not be measured on this host; then it has no figures. `None`: it was measured.
     pub not_here: Option<String>,

@@ -20,6 +20,7 @@ pub fn row_name(row: &Row) -> String {
         _ => {}
     }
     parts.extend(row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}")));
+    parts.extend(row.ring.as_ref().filter(|ring| *ring == "packed").map(|_| "packed ring".into()));
     parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
     parts.join(", ")
 }

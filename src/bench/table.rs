@@ -85,10 +85,11 @@ const NAMES: &[Name] = &[
     ("queues", |r| r.queues.map(|n| n.to_string())),
     ("poll us", |r| r.poll_us.map(|n| n.to_string())),
     ("moderate", |r| r.moderate.clone()),
+    ("ring", |r| r.ring.clone()),
 ];
 
 /// Columns that do not apply to passed-through devices. A missing value there does not make the column appear.
-const OF_DISKS: [&str; 4] = ["wait", "queues", "poll us", "moderate"];
+const OF_DISKS: [&str; 5] = ["wait", "queues", "poll us", "moderate", "ring"];
 
 /// The report as lines of text: what all rows share, times, counts, verdicts, the host, and warnings.
 pub fn render(report: &Report) -> String {

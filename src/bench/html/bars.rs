@@ -67,7 +67,7 @@ fn bar(row: &Row, measure: Measure) -> Option<Bar<'_>> {
 /// The key of a group of rows: everything but the complete path.
 fn group(row: &Row) -> impl PartialEq + '_ {
     let floor = row.job == FLOOR;
-    let alike = (&row.notify, &row.backend, row.poll_us, row.queues, &row.moderate);
+    let alike = (&row.notify, &row.backend, row.poll_us, row.queues, &row.moderate, &row.ring);
     (floor, &row.peer, (!floor).then_some(alike))
 }
 

@@ -52,7 +52,7 @@ fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
 /// One plot per notify path, backend and way of waiting, one line per complete path. Single rows share plots.
 fn of_paths<'a>(rows: &[&'a Row], floors: &[&'a Row]) -> Vec<Plot<'a>> {
     let key = |row: &Row| {
-        let how = (row.wait.clone(), row.poll_us, row.queues, row.moderate.clone());
+        let how = (row.wait.clone(), row.poll_us, row.queues, row.moderate.clone(), row.ring.clone());
         (row.peer.clone(), row.notify.clone(), row.backend.clone(), how)
     };
     let mut groups: Vec<Vec<&Row>> = Vec::new();
@@ -113,7 +113,8 @@ fn path_colour(row: &Row) -> &'static str {
 fn title(row: &Row) -> String {
     let polls = row.poll_us.filter(|&us| us > 0).map(|us| format!("polls {us} \u{b5}s"));
     let moderated = row.moderate.as_ref().filter(|how| *how != "off").map(|how| format!("moderate={how}"));
-    let parts = [row.peer.clone(), row.notify.clone(), row.backend.clone(), polls, moderated];
+    let packed = row.ring.as_ref().filter(|ring| *ring == "packed").map(|_| "packed ring".into());
+    let parts = [row.peer.clone(), row.notify.clone(), row.backend.clone(), polls, moderated, packed];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

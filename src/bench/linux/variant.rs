@@ -47,6 +47,7 @@ impl Variant {
                 notify: Some(path.notify.to_string()),
                 complete: Some(path.complete.to_string()),
                 moderate: Some(moderation.to_string()),
+                ring: Some("split".into()),
                 ..disk.clone()
             },
             Variant::Passed(spec) => Row {

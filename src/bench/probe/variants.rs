@@ -19,6 +19,8 @@ pub(super) struct Variant {
     pub poll_us: u32,
     pub thread: usize,
     pub moderation: Moderation,
+    /// Its ring is packed.
+    pub packed: bool,
 }
 
 impl Variant {
@@ -26,7 +28,8 @@ impl Variant {
     pub fn name(&self, workload: Workload) -> String {
         let poll = if self.poll_us > 0 { " poll" } else { "" };
         let moderated = if self.moderation == Moderation::Off { "" } else { " moderated" };
-        format!("{} {} {}{poll}{moderated}", workload.name, self.path, self.backend())
+        let packed = if self.packed { " packed" } else { "" };
+        format!("{} {} {}{poll}{packed}{moderated}", workload.name, self.path, self.backend())
     }
 
     fn backend(&self) -> String {
@@ -62,6 +65,7 @@ impl Variant {
             depth: Some(workload.depth.into()),
             poll_us: Some(self.poll_us.into()),
             moderate: Some(self.moderation.to_string()),
+            ring: Some(if self.packed { "packed" } else { "split" }.into()),
             ..common
         }
     }
@@ -87,6 +91,7 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
         poll_us: 0,
         thread: SLEEPING,
         moderation: off,
+        packed: false,
     };
     let completes =
         [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
@@ -105,8 +110,9 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     all.push(Variant { backend: BackendKind::IoUring, thread: URING, ..sleeping(best) });
     // A device with a delay, as a disk has, so that there is something to wait for.
     all.push(Variant { delay_us: DELAY_US, thread: URING, ..sleeping(best) });
-    // Every variant on the best path once more, with the default moderation: interrupts are held back where that pays.
-    let moderated = all.iter().filter(|variant| variant.path == best);
+    all.push(Variant { packed: true, ..sleeping(best) });
+    // Every variant with split rings on the best path once more, with the default moderation: interrupts are held back where that pays.
+    let moderated = all.iter().filter(|variant| variant.path == best && !variant.packed);
     let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
     all.extend(moderated.collect::<Vec<_>>());
     let with_reason = |variant: Variant| {
@@ -139,6 +145,7 @@ pub(super) fn disk(variant: &Variant, support: &HostSupport) -> DiskConfig {
         notify: variant.path.notify,
         complete: variant.path.complete,
         moderation: variant.moderation,
+        packed: variant.packed,
         ..DiskConfig::new(options)
     }
 }
@@ -159,8 +166,16 @@ mod tests {
         let unsupported = |notify, complete, backend| {
             let path = PathPair { notify, complete };
             let thread = if backend == BackendKind::IoUring { URING } else { SLEEPING };
-            Variant { path, backend, delay_us: 0, poll_us: 0, thread, moderation: Moderation::Off }
-                .unsupported(&support)
+            Variant {
+                path,
+                backend,
+                delay_us: 0,
+                poll_us: 0,
+                thread,
+                moderation: Moderation::Off,
+                packed: false,
+            }
+            .unsupported(&support)
         };
         use {CompletePath::*, NotifyPath::*};
         assert_eq!(unsupported(Mmio, Irqfd, BackendKind::Null), None);

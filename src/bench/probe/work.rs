@@ -33,7 +33,8 @@ impl Workload {
             op: op::READ,
             wait: wait::SPIN,
             order: order::SEQUENTIAL,
-            flags: if self.one_by_one { flag::ONE_BY_ONE } else { 0 },
+            // Only the disk whose row is called packed offers it.
+            flags: flag::PACKED | if self.one_by_one { flag::ONE_BY_ONE } else { 0 },
             gap: if self.one_by_one { think } else { 0 },
             ..GuestJob::default()
         }
