@@ -133,6 +133,9 @@ impl<S: Tracer> Worker<S> {
             add(&self.counters().spurious, 1);
         }
         self.ring.disable_kicks();
+        // A device whose vectors fell back to messages wakes its queues for this.
+        let calls = self.setup.interrupt.deliver_stranded();
+        add(&self.counters().system_calls, calls);
     }
 
     /// Call it before the thread sleeps. Asks for kicks again. Returns whether a request came before the driver could
