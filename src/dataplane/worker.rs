@@ -80,9 +80,10 @@ impl<S: Tracer> Worker<S> {
     ///
     /// # Errors
     /// The rings are not in guest memory.
-    pub fn new(setup: QueueSetup) -> Result<Worker<S>, RingError> {
+    pub fn new(mut setup: QueueSetup) -> Result<Worker<S>, RingError> {
         let ring = Ring::new(setup.memory.clone(), setup.layout)?;
         let slots = u32::from(setup.layout.size);
+        setup.backend.reserve(slots as usize);
         Ok(Worker {
             ring,
             chain: Chain::default(),
