@@ -1,4 +1,4 @@
-//! `scripts/lab`: what it refuses, and what it leaves alone. No machine is started.
+//! `scripts/lab`: what it refuses, and what it leaves alone; what its callers ask of the host. No machine is started.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -62,4 +62,20 @@ fn the_directory_of_a_lab_that_runs_elsewhere_is_not_swept() {
     assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0);
     refused(temporary.path(), &["--file", "/missing", "--", "true"]);
     assert!(live.join("console").exists() && !dead.exists());
+}
+
+#[test]
+fn a_software_kvm_is_no_hardware_whatever_the_cpu_shows() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (cpuinfo, modules) = (temporary.path().join("cpuinfo"), temporary.path().join("modules"));
+    fs::write(&cpuinfo, "flags\t\t: fpu svm\n").unwrap();
+    let hardware = || {
+        let mut shell = Command::new("bash");
+        shell.args(["-euc", ". scripts/lib/host.sh; hardware_kvm"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        shell.env("CPUINFO", &cpuinfo).env("MODULES", &modules).status().unwrap().success()
+    };
+    fs::create_dir_all(modules.join("kvm_pvm")).unwrap();
+    assert!(!hardware());
+    fs::create_dir(modules.join("kvm_amd")).unwrap();
+    assert!(hardware());
 }

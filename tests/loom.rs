@@ -217,3 +217,24 @@ fn switching_to_irqfd_while_signalling_loses_nothing() {
         assert_eq!(kernel.delivered(), [1]);
     });
 }
+
+/// A vector that gets no irqfd at its unmask falls back to messages: what an I/O thread signals meanwhile is delivered.
+#[test]
+fn what_is_signalled_while_a_vector_falls_back_to_messages_is_delivered_once() {
+    loom::model(|| {
+        let (kernel, vector) = new_vector(true);
+        Vector::apply(&[(&vector, state(1, true))]).unwrap();
+        *kernel.refuses_irqfds.lock().unwrap() = true;
+        let io_thread = {
+            let vector = vector.clone();
+            // As Interrupt::deliver.
+            thread::spawn(move || match vector.via_irqfd() {
+                true => vector.signal_irqfd(),
+                false => _ = vector.signal_msi(),
+            })
+        };
+        assert!(Vector::apply(&[(&vector, state(1, false))]).is_err());
+        io_thread.join().unwrap();
+        assert_eq!(kernel.delivered(), [1]);
+    });
+}

@@ -77,9 +77,11 @@ fn every_pair_has_a_row_and_counts_what_its_path_says() {
         let requests = requests(row);
         assert_eq!(row.guest, "probe", "{what}");
         assert_eq!(row.round_iops.iter().flatten().count(), ROUNDS, "{what}");
-        assert!(row.min_ns <= row.p50_ns && row.min_ns > Some(0), "{what}");
-        // Percentiles that too few requests stand behind are left out.
+        assert!(row.min_ns > Some(0), "{what}");
+        // Percentiles that too few requests stand behind are left out: on a busy machine a slow path has few.
+        assert!(row.p50_ns.is_none_or(|p50| row.min_ns <= Some(p50)), "{what}");
         assert!(row.p99_ns.is_none_or(|p99| row.p50_ns <= Some(p99)), "{what}");
+        assert_eq!(row.p50_ns.is_some(), requests >= 20, "{what}");
         assert_eq!(row.p99_ns.is_some(), requests >= 1000, "{what}");
         // At depth 1 the guest waits for each interrupt. A level that is still up when the handler ends may interrupt
         // again.

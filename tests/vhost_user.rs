@@ -187,6 +187,27 @@ fn a_killed_backend_is_reported_and_a_new_one_continues() {
     assert!(said.contains("the vhost-user backend is gone"), "{said}");
 }
 
+/// The probe resets the machine at its end: the next one connects again.
+#[test]
+fn a_machine_that_starts_again_connects_again() {
+    let Some(place) = Place::new() else { return };
+    let _daemon = place.daemon();
+    let mut command = place.doorbell("", "op=verify depth=8 requests=1000 deadline_ms=60000");
+    command.args(["--on-reset", "restart"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let lines = BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let blocks = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    for block in blocks.filter(|line| line["event"] == "block").take(3) {
+        assert_block("after a restart", &block, 1000);
+    }
+    // timeout(1) passes it on.
+    // SAFETY: no pointers; the process is ours and not waited for.
+    assert_eq!(unsafe { libc::kill(run.id() as i32, libc::SIGTERM) }, 0);
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.matches("starts again").count() >= 2, "{said}");
+}
+
 fn refused(disk: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command

@@ -113,6 +113,9 @@ pub trait Backend: Send {
     /// Continues the request `token` after a completion with `result` (bytes, or a negative errno).
     fn complete(&mut self, token: u64, result: i32, submitter: &mut dyn Submitter) -> Outcome;
 
+    /// Makes room for requests with the tokens below `tokens`, so that none of them allocates. Tokens above may come, too.
+    fn reserve(&mut self, _tokens: usize) {}
+
     /// Returns how many system calls this backend has made, without those of the thread's wait.
     fn system_calls(&self) -> u64 {
         0

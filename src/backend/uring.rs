@@ -155,6 +155,12 @@ impl Backend for UringBackend {
         }
     }
 
+    fn reserve(&mut self, tokens: usize) {
+        if self.in_flight.len() < tokens {
+            self.in_flight.resize_with(tokens, || None);
+        }
+    }
+
     fn system_calls(&self) -> u64 {
         self.file.calls()
     }

@@ -1,12 +1,13 @@
 //! `--stats FILE`: what each disk of a run did, as JSON.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use super::Failure;
 use super::out_file::OutFile;
-use crate::dataplane::{QueueCounts, Sent};
+use crate::dataplane::{LoopHandle, QueueCounts, Sent};
 use crate::virtio::VirtioBlk;
 use crate::vm::Vm;
 
@@ -30,6 +31,7 @@ impl StatsFile {
     pub(super) fn write(self, assembly: &Vm) -> Result<(), Failure> {
         self.0.write_pretty_json(&Stats {
             schema: SCHEMA,
+            loops: assembly.io_loops().iter().map(LoopStats::of).collect(),
             disks: assembly.disks().iter().map(|disk| DiskStats::of(disk)).collect(),
             vfio: assembly.vfio().iter().map(|device| super::vfio::stats(device)).collect(),
         })
@@ -39,8 +41,29 @@ impl StatsFile {
 #[derive(Serialize)]
 struct Stats {
     schema: &'static str,
+    loops: Vec<LoopStats>,
     disks: Vec<DiskStats>,
     vfio: Vec<serde_json::Value>,
+}
+
+/// An I/O thread, without its queues.
+#[derive(Serialize)]
+struct LoopStats {
+    name: String,
+    /// One system call each.
+    waits: u64,
+    poll_hits: u64,
+}
+
+impl LoopStats {
+    fn of(handle: &LoopHandle) -> LoopStats {
+        let counters = handle.counters();
+        LoopStats {
+            name: handle.name().into(),
+            waits: counters.waits.load(Ordering::Relaxed),
+            poll_hits: counters.poll_hits.load(Ordering::Relaxed),
+        }
+    }
 }
 
 #[derive(Serialize)]

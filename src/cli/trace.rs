@@ -65,10 +65,11 @@ pub(super) fn run(args: TraceArgs) -> Result<u8, Failure> {
     let mut client = Client::connect(&args.socket)?;
     let ended = EventFd::new(EFD_NONBLOCK).map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
     let end = ended.try_clone().map_err(|e| Failure::host(format!("eventfd failed: {e}")))?;
-    // A signal ends the trace, not the process: no probe may stay armed in the kernel.
-    signals.on_end(move |_| end.write(1).is_ok());
     let evidence = args.kernel.then(|| KernelEvidence::start(EVIDENCE)).transpose()?;
     client.ask::<bool>(Request::TraceStart { capacity: args.buffer })?;
+    // From now on a signal ends the trace, and the process only when what there is has been written. Before, and with the second
+    // signal, it ends the process at once, and probes in the kernel are taken away by their own process.
+    signals.on_end(move |_| end.write(1).is_ok());
     if let Some(evidence) = &evidence {
         // Arming takes a while. What should be counted must begin after this line.
         let seconds = args.duration.as_secs_f64();

@@ -34,6 +34,8 @@ struct Source {
 /// The tag of a watched descriptor is a seat's id, or one of these bits together with the number of a source.
 const SOURCE: u32 = 1 << 29;
 const WAKE: u32 = 1 << 30;
+/// The most events of one wait.
+const EVENTS: usize = 256;
 
 /// The event loop of one thread. It runs queues; the main loop also watches other file descriptors.
 ///
@@ -75,7 +77,7 @@ impl EventLoop {
             poll: PollWindow::new(config.poll_max_ns),
             stopping: false,
             turns: 0,
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS),
         })
     }
 

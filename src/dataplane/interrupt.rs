@@ -255,6 +255,14 @@ impl Interrupt {
         self.deliver_by(&mut |_| false);
     }
 
+    /// Delivers what `later` wrote after the vector had lost its irqfd. Returns how many system calls it made: none if the
+    /// vector has its irqfd, as always unless KVM refused it one.
+    pub(super) fn deliver_stranded(&self) -> u64 {
+        let by_irqfd = matches!(self.device.path(), CompletePath::Auto | CompletePath::Irqfd);
+        let vector = self.device.vectors.get(usize::from(self.vector())).filter(|_| by_irqfd);
+        vector.filter(|vector| !vector.via_irqfd()).map_or(0, |vector| vector.deliver_stranded())
+    }
+
     /// Interrupts the guest. This is the only function that chooses how. If the choice is an irqfd, it offers the write
     /// of the eventfd to `later`, which returns whether it takes the write over. `later` must make the write before the
     /// thread sleeps or polls.

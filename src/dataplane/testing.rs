@@ -24,6 +24,7 @@ pub const DATA: u64 = 0x8000;
 const UNTOUCHED: u8 = 0xee;
 
 pub struct Driver {
+    pub vm: Arc<FakeVm>,
     pub memory: Arc<GuestMemoryMmap>,
     pub interrupts: Arc<DeviceInterrupts>,
     pub interrupt: Interrupt,
@@ -37,12 +38,13 @@ impl Driver {
     pub fn new(path: CompletePath) -> Driver {
         let vm = FakeVm::new();
         let routes = Arc::new(Routes::new(vm.clone(), 4096));
-        let vector = Arc::new(Vector::new(vm, routes, path != CompletePath::SignalMsi).unwrap());
+        let vector = Arc::new(Vector::new(vm.clone(), routes, path != CompletePath::SignalMsi).unwrap());
         let interrupts = DeviceInterrupts::new(vec![vector], None, path);
         interrupts.configure(true, false);
         let interrupt = interrupts.queue_interrupt();
         interrupt.set_vector(0);
         Driver {
+            vm,
             memory: Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap()),
             interrupts,
             interrupt,

@@ -260,7 +260,9 @@ impl Uring {
             }
         };
         ignore_eintr(waited.map(drop))?;
-        for entry in self.ring.completion() {
+        // No more than there is room for: the rest is there for the next wait, and the list never grows.
+        let room = events.capacity() - events.len();
+        for entry in self.ring.completion().take(room.max(1)) {
             let (data, result) = (entry.user_data(), entry.result());
             if data & WATCH == 0 {
                 let (worker, token) = ((data >> 32) as u32, data & u64::from(u32::MAX));

@@ -80,9 +80,10 @@ impl<S: Tracer> Worker<S> {
     ///
     /// # Errors
     /// The rings are not in guest memory.
-    pub fn new(setup: QueueSetup) -> Result<Worker<S>, RingError> {
+    pub fn new(mut setup: QueueSetup) -> Result<Worker<S>, RingError> {
         let ring = Ring::new(setup.memory.clone(), setup.layout)?;
         let slots = u32::from(setup.layout.size);
+        setup.backend.reserve(slots as usize);
         Ok(Worker {
             ring,
             chain: Chain::default(),
@@ -133,6 +134,9 @@ impl<S: Tracer> Worker<S> {
             add(&self.counters().spurious, 1);
         }
         self.ring.disable_kicks();
+        // A device whose vectors fell back to messages wakes its queues for this.
+        let calls = self.setup.interrupt.deliver_stranded();
+        add(&self.counters().system_calls, calls);
     }
 
     /// Call it before the thread sleeps. Asks for kicks again. Returns whether a request came before the driver could

@@ -30,7 +30,11 @@ pub fn io_uring_available() -> Result<(), String> {
         opcode::Read::CODE,
         opcode::Write::CODE,
     ];
-    match polls && probed && needed.iter().all(|&code| probe.is_supported(code)) {
+    new_enough(polls, probed && needed.iter().all(|&code| probe.is_supported(code)))
+}
+
+fn new_enough(polls: bool, operations: bool) -> Result<(), String> {
+    match polls && operations {
         true => Ok(()),
         false => Err("its io_uring is too old (Linux 5.13 is needed)".into()),
     }
@@ -78,5 +82,13 @@ mod tests {
         assert!(reason(libc::EPERM, "").contains("seccomp"));
         assert!(reason(libc::ENOSYS, "").contains("Linux 5.13"));
         assert!(reason(libc::ENOMEM, "0").contains("ulimit -l"));
+    }
+
+    #[test]
+    fn a_kernel_whose_polls_do_not_stay_armed_is_too_old() {
+        // Linux 5.6 to 5.12 has every operation.
+        assert!(new_enough(false, true).is_err_and(|why| why.contains("Linux 5.13")));
+        assert!(new_enough(true, false).is_err());
+        assert_eq!(new_enough(true, true), Ok(()));
     }
 }

@@ -113,11 +113,11 @@ impl Level {
     /// Sets whether the device has cause to interrupt, and raises or lowers the pin.
     pub fn set_cause(&self, cause: bool) -> LevelOutcome {
         let mut inner = self.lock();
-        inner.cause = cause;
+        let had_cause = std::mem::replace(&mut inner.cause, cause);
         let mut calls = self.hold(&mut inner);
         let notified = cause && inner.enabled;
-        if notified && inner.irqfd.is_some() {
-            // Raising a pin that is already up changes nothing.
+        if notified && !had_cause && inner.irqfd.is_some() {
+            // With a cause that was there before, the pin is up, or KVM has lowered it at EOI and `resampled` raises it again.
             let _ = self.event.write(1);
             calls += 1;
         }

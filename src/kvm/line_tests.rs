@@ -67,3 +67,16 @@ fn an_eventfd_that_kvm_never_had_is_not_read() {
     }
     assert_eq!(level.event.read().unwrap(), 5, "each read would be a system call for nothing");
 }
+
+#[test]
+fn a_cause_that_comes_again_before_eoi_is_no_second_write() {
+    let (vm, level) = level(LevelPath::Resample);
+    level.enable(true).unwrap();
+    let calls = [true, true, false, true].map(|cause| level.set_cause(cause).calls);
+    assert_eq!(calls, [1, 0, 0, 1], "the pin is up, or raised again at EOI");
+    vm.take_deliveries();
+    level.resample_event().write(1).unwrap();
+    assert_eq!(level.set_cause(true), LevelOutcome { notified: true, calls: 0 });
+    level.resampled();
+    assert_eq!(vm.take_deliveries().len(), 1, "raised at EOI, for all of its causes");
+}

@@ -30,6 +30,7 @@ struct State {
     routing_calls: u64,
     deliveries: Vec<Delivery>,
     memory: Vec<(u32, MemoryRange)>,
+    refuses_irqfds: bool,
 }
 
 /// The fake VM.
@@ -72,6 +73,11 @@ impl FakeVm {
         let mut memory = self.lock().memory.clone();
         memory.sort_by_key(|&(number, _)| number);
         memory
+    }
+
+    /// Makes `KVM_IRQFD` fail from now on.
+    pub fn refuse_irqfds(&self) {
+        self.lock().refuses_irqfds = true;
     }
 
     /// Lets every irqfd whose counter is above 0 deliver, as `irqfd_wakeup` does. Removes and returns all deliveries so
@@ -128,6 +134,9 @@ impl VmIoctls for FakeVm {
     fn irqfd(&self, gsi: u32, fd: RawFd, _resample: Option<RawFd>, assign: bool) -> io::Result<()> {
         let mut state = self.lock();
         if assign {
+            if state.refuses_irqfds {
+                return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+            }
             if state.irqfds.iter().any(|&(_, known)| known == fd) {
                 return Err(io::Error::from_raw_os_error(libc::EBUSY));
             }

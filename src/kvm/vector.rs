@@ -81,6 +81,27 @@ impl Vector {
     pub fn signal_irqfd(&self) {
         // This fails only if the counter would pass 2^64 - 2, and then the vector is pending already.
         let _ = self.event.write(1);
+        if !self.via_irqfd() {
+            // It fell back to messages after the caller had looked. No fence is needed: either the fallback's read of the
+            // eventfd came later and found this write, or it came before, and then this load sees what it stored first.
+            self.deliver_stranded();
+        }
+    }
+
+    /// Sends as a message what was written to the eventfd of an unmasked vector that has no irqfd any more. Returns how many
+    /// system calls it made.
+    pub fn deliver_stranded(&self) -> u64 {
+        let inner = self.lock();
+        if inner.state.masked || inner.irqfd.is_some() {
+            return 0;
+        }
+        match self.event.read() {
+            Ok(_) => {
+                let _ = self.vm.signal_msi(inner.state.message);
+                2
+            }
+            Err(_) => 1,
+        }
     }
 
     /// Sends the message with `KVM_SIGNAL_MSI`. If the vector is masked, makes it pending instead.
@@ -146,7 +167,8 @@ impl Vector {
     ///
     /// # Errors
     /// A vector that gets no irqfd falls back to `KVM_SIGNAL_MSI`: its `via_irqfd` becomes false. The first error is
-    /// returned, for the log.
+    /// returned, for the log. Whoever leaves writes of the eventfd to others ([`Vector::event`]) must then have
+    /// [`Vector::deliver_stranded`] called once these are made.
     pub fn apply(changes: &[(&Vector, VectorState)]) -> Result<(), KvmError> {
         let mut failed = None;
         // 1. Deassign the irqfds of masked vectors. From now on their eventfds only count.
@@ -175,7 +197,13 @@ impl Vector {
                 continue;
             }
             let usable = vector.via_irqfd() && committed.is_ok();
-            if !usable || vector.join(&mut inner).is_err() {
+            let joined = if usable {
+                vector.join(&mut inner).map_err(|error| _ = failed.get_or_insert(error))
+            } else {
+                Err(())
+            };
+            if joined.is_err() {
+                // The order matters: see `signal_irqfd`.
                 vector.via_irqfd.store(false, Ordering::Release);
                 if vector.event.read().is_ok() {
                     let _ = vector.vm.signal_msi(inner.state.message);

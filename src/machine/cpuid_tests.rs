@@ -67,3 +67,13 @@ fn intel_leaves_get_nothing_of_amds() {
     assert_eq!(get(&cpuid, 0x8000_0008, 0).ecx, 0);
     assert_eq!(get(&cpuid, 0x8000_0001, 0).ecx, 0);
 }
+
+#[test]
+fn a_guest_is_offered_no_virtualization_of_its_own() {
+    let leaf = |function, ecx| kvm_cpuid_entry2 { function, ecx, ..Default::default() };
+    let host = [leaf(0, 0), leaf(1, u32::MAX), leaf(0x8000_0001, u32::MAX), leaf(0x8000_000a, 0)];
+    let cpuid = for_vcpu(&host, 0, 1);
+    assert_eq!(get(&cpuid, 1, 0).ecx, !(1 << 5), "VMX");
+    assert_eq!(get(&cpuid, 0x8000_0001, 0).ecx, !(1 << 2), "SVM");
+    assert!(cpuid.iter().all(|e| e.function != 0x8000_000a));
+}

@@ -166,6 +166,21 @@ fn interrupts_go_out_with_the_tables_message_and_wait_while_masked() {
 }
 
 #[test]
+fn queues_are_woken_when_their_vectors_get_no_irqfd() {
+    let rig = Rig::new(|_| {});
+    rig.vm.refuse_irqfds();
+    let kicked = |n: usize| crate::kvm::readable(rig.device.kicks[n].event());
+    assert!(!kicked(0));
+    rig.start_msix();
+    // An interrupt that an I/O thread has left to its next wait would reach an eventfd without an irqfd.
+    assert!(kicked(0) && kicked(1));
+    rig.start();
+    rig.device.interrupts()[1].deliver();
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+    assert_eq!(rig.vm.take_deliveries(), [Delivery::SignalMsi(message)]);
+}
+
+#[test]
 fn turning_msix_off_makes_interrupts_show_in_the_isr_again() {
     let rig = Rig::new(|_| {});
     rig.start_msix();

@@ -299,6 +299,9 @@ impl VirtioBlk {
         if let Err(error) = Vector::apply(&changes) {
             let what = format_args!("{error}; its interrupts go by KVM_SIGNAL_MSI");
             log::warn(&self.config.name, what);
+            // An interrupt that a thread has queued for its next wait reaches an eventfd without an irqfd: woken afterwards, the
+            // thread sends it as a message.
+            self.kicks.iter().for_each(|kick| kick.self_kick());
         }
     }
 }

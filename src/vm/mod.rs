@@ -222,7 +222,7 @@ impl Vm {
         let fd = Arc::new(dma.open(spec.bdf)?);
         let (_, line) = self.machine.next_slot()?;
         let ground = VmResources { vm, routes: self.machine.routes(), slots, intx: line.gsi() };
-        let exit = self.machine.exit_latch();
+        let (exit, lost) = (self.machine.exit_latch(), self.machine.exit_latch());
         let device = VfioPci::new(spec.bdf, fd, spec.irq, ground, Some(dma), exit.on_death())?;
         device.on_request(move || {
             log::warn(
@@ -230,6 +230,12 @@ impl Vm {
                 format_args!("the host asked for it back (VFIO release request); stopping the VM"),
             );
             exit.request(ExitReason::Stopped);
+        });
+        device.on_error(move || {
+            lost.request(ExitReason::Failed(format!(
+                "{} has reported a fatal error (AER), so the guest would read all ones from it: see dmesg on the host",
+                spec.bdf
+            )));
         });
         self.machine.add_pci_device(device.clone())?;
         self.vfio.push(device);

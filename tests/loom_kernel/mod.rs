@@ -43,6 +43,8 @@ pub enum KvmError {
 pub struct Kernel {
     routes: Mutex<BTreeMap<Gsi, MsiMessage>>,
     delivered: Mutex<Vec<u32>>,
+    /// Whether `KVM_IRQFD` fails from now on.
+    pub refuses_irqfds: Mutex<bool>,
 }
 
 impl Kernel {
@@ -135,6 +137,9 @@ pub struct Irqfd(Arc<eventfd::EventFd>);
 
 impl Irqfd {
     pub fn new(vm: Arc<dyn VmIoctls>, gsi: Gsi, event: Arc<eventfd::EventFd>) -> Result<Irqfd, KvmError> {
+        if *vm.kernel().refuses_irqfds.lock().unwrap() {
+            return Err(KvmError::EventFd(io::ErrorKind::OutOfMemory.into()));
+        }
         event.assign(Some((vm, gsi)));
         Ok(Irqfd(event))
     }

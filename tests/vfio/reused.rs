@@ -57,6 +57,24 @@ fn a_vm_that_reboots_leaves_the_device_for_the_next_run() {
 }
 
 #[test]
+fn a_machine_that_starts_again_has_the_device_again() {
+    let Some(nvme) = device("NVME") else { return };
+    // Tells the second machine that it is one. Not what an earlier run has left.
+    let mark = format!("restart-{}", std::process::id());
+    let job = format!(
+        "{FIND}; dd if=$N of=/dev/null bs=4k count=100 iflag=direct || exit 1
+        if dd if=$N bs=512 skip=7000 count=1 iflag=direct | grep -q {mark}; then echo @again >/dev/console; exit 0; fi
+        echo {mark} | dd of=$N bs=512 seek=7000 conv=sync,fsync || exit 2
+        echo @first >/dev/console; reboot -f"
+    );
+    let run = Guest::new(&job).arg("--vfio", &nvme).arg("--on-reset", "restart").run();
+    run.passed();
+    assert!(run.console.contains("@first") && run.console.contains("@again"), "{}", run.console);
+    assert_eq!(run.messages.matches("starts again").count(), 1, "{}", run.messages);
+    assert!(run.host_count("MSI-X 1") >= 100, "the counts are those of the second machine");
+}
+
+#[test]
 fn a_vmm_killed_in_the_middle_of_reads_leaves_the_device_for_the_next_run() {
     let Some(nvme) = device("NVME") else { return };
     let file = "--name=kept --filename=$N --size=2M --verify=crc32c";

@@ -73,7 +73,7 @@ pub fn unbind(host: &Host, bdf: Bdf) -> Result<Option<String>, VfioError> {
     if device.driver.as_deref() != Some(VFIO_PCI) && !half_way {
         return Err(VfioError::NotOurs { bdf, driver: device.driver });
     }
-    if opened(host, bdf, device.group.as_ref().map(|g| g.id.as_str())) {
+    if in_use::opened_by_another(host, bdf) {
         // The kernel would wait without limit until that process closes the device.
         return Err(VfioError::Busy { bdf });
     }
@@ -114,17 +114,6 @@ fn rebind_driver(host: &Host, bdf: Bdf, before: Option<Option<&str>>) -> Result<
         }
         _ => probed,
     }
-}
-
-/// Whether a process has the device's group or character device open. Processes of other users are visible only to root.
-fn opened(host: &Host, bdf: Bdf, group: Option<&str>) -> bool {
-    let group = group.map(|id| PathBuf::from(format!("/dev/vfio/{id}")));
-    let cdev = host.cdev(bdf).map(|name| PathBuf::from(format!("/dev/vfio/devices/{name}")));
-    let Ok(processes) = fs::read_dir(host.path("proc")) else { return false };
-    processes.flatten().filter_map(|p| fs::read_dir(p.path().join("fd")).ok()).any(|descriptors| {
-        let mut targets = descriptors.flatten().filter_map(|d| fs::read_link(d.path()).ok());
-        targets.any(|target| Some(&target) == group.as_ref() || Some(&target) == cdev.as_ref())
-    })
 }
 
 fn io_of(error: Option<VfioError>) -> Option<std::io::Error> {

@@ -167,7 +167,8 @@ fn msix_vectors(config: &[u8]) -> Option<u16> {
 /// Whether a device with this driver blocks the others of its IOMMU group, because its driver may do DMA. PCI ports do
 /// none (`vfio_dev_viable` in drivers/vfio, `driver_managed_dma` on newer kernels).
 pub fn blocks_binding(driver: Option<&str>) -> bool {
-    !matches!(driver, None | Some(VFIO_PCI | "pcieport" | "pci-stub" | "shpchp"))
+    // Vendor variants of vfio-pci have "vfio" in their names.
+    driver.is_some_and(|name| !name.contains("vfio") && !matches!(name, "pcieport" | "pci-stub" | "shpchp"))
 }
 
 /// The name of a function's class (PCI Code and ID Assignment), for common classes.

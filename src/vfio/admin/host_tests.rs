@@ -43,3 +43,10 @@ fn a_config_space_that_is_cut_short_says_nothing_of_msix() {
     assert_eq!(msix_vectors(&config[..67]), None);
     assert_eq!(msix_vectors(&[]), None);
 }
+
+#[test]
+fn variants_of_vfio_pci_do_not_hinder_the_others_of_their_group() {
+    let blocks =
+        [None, Some("vfio-pci"), Some("mlx5_vfio_pci"), Some("pcieport"), Some("e1000e")].map(blocks_binding);
+    assert_eq!(blocks, [false, false, false, false, true]);
+}

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::vfio::{Bdf, Host, VfioError};
 
-/// Refuses a device whose disk is mounted, swapped on, held by another block device or opened exclusively, or whose network
-/// interface is up.
+/// Refuses a device whose disk is mounted, swapped on, held by another block device or opened exclusively, whose network
+/// interface is up or belongs to another network namespace, whose character device is open, or that has virtual functions.
 ///
 /// # Errors
 /// [`VfioError::InUse`], with the user and the fix.
@@ -29,7 +29,52 @@ pub fn check(host: &Host, bdf: Bdf) -> Result<(), VfioError> {
             return Err(in_use((format!("network interface {name} is up"), fix)));
         }
     }
-    Ok(())
+    other_use(host, &dir).map_or(Ok(()), |found| Err(in_use(found)))
+}
+
+/// What keeps a device that is no disk of ours in use.
+fn other_use(host: &Host, dir: &Path) -> Option<(String, String)> {
+    // The folder is there as long as the device has an interface, and shows only those of our network namespace.
+    if fs::read_dir(dir.join("net")).is_ok_and(|mut names| names.next().is_none()) {
+        let fix = "move it back (ip -n NAMESPACE link set INTERFACE netns 1)".to_owned();
+        return Some(("its network interface belongs to another network namespace".into(), fix));
+    }
+    let functions: u32 = read(&dir.join("sriov_numvfs")).parse().unwrap_or(0);
+    if functions > 0 {
+        let fix = format!("remove them (echo 0 > {})", dir.join("sriov_numvfs").display());
+        return Some((format!("it has {functions} virtual functions"), fix));
+    }
+    // Character devices: of a graphics card, of an NVMe controller and its namespaces.
+    let classes = [("drm", "dri/"), ("nvme", ""), ("nvme-generic", "")];
+    let nodes: Vec<_> = classes
+        .iter()
+        .flat_map(|(class, below_dev)| {
+            let entries = below(host, &format!("sys/class/{class}"), dir);
+            entries
+                .into_iter()
+                .map(move |entry| PathBuf::from(format!("/dev/{below_dev}{}", name_of(&entry))))
+        })
+        .collect();
+    let node = nodes.iter().find(|node| opened(host, &[node]))?.display();
+    Some((format!("{node} is open"), format!("end the program that has it open (fuser -v {node})")))
+}
+
+/// Whether another process has the device's VFIO group or character device open.
+pub fn opened_by_another(host: &Host, bdf: Bdf) -> bool {
+    let group = host.group(bdf).map(|group| PathBuf::from(format!("/dev/vfio/{}", group.id)));
+    let cdev = host.cdev(bdf).map(|name| PathBuf::from(format!("/dev/vfio/devices/{name}")));
+    opened(host, &group.iter().chain(&cdev).collect::<Vec<_>>())
+}
+
+/// Whether another process has one of these files open. Those of other users are visible only to root.
+fn opened(host: &Host, files: &[&PathBuf]) -> bool {
+    let Ok(processes) = fs::read_dir(host.path("proc")) else { return false };
+    let ours = std::process::id().to_string();
+    let others = processes.flatten().filter(|process| process.file_name() != *ours);
+    others.filter_map(|process| fs::read_dir(process.path().join("fd")).ok()).any(|descriptors| {
+        let mut targets = descriptors.flatten().filter_map(|d| fs::read_link(d.path()).ok());
+        targets.any(|target| files.contains(&&target))
+    })
 }
 
 fn read(path: &Path) -> String {

@@ -73,3 +73,50 @@ fn a_network_interface_must_be_down() {
     tree.file(&format!("{DEVICE}/net/eth0/flags"), "0x1002\n");
     assert_eq!(answer(&tree), "free");
 }
+
+#[test]
+fn an_interface_in_another_network_namespace_is_in_use() {
+    let tree = Tree::new();
+    tree.device("0000:00:03.0", Some(1), Some("e1000e"));
+    std::fs::create_dir(tree.path(&format!("{DEVICE}/net"))).unwrap();
+    assert!(answer(&tree).contains("belongs to another network namespace): move it back (ip -n "));
+}
+
+#[test]
+fn a_device_with_virtual_functions_is_in_use() {
+    let tree = Tree::new();
+    tree.device("0000:00:03.0", Some(1), Some("ixgbe"));
+    tree.file(&format!("{DEVICE}/sriov_numvfs"), "0\n");
+    assert_eq!(answer(&tree), "free");
+    tree.file(&format!("{DEVICE}/sriov_numvfs"), "4\n");
+    assert!(answer(&tree).contains("it has 4 virtual functions): remove them (echo 0 > "));
+}
+
+#[test]
+fn a_character_device_that_somebody_has_open_is_in_use() {
+    let opens = |process: &str, tree: &Tree, node: &str| {
+        let link = tree.path(&format!("proc/{process}/fd/3"));
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(node, link).unwrap();
+    };
+    let tree = tree();
+    for (class, name, node) in [
+        ("nvme", "nvme0", "/dev/nvme0"),
+        ("nvme-generic", "ng0n1", "/dev/ng0n1"),
+        ("drm", "card1", "/dev/dri/card1"),
+    ] {
+        tree.file(&format!("{DEVICE}/{class}/{name}/dev"), "1:1\n");
+        tree.link(&format!("sys/class/{class}/{name}"), &format!("{DEVICE}/{class}/{name}"));
+        assert_eq!(answer(&tree), "free");
+        opens("77", &tree, node);
+        assert!(
+            answer(&tree).contains(&format!("({node} is open): end the program that has it open")),
+            "{}",
+            answer(&tree)
+        );
+        opens("77", &tree, "/dev/null");
+    }
+    opens(&std::process::id().to_string(), &tree, "/dev/nvme0");
+    assert_eq!(answer(&tree), "free", "ourselves");
+}

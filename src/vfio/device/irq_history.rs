@@ -9,7 +9,19 @@ use crate::vfio::kernel::device_fd::IrqIndex;
 
 /// Counts of the host's handlers by kind and vector. With posted interrupts they do not grow while the guest's do: the host
 /// does not see those interrupts.
-type HostCounts = BTreeMap<(IrqIndex, usize), u64>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostCounts(BTreeMap<(IrqIndex, usize), u64>);
+
+impl HostCounts {
+    /// Reads them, which takes the kernel milliseconds on a large host.
+    pub fn now(bdf: Bdf) -> HostCounts {
+        ProcInterrupts::now().map(|all| host_counts(&all, bdf)).unwrap_or_default()
+    }
+
+    fn get(&self, key: (IrqIndex, usize)) -> u64 {
+        self.0.get(&key).copied().unwrap_or(0)
+    }
+}
 
 /// Keeps the interrupt counts of vectors that have since been disabled.
 #[derive(Debug)]
@@ -33,32 +45,27 @@ fn host_counts(interrupts: &ProcInterrupts, bdf: Bdf) -> HostCounts {
             _ => None,
         }
     };
-    interrupts.lines().iter().filter_map(|line| Some((of(&line.what)?, line.count))).collect()
+    HostCounts(interrupts.lines().iter().filter_map(|line| Some((of(&line.what)?, line.count))).collect())
 }
 
 impl IrqHistory {
     /// An empty history.
     pub fn new(bdf: Bdf) -> IrqHistory {
-        IrqHistory { bdf, base: HostCounts::new(), past: BTreeMap::new() }
-    }
-
-    fn now(&self) -> HostCounts {
-        ProcInterrupts::now().map(|all| host_counts(&all, self.bdf)).unwrap_or_default()
+        IrqHistory { bdf, base: HostCounts::default(), past: BTreeMap::new() }
     }
 
     /// Must be called after arming.
     pub fn armed(&mut self) {
-        self.base = self.now();
+        self.base = HostCounts::now(self.bdf);
     }
 
-    /// The armed vectors with the host's counts, to which the counts of earlier times are added.
-    pub fn report(&self, armed: Vec<VectorReport>) -> Vec<VectorReport> {
-        let now = self.now();
+    /// The armed vectors with the host's counts `now`, to which the counts of earlier times are added.
+    pub fn report(&self, armed: Vec<VectorReport>, now: &HostCounts) -> Vec<VectorReport> {
         let mut all = self.past.clone();
         for mut report in armed {
             let key = (report.index, report.vector);
-            let count = |counts: &HostCounts| counts.get(&key).copied().unwrap_or(0);
-            report.host = count(&now).saturating_sub(count(&self.base));
+            // If it was armed after `now` was read, there are none yet.
+            report.host = now.get(key).saturating_sub(self.base.get(key));
             if let Some(past) = all.get(&key) {
                 report.host += past.host;
                 report.through_vmm += past.through_vmm;
@@ -70,7 +77,9 @@ impl IrqHistory {
 
     /// Must be called before disarming, which removes the host's counts.
     pub fn disarming(&mut self, armed: Vec<VectorReport>) {
-        let ended = self.report(armed).into_iter().map(|report| VectorReport { armed: false, ..report });
+        let now = HostCounts::now(self.bdf);
+        let ended =
+            self.report(armed, &now).into_iter().map(|report| VectorReport { armed: false, ..report });
         self.past = ended.map(|report| ((report.index, report.vector), report)).collect();
     }
 }
@@ -97,7 +106,7 @@ mod tests {
             ((IrqIndex::Msix, 0), 12),
             ((IrqIndex::Msix, 12), 9),
         ];
-        assert_eq!(counts, HostCounts::from(expected));
+        assert_eq!(counts, HostCounts(expected.into()));
     }
 
     #[test]
@@ -113,11 +122,12 @@ mod tests {
             through_vmm,
             host: 0,
         };
+        let now = HostCounts::default();
         let mut history = IrqHistory::new("00:01.0".parse().unwrap());
         history.armed();
         history.disarming(vec![report(3)]);
-        assert_eq!(history.report(vec![]), [VectorReport { armed: false, ..report(3) }]);
+        assert_eq!(history.report(vec![], &now), [VectorReport { armed: false, ..report(3) }]);
         history.armed();
-        assert_eq!(history.report(vec![report(4)]), [report(7)]);
+        assert_eq!(history.report(vec![report(4)], &now), [report(7)]);
     }
 }

@@ -3,6 +3,7 @@
 //! What lives here: config space, BARs, and interrupts of one device, and [`VfioPci`], which joins them. What may not:
 //! `/sys`, drivers of the host, ioctl numbers.
 
+pub mod armed;
 pub mod bars;
 pub mod config;
 pub mod eventfd_poller;

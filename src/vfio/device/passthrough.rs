@@ -8,12 +8,13 @@ use crate::host::log;
 use crate::host::thread::OnDeath;
 use crate::kvm::{Gsi, MemorySlots, Routes, VectorState, VmIoctls};
 use crate::pci::{Bars, Msix, PciDevice, VectorChanges, Window};
+use crate::vfio::device::armed::Wanted;
 use crate::vfio::device::bars::{self, MappedBars, Trapped};
 use crate::vfio::device::config::PassthroughConfig;
 use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
 use crate::vfio::device::msi::Msi;
 use crate::vfio::device::vector_report::VectorReport;
-use crate::vfio::device::vector_table::{VectorTable, Wanted};
+use crate::vfio::device::vector_table::VectorTable;
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::kernel::region::Area;
 use crate::vfio::{Bdf, Dma, IrqPath, VfioError};
@@ -41,7 +42,8 @@ pub struct VfioPci {
     path: IrqPath,
     // In the order of dropping: disarm interrupts, remove BARs from the guest, close the device, then its address space.
     state: Mutex<State>,
-    request: Mutex<Option<PolledEventfd>>,
+    /// What the host tells of the device, beside its interrupts.
+    watched: Mutex<Vec<PolledEventfd>>,
     interrupts: VectorTable,
     bars: MappedBars,
     trapped: Option<Trapped>,
@@ -117,7 +119,7 @@ impl VfioPci {
             path,
             state: Mutex::new(state),
             interrupts,
-            request: Mutex::default(),
+            watched: Mutex::default(),
             bars: mapped,
             trapped,
             fd,
@@ -144,14 +146,23 @@ impl VfioPci {
     /// Calls `action` when the host requests the device's release (its driver is being unbound). The kernel waits until the
     /// device is closed.
     pub fn on_request(&self, action: impl Fn() + Send + Sync + 'static) {
-        if self.fd.irq_info(IrqIndex::Request).count == 0 {
+        self.watch(IrqIndex::Request, action);
+    }
+
+    /// Calls `action` when the device has reported an error that it cannot go on from (PCI Express AER): its loads may return ones.
+    pub fn on_error(&self, action: impl Fn() + Send + Sync + 'static) {
+        self.watch(IrqIndex::Error, action);
+    }
+
+    fn watch(&self, index: IrqIndex, action: impl Fn() + Send + Sync + 'static) {
+        if self.fd.irq_info(index).count == 0 {
             return;
         }
         let Ok(event) = EventFd::new(EFD_NONBLOCK).map(Arc::new) else { return };
         if let Ok(watch) = self.interrupts.poller().watch(event.clone(), action)
-            && self.fd.set_eventfds(IrqIndex::Request, 0, &[event.as_raw_fd()]).is_ok()
+            && matches!(self.fd.set_eventfds(index, 0, &[event.as_raw_fd()]), Ok(None))
         {
-            *self.request.locked() = Some(watch);
+            self.watched.locked().push(watch);
         }
     }
 

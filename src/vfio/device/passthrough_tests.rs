@@ -109,6 +109,26 @@ fn a_bar_is_sized_mapped_moved_and_taken_away() {
 }
 
 #[test]
+fn what_the_host_tells_of_the_device_is_heard() {
+    let bench = bench();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let note = |what| {
+        let heard = heard.clone();
+        move || heard.lock().unwrap().push(what)
+    };
+    bench.device.on_request(note("release"));
+    bench.device.on_error(note("fatal error"));
+    // Beside an interrupt of the guest's.
+    bench.write(0x42, &[0x40, 0x80]);
+    bench.unmask(0, 1);
+    for index in [IrqIndex::Error, IrqIndex::Request] {
+        assert!(bench.fd.fire(index, 0));
+        bench.device.interrupts.poller().turn();
+    }
+    assert_eq!(*heard.lock().unwrap(), ["fatal error", "release"]);
+}
+
+#[test]
 fn the_table_is_ours_and_the_rest_of_the_bar_is_the_device_s() {
     let bench = bench();
     bench.device.bar_write(0, 0x1000, &[7, 0, 0, 0]);

@@ -1,6 +1,6 @@
 //! The one place that arms and disarms a device's interrupts.
 
-use std::os::fd::AsRawFd;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,69 +9,13 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::host::{Locked, log};
 use crate::kvm::{Gsi, KvmError, Routes, Vector, VectorState, VmIoctls, readable};
-use crate::vfio::device::eventfd_poller::{EventfdPoller, PolledEventfd};
+use crate::vfio::device::armed::{Armed, ArmedVector, ArmedVectors, Wanted};
+use crate::vfio::device::eventfd_poller::EventfdPoller;
 use crate::vfio::device::intx::Intx;
-use crate::vfio::device::irq_history::IrqHistory;
+use crate::vfio::device::irq_history::{HostCounts, IrqHistory};
 use crate::vfio::device::vector_report::{Signals, VectorReport};
 use crate::vfio::kernel::device_fd::{DeviceFd, IrqIndex};
 use crate::vfio::{Bdf, IrqPath};
-
-/// The kind of interrupt that the guest has enabled, without the state of single vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// All kinds are off.
-    Nothing,
-    /// INTx, level triggered.
-    Intx,
-    /// MSI with this many vectors.
-    Msi(usize),
-    /// MSI-X with a table of this many.
-    Msix(usize),
-}
-
-/// An MSI or MSI-X vector: two eventfds.
-///
-/// The first is [`Vector::event`]: bound to the irqfd while unmasked, and its counter is the pending bit while masked. The
-/// second is read by the poller thread, which signals the first one's [`Vector`]: there the interrupt becomes pending, or is
-/// delivered if the vector has been unmasked meanwhile (or always, with `irq=user`). So no interrupt is lost, in whatever
-/// order the device fires, the guest masks, and VFIO switches eventfds.
-#[derive(Debug)]
-struct ArmedVector {
-    vector: Arc<Vector>,
-    second: Arc<EventFd>,
-    bound: Signals,
-    through_vmm: Arc<AtomicU64>,
-    _polled: PolledEventfd,
-}
-
-#[derive(Debug)]
-struct ArmedVectors {
-    index: IrqIndex,
-    /// Whether VFIO has enabled the index.
-    enabled: bool,
-    /// By vector; created at the first unmask.
-    all: Vec<Option<ArmedVector>>,
-}
-
-#[derive(Debug)]
-enum Armed {
-    Nothing,
-    Intx(Intx),
-    Vectors(ArmedVectors),
-}
-
-impl Armed {
-    fn is(&self, wanted: Wanted) -> bool {
-        match (self, wanted) {
-            (Armed::Nothing, Wanted::Nothing) | (Armed::Intx(_), Wanted::Intx) => true,
-            (Armed::Vectors(vectors), Wanted::Msi(count)) => {
-                vectors.index == IrqIndex::Msi && vectors.all.len() == count
-            }
-            (Armed::Vectors(vectors), Wanted::Msix(_)) => vectors.index == IrqIndex::Msix,
-            _ => false,
-        }
-    }
-}
 
 /// The interrupts of one device: what is armed, and [`VectorTable::reconcile`], which makes that match the guest.
 #[derive(Debug)]
@@ -151,9 +95,15 @@ impl VectorTable {
 
     /// The vectors that are or were armed, with their counts.
     pub fn report(&self) -> Vec<VectorReport> {
+        // Before the lock, which a guest's masks need: the kernel takes milliseconds to make that file on a large host.
+        let counts = self.host_counts();
         let armed = self.lock();
         let now = self.report_armed(&armed);
-        self.history().report(now)
+        self.history().report(now, &counts)
+    }
+
+    fn host_counts(&self) -> HostCounts {
+        HostCounts::now(self.bdf)
     }
 
     fn history(&self) -> MutexGuard<'_, IrqHistory> {
@@ -230,9 +180,7 @@ impl VectorTable {
             }
         }
         // Deassigns irqfds, commits routes, assigns irqfds. A vector without irqfd goes through the VMM.
-        if let Err(error) = Vector::apply(&batch) {
-            self.warn(&error.to_string());
-        }
+        let applied = Vector::apply(&batch);
         let mut dirty = Vec::new();
         for &(n, state) in changes {
             let Some(Some(armed)) = vectors.all.get_mut(n) else { continue };
@@ -244,6 +192,12 @@ impl VectorTable {
             }
         }
         self.bind(vectors, dirty);
+        if let Err(error) = applied {
+            self.warn(&error.to_string());
+            // What the device signalled before VFIO switched to the other eventfd.
+            let changed = changes.iter().filter_map(|&(n, _)| vectors.all.get(n)?.as_ref());
+            changed.filter(|a| !a.vector.via_irqfd()).for_each(|a| _ = a.vector.deliver_stranded());
+        }
     }
 
     /// Gives VFIO the eventfds of the vectors in `dirty`.
@@ -254,18 +208,24 @@ impl VectorTable {
             let fixed = self.fd.irq_info(vectors.index).flags & VFIO_IRQ_INFO_NORESIZE != 0;
             let first = if fixed { vectors.all.len() } else { 1 };
             dirty.retain(|&n| n >= first);
-            vectors.enabled = self.set(vectors, 0, first);
+            let mut left = self.set(vectors, 0, first);
+            if let Ok(Some(most @ 1..)) = left {
+                // With fewer than the guest asked for, the first ones work: of a disk, the first queues.
+                left = self.set(vectors, 0, most as usize);
+            }
+            vectors.enabled = matches!(left, Ok(None));
             if !vectors.enabled {
                 return;
             }
         }
         dirty.sort_unstable();
         for run in dirty.chunk_by(|a, b| a + 1 == *b) {
-            self.set(vectors, run[0], run.len());
+            let _ = self.set(vectors, run[0], run.len());
         }
     }
 
-    fn set(&self, vectors: &ArmedVectors, start: usize, count: usize) -> bool {
+    /// Gives VFIO the eventfds of these vectors, and warns if it does not take them. See [`DeviceFd::set_eventfds`].
+    fn set(&self, vectors: &ArmedVectors, start: usize, count: usize) -> io::Result<Option<u32>> {
         let fds: Vec<_> = vectors
             .all
             .iter()
@@ -274,11 +234,19 @@ impl VectorTable {
             .map(|l| l.as_ref().map_or(-1, ArmedVector::fd))
             .collect();
         let set = self.fd.set_eventfds(vectors.index, start as u32, &fds);
-        if let Err(error) = &set {
-            let name = vectors.index.name();
-            self.warn(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"));
+        let name = vectors.index.name();
+        match &set {
+            Ok(None) => {}
+            Ok(Some(most)) => {
+                self.warn(&format!(
+                    "the host has {most} of {count} {name} vectors for it, the guest gets those"
+                ));
+            }
+            Err(error) => {
+                self.warn(&format!("{count} {name} vector(s) from {start} on cannot be armed: {error}"))
+            }
         }
-        set.is_ok()
+        set
     }
 
     fn arm(&self) -> Result<ArmedVector, KvmError> {
@@ -310,31 +278,6 @@ impl Drop for VectorTable {
     fn drop(&mut self) {
         let mut armed = self.lock();
         self.disarm(&mut armed);
-    }
-}
-
-impl ArmedVectors {
-    fn new(index: IrqIndex, count: usize) -> ArmedVectors {
-        ArmedVectors { index, enabled: false, all: (0..count).map(|_| None).collect() }
-    }
-}
-
-impl ArmedVector {
-    /// Moves interrupts that came while masked, and that the poller has not read yet, to the pending bit, so that unmasking
-    /// delivers them once.
-    fn drain(&self) {
-        if self.vector.state().masked && self.second.read().is_ok() {
-            self.through_vmm.fetch_add(1, Ordering::Relaxed);
-            let _ = self.vector.event().write(1);
-        }
-    }
-
-    fn fd(&self) -> i32 {
-        match self.bound {
-            Signals::Off => -1,
-            Signals::Kernel => self.vector.event().as_raw_fd(),
-            Signals::Vmm => self.second.as_raw_fd(),
-        }
     }
 }
 

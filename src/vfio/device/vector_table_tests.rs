@@ -15,7 +15,11 @@ struct Bench {
 const MSIX: Wanted = Wanted::Msix(8);
 
 fn bench(path: IrqPath, resizable: bool) -> Bench {
-    let (fd, vm) = (nvme(8, resizable), FakeVm::new());
+    bench_of(path, nvme(8, resizable))
+}
+
+fn bench_of(path: IrqPath, fd: Arc<FakeFd>) -> Bench {
+    let vm = FakeVm::new();
     let routes = Arc::new(Routes::new(vm.clone(), 4096));
     let bdf = "00:03.0".parse().unwrap();
     let kvm: (Arc<dyn VmIoctls>, _) = (vm.clone(), routes.clone());
@@ -77,6 +81,18 @@ fn where_no_vectors_can_be_added_all_are_asked_for_at_once_with_holes() {
     assert_eq!(bench.fd.take_calls(), [Call::Set(IrqIndex::Msix, 7, vec![true])]);
     bench.fire(7);
     assert_eq!(bench.delivered(), [Delivery::Irqfd(message(7))]);
+}
+
+#[test]
+fn a_host_with_fewer_vectors_than_the_table_has_arms_those_that_it_has() {
+    let fd = FakeFd::new([(0x4000, 0xc), (0, 0), (0, 0), (0, 0), (0, 0), (0, 0)], [1, 0, 8], false);
+    let bench = bench_of(IrqPath::Kernel, Arc::new(fd.with_available(3)));
+    bench.interrupts.reconcile(MSIX, &[(0, unmasked(0)), (2, unmasked(2)), (5, unmasked(5))]);
+    assert_eq!(bench.fd.take_calls(), [Call::Set(IrqIndex::Msix, 0, vec![true, false, true])]);
+    bench.fire(0);
+    bench.fire(2);
+    assert_eq!(bench.delivered(), [0, 2].map(|n| Delivery::Irqfd(message(n))));
+    assert!(!bench.fd.fire(IrqIndex::Msix, 5), "the host has none for it");
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub enum IrqIndex {
     Msi = 1,
     /// MSI-X, 1 to 2048 vectors.
     Msix = 2,
+    /// The device reported an error that it cannot go on from (AER).
+    Error = 3,
     /// The host requests the device's release.
     Request = 4,
 }
@@ -50,8 +52,9 @@ pub trait DeviceFd: Send + Sync + fmt::Debug {
     fn write(&self, region: u32, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Maps a part of a region.
     fn map(&self, region: u32, area: Area) -> io::Result<Mapping>;
-    /// Binds the vectors from `start` on to these eventfds, one call for all; -1 unbinds one and keeps its place.
-    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<()>;
+    /// Binds the vectors from `start` on to these eventfds, one call for all; -1 unbinds one and keeps its place. `Some`: the host
+    /// has only that many vectors for the device, and nothing was bound.
+    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<Option<u32>>;
     /// Disables all vectors of an index.
     fn disable(&self, index: IrqIndex) -> io::Result<()>;
     /// Makes the kernel signal the eventfd of `vector` as if the device had.
@@ -206,12 +209,10 @@ impl DeviceFd for VfioFd {
         Mapping::new(self.fd.as_raw_fd(), place, area.len, read | write)
     }
 
-    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<()> {
+    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<Option<u32>> {
         let range = (index as u32, start, fds.len() as u32);
-        match sys::set_irqs(self.fd.as_fd(), VFIO_IRQ_SET_ACTION_TRIGGER, range, Some(fds))? {
-            0 => Ok(()),
-            n => Err(io::Error::other(format!("the host has only {n} interrupt vectors for it"))),
-        }
+        let left = sys::set_irqs(self.fd.as_fd(), VFIO_IRQ_SET_ACTION_TRIGGER, range, Some(fds))?;
+        Ok((left > 0).then_some(left.unsigned_abs()))
     }
 
     fn disable(&self, index: IrqIndex) -> io::Result<()> {

@@ -11,6 +11,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use crate::host::Locked;
 use crate::kvm::VmIoctls;
 use crate::vfio::admin::host::{Group, blocks_binding};
+use crate::vfio::admin::in_use;
 use crate::vfio::kernel::kvm_device::KvmVfio;
 use crate::vfio::kernel::sys;
 use crate::vfio::{Bdf, Host, VfioError, VfioFd};
@@ -124,6 +125,8 @@ impl Dma {
         }
         sys::device_bind(device.as_fd(), iommufd.as_fd()).map_err(|e| match e.raw_os_error() {
             Some(libc::EBUSY) => VfioError::Busy { bdf },
+            // What the kernel says to the second process that binds a device's character device.
+            Some(libc::EINVAL) if in_use::opened_by_another(&self.host, bdf) => VfioError::Busy { bdf },
             Some(libc::EINVAL | libc::EPERM)
                 if self.host.group(bdf).is_some_and(|g| !blocking_devices(&g).is_empty()) =>
             {

@@ -36,6 +36,8 @@ pub struct FakeFd {
     irqs: [IrqInfo; 5],
     memory: OwnedFd,
     unmappable: bool,
+    /// How many vectors the host can give it.
+    available: u32,
     state: Mutex<State>,
 }
 
@@ -68,6 +70,7 @@ impl FakeFd {
             irqs,
             memory,
             unmappable: false,
+            available: u32::MAX,
             state: Mutex::new(State { config, ..State::default() }),
         }
     }
@@ -84,6 +87,11 @@ impl FakeFd {
     /// A kernel that names areas and then does not map them.
     pub fn unmappable(self) -> FakeFd {
         FakeFd { unmappable: true, ..self }
+    }
+
+    /// A host that can give it only this many vectors.
+    pub fn with_available(self, available: u32) -> FakeFd {
+        FakeFd { available, ..self }
     }
 
     pub fn config(&self, at: usize) -> u8 {
@@ -157,18 +165,22 @@ impl DeviceFd for FakeFd {
     }
 
     /// As drivers/vfio/pci/vfio_pci_intrs.c: one kind at a time, and no growth where it is not allowed.
-    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<()> {
+    fn set_eventfds(&self, index: IrqIndex, start: u32, fds: &[RawFd]) -> io::Result<Option<u32>> {
         let mut state = self.lock();
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let end = start + fds.len() as u32;
         let info = self.irqs[index as usize];
         match state.on {
             _ if end > info.count || fds.is_empty() => return Err(invalid()),
-            Some((on, _)) if on != index && index != IrqIndex::Request => return Err(invalid()),
+            // Each of these two is on beside the others.
+            _ if matches!(index, IrqIndex::Error | IrqIndex::Request) => {}
+            Some((on, _)) if on != index => return Err(invalid()),
             Some((_, vectors)) if end > vectors && info.flags & VFIO_IRQ_INFO_NORESIZE != 0 => {
                 return Err(invalid());
             }
             Some(_) => {}
+            // pci_alloc_irq_vectors: all that are asked for, or the caller hears how many there are.
+            None if end > self.available => return Ok(Some(self.available)),
             None => state.on = Some((index, end)),
         }
         for (vector, &fd) in (start..).zip(fds) {
@@ -178,7 +190,7 @@ impl DeviceFd for FakeFd {
             }
         }
         state.calls.push(Call::Set(index, start, fds.iter().map(|fd| *fd >= 0).collect()));
-        Ok(())
+        Ok(None)
     }
 
     fn disable(&self, index: IrqIndex) -> io::Result<()> {
