@@ -8,7 +8,7 @@ fn next(text: &str) -> Option<usize> {
     ["src/", "tests/"].iter().filter_map(|room| text.find(room)).min()
 }
 
-/// Checks every `path:line `needle`` in `text`; answers the text with right lines, or what is wrong for good.
+/// Checks every `path:line `needle`` in `text`. Returns the text with right lines, or the references whose text is gone.
 fn check(text: &str) -> Result<String, Vec<String>> {
     let (mut out, mut wrong) = (String::new(), Vec::new());
     let mut rest = text;

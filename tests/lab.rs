@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs it with these arguments, which must be refused in one sentence; answers that.
+/// Runs it with these arguments, which must be refused in one sentence. Returns that sentence.
 #[track_caller]
 fn refused(temporary: &Path, arguments: &[&str]) -> String {
     let lab = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/lab");

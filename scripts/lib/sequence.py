@@ -57,7 +57,7 @@ def parse(text):
         elif box:
             steps.append(("box", box[1], box[1], box[2]))
         else:
-            raise ValueError(f"line {number}: {line!r} is no step")
+            raise ValueError(f"line {number}: {line!r} is not a step")
         for lane in steps[-1][1:3]:
             if lane not in lanes:
                 raise ValueError(f"line {number}: there is no lane {lane!r}")

@@ -163,7 +163,7 @@ fn plug(assembly: &mut Vm, devices: &[VfioSpec], status: Option<&Arc<ExitStatus>
     devices.iter().try_for_each(|spec| assembly.add_vfio(*spec))?;
     let Some(status) = status else { return Ok(()) };
     let mmio = assembly.machine().mmio();
-    mmio.insert(layout::MARKER_START, layout::MARKER_LEN, status.clone())
+    mmio.insert(layout::EMBEDDER_START, layout::EMBEDDER_LEN, status.clone())
         .map_err(|e| Failure { code: 1, message: format!("a bug in doorbell: address map: {e}") })
 }
 

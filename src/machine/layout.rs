@@ -4,7 +4,7 @@
 //! 0                RAM (boot structures below 1 MiB, kernel from 1 MiB up)
 //! 0xC000_0000      32-bit window for memory BARs, 512 MiB
 //! 0xE000_0000      ECAM: config space of bus 0
-//! 0xFEB0_0000      step marks of a bench
+//! 0xFEB0_0000      one register for the program that runs the machine
 //! 0xFEC0_0000      IOAPIC          0xFEE0_0000  local APICs
 //! 0x1_0000_0000    the rest of RAM
 //! 0x8_0000_0000    64-bit window for memory BARs, 32 GiB (within 36 physical address bits, the least x86-64 has)
@@ -45,12 +45,12 @@ pub const ECAM_START: u64 = 0xE000_0000;
 /// Length of the ECAM of one bus: 32 slots of 8 functions of 4 KiB.
 pub const ECAM_LEN: u64 = MIB;
 
-/// The register in which the guest of `doorbell bench --guest linux` marks its steps ([`crate::bench::linux`]). Other
-/// runs have nothing here. It is MMIO, because Debian's cloud kernel has no /dev/port. No table reports it to the
-/// guest, because /dev/mem refuses ranges that a driver has claimed.
-pub const MARKER_START: u64 = 0xFEB0_0000;
-/// Length of the marker in bytes: one 32-bit register.
-pub const MARKER_LEN: u64 = 4;
+/// Reserved for the program that runs the machine: a register by which a guest's job reports its progress or its status.
+/// The machine itself puts nothing here. It is MMIO, because Debian's cloud kernel has no /dev/port. No table reports it
+/// to the guest, because /dev/mem refuses ranges that a driver has claimed.
+pub const EMBEDDER_START: u64 = 0xFEB0_0000;
+/// Its length in bytes: one 32-bit register.
+pub const EMBEDDER_LEN: u64 = 4;
 
 /// Address of the in-kernel IOAPIC.
 pub const IOAPIC_START: u32 = 0xFEC0_0000;

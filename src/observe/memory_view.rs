@@ -112,8 +112,8 @@ AnonHugePages:      1000 kB
     fn ram_that_was_touched_is_resident() {
         let ram = allocate(128 << 20, RamBacking::default()).unwrap();
         let parts = MemoryParts { ram: ram.clone(), stats: None };
-        let before = parts.view();
-        assert_eq!((before.size_kib, before.resident_kib), (128 << 10, 0));
+        // Not asserted: that nothing is resident before. The kernel may merge the mapping with that of another test's RAM.
+        assert_eq!(parts.view().size_kib, 128 << 10);
         ram.write_slice(&[1; 8192], GuestAddress(64 << 20)).unwrap();
         let after = parts.view();
         assert!(after.resident_kib >= 8 && after.huge_kib <= after.resident_kib, "{after:?}");

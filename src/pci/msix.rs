@@ -33,6 +33,17 @@ pub struct BarOffset {
 /// the table is compared with the effective state, and the difference is returned as one [`VectorChanges`]. So enabling
 /// MSI-X with a full table is one batch, and rewriting masked entries, as Linux 5.18 and later do at boot, is none. The
 /// type is not synchronized: the owner holds a lock and applies the changes under it.
+///
+/// ```
+/// let mut msix = doorbell::pci::Msix::new(2);
+/// // The driver writes entry 0 and unmasks it while MSI-X is off: nothing changes yet.
+/// assert!(msix.table_write(0, &0xfee0_0000_u64.to_le_bytes()).is_empty());
+/// assert!(msix.table_write(8, &0x41_u64.to_le_bytes()).is_empty());
+/// // It enables MSI-X: one batch, with the one vector that is unmasked now.
+/// let changes = msix.set_control(1 << 15);
+/// assert_eq!(changes.len(), 1);
+/// assert_eq!((changes[0].0, changes[0].1.message.data), (0, 0x41));
+/// ```
 #[derive(Debug)]
 pub struct Msix {
     table: Vec<u8>,

@@ -1,7 +1,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A PCI address: domain, bus, device, function. Reads `0000:01:00.0` and, for domain 0, `01:00.0`.
+/// A PCI address: domain, bus, device, function.
+///
+/// ```
+/// use doorbell::vfio::Bdf;
+///
+/// let bdf: Bdf = "01:00.0".parse()?;
+/// assert_eq!(bdf.to_string(), "0000:01:00.0");
+/// assert!("01:00.8".parse::<Bdf>().is_err());
+/// # Ok::<(), doorbell::vfio::InvalidBdf>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bdf {
     /// Domain (segment).

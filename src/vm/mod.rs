@@ -50,6 +50,21 @@ pub struct ThreadConfig {
 }
 
 /// A machine with its disks, ready to run. Dropped in this order: no vCPU, then no device, then no thread.
+///
+/// ```no_run
+/// use doorbell::machine::{Console, Kernel, MachineConfig};
+/// use doorbell::vm::{SandboxConfig, Vm, VmConfig};
+///
+/// let machine = MachineConfig {
+///     cmdline: "console=ttyS0".into(),
+///     console: Console::Stdio,
+///     ..MachineConfig::new(Kernel::File("vmlinux".into()))
+/// };
+/// let (disks, threads, sandbox) = (Vec::new(), Vec::new(), SandboxConfig::off());
+/// let reason = Vm::new(VmConfig { machine, disks, threads, sandbox })?.run()?;
+/// println!("{reason:?}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Vm {
     machine: Machine,
     disks: Vec<Arc<VirtioBlk>>,

@@ -179,7 +179,7 @@ impl Running {
         }
     }
 
-    /// Waits for the job's next `mark` that starts with `mark`; answers the rest of it.
+    /// Waits for the job's next `mark` that starts with `mark`. Returns the rest of it.
     pub fn mark(&mut self, mark: &str) -> String {
         let wanted = format!("@{mark}");
         match self.wait(|line| line.starts_with(&wanted)) {
@@ -199,7 +199,7 @@ impl Running {
         self.child.id()
     }
 
-    /// `kill -9`, as a host that fails. Answers the lines that the guest had written.
+    /// `kill -9`, as a host that fails. Returns the lines that the guest had written.
     pub fn kill(mut self) -> Outcome {
         self.end()
     }

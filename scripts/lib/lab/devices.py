@@ -5,7 +5,7 @@ import os
 # kind: (slot, what it is for, needs a backing file)
 KINDS = {
     "nvme": (0x10, "NVMe controller with one disk: MSI-X, many vectors", True),
-    "virtio-blk": (0x11, "virtio disk behind the IOMMU: MSI-X, no driver of its own kind needed in the guest", True),
+    "virtio-blk": (0x11, "virtio disk behind the IOMMU: MSI-X; the guest needs no further driver", True),
     "e1000e": (0x12, "network card: MSI-X, MSI and INTx; Debian's cloud kernel has no driver for it", False),
     "virtio-net": (0x13, "virtio network card behind the IOMMU: MSI-X", False),
     "ahci": (0x15, "SATA controller with one disk: MSI and INTx, no MSI-X; Debian's cloud kernel has no driver for it", True),

@@ -34,7 +34,7 @@ class Machine:
         self.results = os.path.join(directory, "results.tar")
 
     def start(self, streams):
-        """Starts the emulator, which writes what the lab says to these descriptors; answers the process."""
+        """Starts the emulator, which writes what the lab says to these descriptors. Returns the process."""
         raise NotImplementedError
 
     def run(self):

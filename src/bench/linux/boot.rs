@@ -148,7 +148,7 @@ pub fn boot(
     let machine = assembly.machine();
     machine
         .mmio()
-        .insert(layout::MARKER_START, layout::MARKER_LEN, marker)
+        .insert(layout::EMBEDDER_START, layout::EMBEDDER_LEN, marker)
         .map_err(|e| MachineError::Host(format!("address map: {e}")))?;
     let (mmio, exit) = (machine.mmio(), machine.exit_latch());
 
@@ -170,7 +170,7 @@ pub fn boot(
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| watch.listen(&marks, heard, || exit.request(ExitReason::Stopped)));
         let reason = assembly.run();
-        mmio.remove(layout::MARKER_START);
+        mmio.remove(layout::EMBEDDER_START);
         drop(assembly);
         if reason.is_ok() && bench.pace.cut(started).is_none() {
             let (begin, end) = announce(&sender);

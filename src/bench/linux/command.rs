@@ -74,7 +74,7 @@ fn run(terminal: bool) -> String {
     };
     format!(
         "#!/bin/sh\nexec >/dev/console 2>&1\n{start}\nstatus=$?\nsync\ndevmem {:#x} 32 $(({STORED} + status))\npoweroff -f\n",
-        layout::MARKER_START
+        layout::EMBEDDER_START
     )
 }
 

@@ -1,7 +1,7 @@
 //! The marker register: the guest reports that a step begins or ends, and the host reads its counters at that moment. The
 //! guest reads there whether to go on.
 //!
-//! One 32-bit register at [`layout::MARKER_START`]: the step's number in the low half, [`BEGIN`] or [`END`] in the high
+//! One 32-bit register at [`layout::EMBEDDER_START`]: the step's number in the low half, [`BEGIN`] or [`END`] in the high
 //! one. The counters are read on the vCPU's thread before the store is over, so the guest does nothing meanwhile.
 
 use crossbeam_channel::Sender;

@@ -113,7 +113,7 @@ fn run(schedule: &Schedule<FioJob, Variant>, runtime_s: f64) -> String {
     let first_round = schedule.jobs.len() * schedule.paths.len();
     let mut script = format!(
         "#!/bin/sh\n# Made by doorbell bench.\nMARKER={:#x}\nFIRST_ROUND={first_round}\nexport RUNTIME={:.0}\n{MEASURE}{FUNCTIONS}\n",
-        layout::MARKER_START,
+        layout::EMBEDDER_START,
         runtime_s.ceil()
     );
     let mut line = |text: std::fmt::Arguments| _ = writeln!(script, "{text}");
