@@ -18,7 +18,7 @@ use super::out_place::FilesInUse;
 use super::pins::Pins;
 use super::signals::Signals;
 use super::stats::StatsFile;
-use super::{Failure, parse_sandbox, vfio};
+use super::{Failure, parse_sandbox, sandbox_mode, vfio};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
@@ -110,9 +110,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
     /// Restrict the threads to the system calls that they need while the guest runs: on (any other call ends the run with
-    /// exit code 7), log (the kernel logs other calls) or off
-    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
-    sandbox: SandboxMode,
+    /// exit code 7), log (the kernel logs other calls) or off [default: on, and off with --on-reset restart or vhost-user=, which need more]
+    #[arg(long, value_name = "HOW", value_parser = parse_sandbox)]
+    sandbox: Option<SandboxMode>,
     #[command(flatten)]
     observe: ObserveArgs,
 }
@@ -218,14 +218,10 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     {
         return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
     }
-    if args.sandbox == SandboxMode::On {
-        // Both open files and sockets while the guest runs, which a confined thread may not.
-        let restart = (args.on_reset == OnReset::Restart).then_some("--on-reset restart");
-        let remote = args.disks.iter().any(|disk| disk.vhost_user.is_some()).then_some("--disk vhost-user=");
-        if let Some(flag) = restart.or(remote) {
-            return Err(Failure::usage(format!("{flag} does not work with --sandbox on; leave one out")));
-        }
-    }
+    // Both open files and sockets while the guest runs, which a confined thread may not.
+    let restart = (args.on_reset == OnReset::Restart).then_some("--on-reset restart");
+    let remote = args.disks.iter().any(|disk| disk.vhost_user.is_some()).then_some("--disk vhost-user=");
+    let sandbox = sandbox_mode(args.sandbox, restart.or(remote));
     let mut files = FilesInUse::default();
     files.input("--kernel", &kernel);
     args.initrd.iter().for_each(|path| files.input("--initrd", path));
@@ -256,7 +252,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
             .map(|n| ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: pins.iothread(n) })
             .collect(),
         sandbox: SandboxConfig {
-            mode: args.sandbox,
+            mode: sandbox,
             files: late_files(
                 &[stats.as_ref().and_then(StatsFile::directory), trace.as_ref().and_then(OutFile::directory)],
                 &args.observe,
