@@ -76,6 +76,17 @@ fn planted_open() {
 }
 
 #[test]
+#[ignore = "confines its process; run by the tests below"]
+fn planted_free() {
+    confined("iothread9", SandboxMode::On, || {
+        // Below the size that is mapped by itself, and together more than a heap keeps.
+        let blocks: Vec<_> = (0..200).map(|n| vec![n; 100 << 10]).collect();
+        drop(blocks);
+        log::say(format_args!("freed"));
+    });
+}
+
+#[test]
 #[ignore = "ends its process; run by the tests below"]
 fn planted_ioctl() {
     // TIOCSTI would type a command into the terminal that doorbell was started from.
@@ -107,6 +118,13 @@ fn a_system_call_that_is_not_in_the_table_ends_the_process_and_is_named() {
             format!("doorbell: thread {thread} made a system call that its sandbox forbids: {call}");
         assert!(said.contains(&sentence), "{said}");
     }
+}
+
+#[test]
+fn a_thread_that_frees_much_memory_asks_no_file() {
+    let output = in_a_process("planted_free");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("freed"), "{said}");
 }
 
 #[test]

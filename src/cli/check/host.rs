@@ -144,8 +144,13 @@ fn locked_memory() -> Item {
 
 fn seccomp() -> Item {
     let present = Abilities::of_this_host().seccomp;
-    Item::new("seccomp", false, present, "a VM's threads make only the system calls that they need (--sandbox)")
-        .or("use a kernel with CONFIG_SECCOMP_FILTER")
+    Item::new(
+        "seccomp",
+        false,
+        present,
+        "a VM's threads make only the system calls that they need (--sandbox)",
+    )
+    .or("use a kernel with CONFIG_SECCOMP_FILTER")
 }
 
 fn landlock() -> Item {
