@@ -24,7 +24,7 @@ use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
 use crate::host::sandbox::{Right, SandboxMode};
 use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
-use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
+use crate::machine::{Console, CpuModel, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
@@ -65,6 +65,10 @@ pub struct RunArgs {
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
+    /// The vCPUs' features: masked (without nested virtualization, SGX, encrypted memory, performance counters and branch records,
+    /// PKS and AMX, which a guest with disks does not need) or passthrough (all that KVM supports)
+    #[arg(long, value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
+    cpu: CpuModel,
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
@@ -133,6 +137,10 @@ fn parse_memory(text: &str) -> Result<u64, String> {
         return Err("use 128M to 8G, in whole MiB".into());
     }
     Ok(bytes)
+}
+
+fn parse_cpu(text: &str) -> Result<CpuModel, &'static str> {
+    text.parse().map_err(|_| "use masked or passthrough")
 }
 
 fn parse_huge_page(text: &str) -> Result<HugePage, String> {
@@ -240,6 +248,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
             initrd: args.initrd,
             cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
             cpus: args.cpus,
+            cpu_model: args.cpu,
             memory: args.memory,
             console: args.console,
             vcpu_pins: pins.vcpus(args.cpus.into()),
