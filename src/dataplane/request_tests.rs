@@ -184,7 +184,7 @@ fn model(readable: &[u8], writable: usize, block: &BlockParams) -> Option<Result
     let fits = |sector: u64, sectors: u64| {
         sectors > 0 && u128::from(sector) + u128::from(sectors) <= capacity.into()
     };
-    let transfer = |len: usize| len % 512 == 0 && fits(sector, len as u64 / 512);
+    let transfer = |len: usize| len.is_multiple_of(512) && fits(sector, len as u64 / 512);
     let ok = |op, good| if good { Ok(op) } else { Err(Status::IoErr) };
     let durable = !block.writeback.load(Ordering::Relaxed);
     Some(match kind {
@@ -217,10 +217,10 @@ fn cut(bytes: &mut [u8], cuts: &[prop::sample::Index]) -> Vec<libc::iovec> {
     at.sort_unstable();
     at.dedup();
     let base = bytes.as_mut_ptr();
-    // SAFETY: inside of `bytes`.
-    let buffer = |ends: &[usize]| libc::iovec {
-        iov_base: unsafe { base.add(ends[0]).cast() },
-        iov_len: ends[1] - ends[0],
+    let buffer = |ends: &[usize]| {
+        // SAFETY: inside of `bytes`.
+        let iov_base = unsafe { base.add(ends[0]).cast() };
+        libc::iovec { iov_base, iov_len: ends[1] - ends[0] }
     };
     at.windows(2).map(buffer).collect()
 }

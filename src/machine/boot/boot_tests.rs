@@ -5,6 +5,7 @@ use std::io::Write;
 use super::*;
 use crate::machine::layout::{GIB, HIGH_RAM_START, LOW_RAM_END, MIB};
 
+#[allow(clippy::duplicate_mod)] // The tests of vm have it, too.
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 
