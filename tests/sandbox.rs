@@ -71,7 +71,7 @@ fn every_thread_is_confined_before_the_guest_runs() {
     }
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("control");
-    let arguments = [&DISKS[..], &["--sandbox", "on", "--control", socket.to_str().unwrap()]].concat();
+    let arguments = [&DISKS[..], &["--control", socket.to_str().unwrap()]].concat();
     let child = start(directory.path(), &arguments);
     // A client's thread is there, too, and inherits.
     let client = std::os::unix::net::UnixStream::connect(&socket).unwrap();
@@ -112,7 +112,7 @@ fn results_are_put_in_their_places_at_the_end() {
     let place = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
     let (stats, trace) = (place("stats.json"), place("trace.json"));
     fs::write(&stats, "old").unwrap();
-    let arguments = [&DISKS[..], &["--sandbox", "on", "--stats", &stats, "--trace", &trace]].concat();
+    let arguments = [&DISKS[..], &["--stats", &stats, "--trace", &trace]].concat();
     let (code, said) = end(start(directory.path(), &arguments));
     assert_eq!(code, Some(143), "{said}");
     for path in [&stats, &trace] {

@@ -96,9 +96,9 @@ struct Common {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: Option<u32>,
     /// Restrict the VM's threads to the system calls that they need while the guest runs: on (any other call ends the bench
-    /// with exit code 7), log (the kernel logs other calls) or off. Must be off with --guest linux and with --peer
-    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
-    sandbox: SandboxMode,
+    /// with exit code 7), log (the kernel logs other calls) or off [default: on, and off with --guest linux and --peer, where a vCPU's thread starts and stops other programs]
+    #[arg(long, value_name = "HOW", value_parser = parse_sandbox)]
+    sandbox: Option<SandboxMode>,
     /// A reference VMM in the same run, with the same guest: qemu. With --guest linux also cloud-hypervisor, host (fio on this
     /// machine, without a VM), and KIND=FILE to name the program; may be given several times
     #[arg(long, value_name = "KIND[=FILE]")]

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn parse(text: &str) -> DiskConfig {
@@ -181,4 +183,35 @@ fn missing_or_superfluous_parts_are_reported() {
     says("path", "--disk: path needs a value: a file or a block device");
     says("path=", "--disk: path= is not allowed; path is a file or a block device");
     says("path=f,backend", "--disk: backend needs a value: one of io_uring, sync, null, mem");
+}
+
+proptest! {
+    /// Any text is a disk or is refused in one sentence.
+    #[test]
+    fn any_text_is_a_disk_or_is_refused(text in ".{0,60}") {
+        refused_in_one_sentence(&text)?;
+    }
+
+    /// The same with texts that are nearly right.
+    #[test]
+    fn nearly_right_texts_are_disks_or_refused(pairs in prop::collection::vec(
+        ("(path|vhost-user|readonly|backend|size|direct|block-size|delay|queues|queue-size|iothread|notify|complete|ring|event-idx|\
+          notification-data|moderate|serial|[a-z-]{0,6})", prop::option::of(
+          "(a|/dev/null|io_uring|sync|null|mem|[0-9]{1,25}[KMGTus]{0,2}|auto|none|off|on|pio|exit|mmio|irqfd|resample|packed|split|[0-9]:[0-9]{1,3}|.{0,8})")),
+        0..8,
+    )) {
+        let pair = |(key, value): &(String, Option<String>)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"));
+        refused_in_one_sentence(&pairs.iter().map(pair).collect::<Vec<_>>().join(","))?;
+    }
+}
+
+fn refused_in_one_sentence(text: &str) -> Result<(), TestCaseError> {
+    match text.parse::<DiskConfig>() {
+        Ok(disk) => {
+            prop_assert!((1..=16).contains(&disk.queues) && disk.queue_size.is_power_of_two());
+            prop_assert!(disk.options.block_size.is_none_or(|size| size == 512 || size == 4096));
+        }
+        Err(error) => prop_assert!(error.to_string().len() > 5),
+    }
+    Ok(())
 }

@@ -245,6 +245,19 @@ fn parse_sandbox(text: &str) -> Result<SandboxMode, String> {
     text.parse().map_err(|_| format!("use one of {}", SandboxMode::VARIANTS.join(", ")))
 }
 
+/// The mode for a run of which `unfit` cannot be confined: what was `asked` for, or on. Whoever asked for what cannot be is told.
+fn sandbox_mode(asked: Option<SandboxMode>, unfit: Option<&str>) -> SandboxMode {
+    match (asked.unwrap_or_default(), unfit) {
+        (SandboxMode::On, Some(flag)) => {
+            if asked.is_some() {
+                log::warn("sandbox", format_args!("off: {flag} needs what a confined thread may not do"));
+            }
+            SandboxMode::Off
+        }
+        (mode, _) => mode,
+    }
+}
+
 /// clap's message about a wrong command line, without its usage lines.
 fn one_sentence(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());

@@ -18,13 +18,13 @@ use super::out_place::FilesInUse;
 use super::pins::Pins;
 use super::signals::Signals;
 use super::stats::StatsFile;
-use super::{Failure, parse_sandbox, vfio};
+use super::{Failure, parse_sandbox, sandbox_mode, vfio};
 use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
 use crate::host::sandbox::{Right, SandboxMode};
 use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
-use crate::machine::{Console, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
+use crate::machine::{Console, CpuModel, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
 use crate::vm::{SandboxConfig, ThreadConfig, Vm, VmConfig};
@@ -65,6 +65,10 @@ pub struct RunArgs {
     /// vCPUs, 1 to 16
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
+    /// The vCPUs' features: masked (without nested virtualization, SGX, encrypted memory, performance counters and branch records,
+    /// PKS and AMX, which a guest with disks does not need) or passthrough (all that KVM supports)
+    #[arg(long, value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
+    cpu: CpuModel,
     /// Guest RAM, 128M to 8G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
@@ -110,9 +114,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
     /// Restrict the threads to the system calls that they need while the guest runs: on (any other call ends the run with
-    /// exit code 7), log (the kernel logs other calls) or off
-    #[arg(long, value_name = "HOW", default_value_t, value_parser = parse_sandbox)]
-    sandbox: SandboxMode,
+    /// exit code 7), log (the kernel logs other calls) or off [default: on, and off with --on-reset restart or vhost-user=, which need more]
+    #[arg(long, value_name = "HOW", value_parser = parse_sandbox)]
+    sandbox: Option<SandboxMode>,
     #[command(flatten)]
     observe: ObserveArgs,
 }
@@ -133,6 +137,10 @@ fn parse_memory(text: &str) -> Result<u64, String> {
         return Err("use 128M to 8G, in whole MiB".into());
     }
     Ok(bytes)
+}
+
+fn parse_cpu(text: &str) -> Result<CpuModel, &'static str> {
+    text.parse().map_err(|_| "use masked or passthrough")
 }
 
 fn parse_huge_page(text: &str) -> Result<HugePage, String> {
@@ -218,14 +226,10 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     {
         return Err(Failure::usage(format!("--vfio {twice} is given twice; leave one out")));
     }
-    if args.sandbox == SandboxMode::On {
-        // Both open files and sockets while the guest runs, which a confined thread may not.
-        let restart = (args.on_reset == OnReset::Restart).then_some("--on-reset restart");
-        let remote = args.disks.iter().any(|disk| disk.vhost_user.is_some()).then_some("--disk vhost-user=");
-        if let Some(flag) = restart.or(remote) {
-            return Err(Failure::usage(format!("{flag} does not work with --sandbox on; leave one out")));
-        }
-    }
+    // Both open files and sockets while the guest runs, which a confined thread may not.
+    let restart = (args.on_reset == OnReset::Restart).then_some("--on-reset restart");
+    let remote = args.disks.iter().any(|disk| disk.vhost_user.is_some()).then_some("--disk vhost-user=");
+    let sandbox = sandbox_mode(args.sandbox, restart.or(remote));
     let mut files = FilesInUse::default();
     files.input("--kernel", &kernel);
     args.initrd.iter().for_each(|path| files.input("--initrd", path));
@@ -244,6 +248,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
             initrd: args.initrd,
             cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
             cpus: args.cpus,
+            cpu_model: args.cpu,
             memory: args.memory,
             console: args.console,
             vcpu_pins: pins.vcpus(args.cpus.into()),
@@ -256,7 +261,7 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
             .map(|n| ThreadConfig { poll_max_ns: u64::from(args.poll_us) * 1000, cpu: pins.iothread(n) })
             .collect(),
         sandbox: SandboxConfig {
-            mode: args.sandbox,
+            mode: sandbox,
             files: late_files(
                 &[stats.as_ref().and_then(StatsFile::directory), trace.as_ref().and_then(OutFile::directory)],
                 &args.observe,

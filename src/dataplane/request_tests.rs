@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::super::testing::Driver;
 use super::*;
 
@@ -170,5 +172,114 @@ fn a_request_of_2_gib_is_refused_because_it_would_hold_the_thread() {
         }
         let todo = parse(&mut chain, &block).unwrap().todo;
         assert_eq!(matches!(todo, Todo::Backend(_)), taken, "{todo:?}");
+    }
+}
+
+/// What a request must come to, from its bytes as a whole: virtio 1.2, 5.2.6, read once more and without any buffers.
+fn model(readable: &[u8], writable: usize, block: &BlockParams) -> Option<Result<Op, Status>> {
+    let header = readable.get(..16).filter(|_| writable > 0)?;
+    let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+    let (kind, sector, data) = (number(&header[..4]) as u32, number(&header[8..16]), &readable[16..]);
+    let capacity = block.capacity.load(Ordering::Relaxed);
+    let fits = |sector: u64, sectors: u64| {
+        sectors > 0 && u128::from(sector) + u128::from(sectors) <= capacity.into()
+    };
+    let transfer = |len: usize| len.is_multiple_of(512) && fits(sector, len as u64 / 512);
+    let ok = |op, good| if good { Ok(op) } else { Err(Status::IoErr) };
+    let durable = !block.writeback.load(Ordering::Relaxed);
+    Some(match kind {
+        VIRTIO_BLK_T_IN => ok(Op::Read, data.is_empty() && transfer(writable - 1)),
+        VIRTIO_BLK_T_OUT => {
+            ok(Op::Write { durable }, writable == 1 && !block.readonly && transfer(data.len()))
+        }
+        VIRTIO_BLK_T_FLUSH => Ok(Op::Flush),
+        VIRTIO_BLK_T_GET_ID => Err(Status::Ok),
+        VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
+            let zeroes = kind == VIRTIO_BLK_T_WRITE_ZEROES;
+            let op = |unmap| if zeroes { Op::WriteZeroes { unmap, durable } } else { Op::Discard };
+            match data.len() {
+                16 if number(&data[12..]) & !u64::from(zeroes) != 0 => Err(Status::Unsupp),
+                16 => {
+                    let (sector, sectors) = (number(&data[..8]), number(&data[8..12]));
+                    ok(op(data[12] == 1), !block.readonly && sectors <= 100 && fits(sector, sectors))
+                }
+                _ => Err(Status::IoErr),
+            }
+        }
+        _ => Err(Status::Unsupp),
+    })
+}
+
+/// `bytes` as buffers that end at `cuts`.
+fn cut(bytes: &mut [u8], cuts: &[prop::sample::Index]) -> Vec<libc::iovec> {
+    let mut at: Vec<usize> =
+        cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+    at.sort_unstable();
+    at.dedup();
+    let base = bytes.as_mut_ptr();
+    let buffer = |ends: &[usize]| {
+        // SAFETY: inside of `bytes`.
+        let iov_base = unsafe { base.add(ends[0]).cast() };
+        libc::iovec { iov_base, iov_len: ends[1] - ends[0] }
+    };
+    at.windows(2).map(buffer).collect()
+}
+
+proptest! {
+    /// However a request is cut into buffers: what it comes to is what its bytes say, and no byte outside of it changes.
+    #[test]
+    fn requests_are_what_their_bytes_say(
+        kind in prop_oneof![9 => 0..15u32, 1 => any::<u32>()],
+        sector in prop_oneof![4 => 0..1010u64, 1 => any::<u64>()],
+        head in prop_oneof![9 => Just(16usize), 1 => 0..16usize],
+        data in prop_oneof![
+            (0..5usize).prop_map(|n| vec![7; n * 512]),
+            (0..1010u64, 0..110u32, prop_oneof![4 => 0..2u32, 1 => any::<u32>()]).prop_map(|(sector, sectors, flags)| {
+                [&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+            }),
+            prop::collection::vec(any::<u8>(), 0..40),
+        ],
+        writable in prop_oneof![4 => (0..5usize).prop_map(|n| n * 512 + 1), 2 => 0..30usize],
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        (readonly, writeback) in any::<(bool, bool)>(),
+    ) {
+        let block = BlockParams { readonly, writeback: writeback.into(), ..Driver::block() };
+        let mut readable = header(kind, sector)[..head].to_vec();
+        if head == 16 {
+            readable.extend(&data);
+        }
+        let before = readable.clone();
+        // One byte of another on either side.
+        let mut memory = vec![0xa5; writable + 2];
+        let mut chain = Chain {
+            head: Default::default(),
+            readable: cut(&mut readable, &cuts),
+            writable: cut(&mut memory[1..=writable], &cuts),
+        };
+        let parsed = parse(&mut chain, &block);
+        let expected = model(&before, writable, &block);
+        match (parsed, expected) {
+            (Err(error), None) => prop_assert_eq!(error, RingError::Shape),
+            (Ok(parsed), Some(expected)) => {
+                prop_assert_eq!(parsed.status.cast_const(), &raw const memory[writable], "the last byte");
+                match (parsed.todo, expected) {
+                    (Todo::Backend(request), Ok(op)) => {
+                        prop_assert_eq!(request.op, op);
+                        let bytes: usize = request.buffers.iter().map(|buffer| buffer.iov_len).sum();
+                        let expected = match op {
+                            Op::Read => writable - 1,
+                            Op::Write { .. } => data.len(),
+                            _ => 0,
+                        };
+                        prop_assert_eq!(bytes, expected);
+                    }
+                    (Todo::Answer(status), Err(expected)) => prop_assert_eq!(status, expected),
+                    (todo, expected) => prop_assert!(false, "{todo:?} instead of {expected:?}"),
+                }
+            }
+            (parsed, expected) => prop_assert!(false, "{parsed:?} instead of {expected:?}"),
+        }
+        prop_assert_eq!((memory[0], memory[writable + 1]), (0xa5, 0xa5));
+        prop_assert_eq!(readable, before);
     }
 }

@@ -1,8 +1,12 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
+
+use super::Locked;
+use super::thread::is_confined;
 
 /// Posted interrupts are two facts. KVM can *post to a vCPU*: what it delivers (an irqfd, KVM_SIGNAL_MSI) reaches a running
 /// vCPU without an exit; that takes a virtual APIC in the CPU, APICv of Intel or AVIC of AMD. And a *device* can post: its
@@ -38,6 +42,9 @@ pub struct Posted {
 /// Words on the kernel's command line that disable posting (Linux, Documentation/admin-guide/kernel-parameters.txt).
 const SWITCHED_OFF: [&str; 4] = ["intremap=off", "nointremap", "intremap=nopost", "amd_iommu_intr=legacy"];
 
+/// What [`Posting::keep`] read.
+static KEPT: Mutex<Option<Posting>> = Mutex::new(None);
+
 impl Posting {
     /// Reads module parameters, CPU flags, IOMMU capabilities and the kernel's command line of the host whose file trees
     /// are below `root`.
@@ -45,9 +52,17 @@ impl Posting {
         Posting { vcpu: vcpu(root), iommu: iommu(root), kvm: kvm(root) }
     }
 
-    /// Those of this host.
+    /// Those of this host; in a sandbox, which cannot read them, those that were there at its door.
     pub fn here() -> Posting {
-        Posting::read(Path::new("/"))
+        match KEPT.locked().clone() {
+            Some(kept) if is_confined() => kept,
+            _ => Posting::read(Path::new("/")),
+        }
+    }
+
+    /// Reads them for the threads that will enter a sandbox.
+    pub fn keep() {
+        *KEPT.locked() = Some(Posting::read(Path::new("/")));
     }
 
     /// What prevents KVM from posting to a running vCPU.

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use super::MachineError;
 use super::boot::Kernel;
+use super::cpuid_mask::CpuModel;
 use super::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
 use super::memory::RamBacking;
 use super::serial::Console;
@@ -17,6 +18,8 @@ pub struct MachineConfig {
     pub cmdline: String,
     /// Number of vCPUs, 1 to [`layout::VCPUS_MAX`].
     pub cpus: u8,
+    /// Which features of the host's CPU they have.
+    pub cpu_model: CpuModel,
     /// RAM in bytes, [`layout::RAM_MIN`] to [`layout::RAM_MAX`], a multiple of 1 MiB.
     pub memory: u64,
     /// The console that the serial port is connected to.
@@ -41,6 +44,7 @@ impl MachineConfig {
             initrd: None,
             cmdline: String::new(),
             cpus: 1,
+            cpu_model: CpuModel::Masked,
             memory: layout::RAM_MIN,
             console: Console::Off,
             vcpu_pins: Vec::new(),

@@ -6,6 +6,7 @@ use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES
 use kvm_ioctls::{Cap, Kvm};
 
 use super::MachineError;
+use super::cpuid_mask::{self, CpuModel};
 
 /// Returns the leaves of `KVM_GET_SUPPORTED_CPUID`, with the TSC deadline timer added if the in-kernel local APIC has
 /// it (`KVM_CAP_TSC_DEADLINE_TIMER`: KVM leaves that bit to the VMM).
@@ -25,16 +26,21 @@ pub fn supported(kvm: &Kvm) -> Result<CpuId, MachineError> {
     Ok(cpuid)
 }
 
-/// Returns the CPUID of vCPU `index` of `count`, made from `supported`. Leaves VMX and SVM out: nothing here keeps the state of a
-/// nested guest across a reset, and no test runs one.
-pub fn for_vcpu(supported: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
+/// Returns the CPUID of vCPU `index` of `count`, made from what of `supported` the `model` shows.
+pub fn for_vcpu(
+    supported: &[kvm_cpuid_entry2],
+    index: u8,
+    count: u8,
+    model: CpuModel,
+) -> Vec<kvm_cpuid_entry2> {
     let first = supported.iter().find(|e| e.function == 0);
     let max_leaf = first.map_or(0, |e| e.eax);
     let amd = first.is_some_and(|e| matches!(&e.ebx.to_le_bytes(), b"Auth" | b"Hygo"));
     // The extended topology leaves are replaced. AMD's leaf 0x8000_0026 has no further information, so it is
-    // dropped. Leaf 0x8000_000a describes SVM.
-    let kept = supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f | 0x8000_000a | 0x8000_0026));
+    // dropped.
+    let kept = supported.iter().filter(|e| !matches!(e.function, 0xb | 0x1f | 0x8000_0026));
     let mut entries: Vec<_> = kept.copied().collect();
+    cpuid_mask::apply(&mut entries, model);
     for entry in &mut entries {
         patch(entry, index.into(), count.into(), amd);
     }
@@ -53,13 +59,11 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
     const HYPERVISOR: u32 = 1 << 31;
     const HTT: u32 = 1 << 28;
     const CMP_LEGACY: u32 = 1 << 1;
-    const VMX: u32 = 1 << 5;
-    const SVM: u32 = 1 << 2;
     let set = |word: &mut u32, bit: u32, on: bool| if on { *word |= bit } else { *word &= !bit };
     match entry.function {
         1 => {
             entry.ebx = entry.ebx & 0xffff | count << 16 | index << 24;
-            entry.ecx = entry.ecx & !VMX | HYPERVISOR;
+            entry.ecx |= HYPERVISOR;
             set(&mut entry.edx, HTT, count > 1);
         }
         // Caches (Intel 4, AMD 0x8000_001D): all but level 3 are private to a core. EAX 25:14 is the number of CPUs
@@ -72,12 +76,7 @@ fn patch(entry: &mut kvm_cpuid_entry2, index: u32, count: u32, amd: bool) {
                 entry.eax |= (count.next_power_of_two() - 1) << 26;
             }
         }
-        0x8000_0001 => {
-            entry.ecx &= !SVM;
-            if amd {
-                set(&mut entry.ecx, CMP_LEGACY, count > 1);
-            }
-        }
+        0x8000_0001 if amd => set(&mut entry.ecx, CMP_LEGACY, count > 1),
         // ECX 15:12 is the number of bits of the APIC ID, 7:0 the number of cores minus 1.
         0x8000_0008 if amd => entry.ecx = entry.ecx & !0xf0ff | id_bits(count) << 12 | (count - 1),
         // The extended APIC ID; one thread per core; one node.

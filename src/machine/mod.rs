@@ -16,6 +16,7 @@ mod console_input;
 mod console_output;
 pub mod cpu_state;
 pub mod cpuid;
+mod cpuid_mask;
 mod error;
 mod exit;
 mod host_tsc;
@@ -38,6 +39,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 pub use boot::Kernel;
 pub use config::MachineConfig;
 pub use cpu_state::Entry;
+pub use cpuid_mask::CpuModel;
 pub use error::MachineError;
 pub use exit::{ExitLatch, ExitReason};
 pub(crate) use kvm_fd::create_vm;
@@ -289,7 +291,8 @@ impl Machine {
                 // This fails only if the machine runs for a second time.
                 let _ = counters.kvm.set(stats);
             }
-            let entries = cpuid::for_vcpu(supported.as_slice(), index, self.config.cpus);
+            let entries =
+                cpuid::for_vcpu(supported.as_slice(), index, self.config.cpus, self.config.cpu_model);
             let cpuid = CpuId::from_entries(&entries)
                 .map_err(|_| MachineError::Host("the host's CPUID has too many leaves".into()))?;
             fd.set_cpuid2(&cpuid).map_err(|e| MachineError::kvm("KVM_SET_CPUID2", e))?;

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::kvm::testing::{Delivery, FakeVm};
 
@@ -59,4 +61,54 @@ fn output_to_a_file_is_the_guests_bytes() {
         .unwrap();
     b"hello".iter().for_each(|&b| port.write(DATA, &[b]));
     assert_eq!(std::fs::read(path).unwrap(), b"hello");
+}
+
+/// A guest's access, or bytes from the host.
+#[derive(Clone, Debug)]
+enum Step {
+    Read(u64, usize),
+    Write(u64, Vec<u8>),
+    Receive(Vec<u8>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let offset = prop_oneof![9 => 0..8u64, 1 => any::<u64>()];
+    prop_oneof![
+        (offset.clone(), 0..9usize).prop_map(|(offset, len)| Step::Read(offset, len)),
+        (offset, prop_oneof![9 => prop::collection::vec(any::<u8>(), 1), 1 => prop::collection::vec(any::<u8>(), 0..9)])
+            .prop_map(|(offset, bytes)| Step::Write(offset, bytes)),
+        prop::collection::vec(any::<u8>(), 0..100).prop_map(Step::Receive),
+    ]
+}
+
+proptest! {
+    /// Whatever a guest does to the registers: no panic, no more input than the FIFO holds, no more output than was written.
+    #[test]
+    fn any_accesses_are_bounded(steps in prop::collection::vec(step(), 1..200)) {
+        const FIFO: usize = 64;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console");
+        let (console, exit) = (Console::File(path.clone()), ExitLatch::new().unwrap());
+        let port = SerialPort::new(FakeVm::new(), &console, false, exit).unwrap();
+        let mut written = Vec::new();
+        for step in steps {
+            match step {
+                Step::Read(offset, len) => {
+                    let mut data = vec![0; len];
+                    port.read(offset, &mut data);
+                    prop_assert!(len == 1 || data.iter().all(|&byte| byte == 0xff));
+                }
+                Step::Write(offset, bytes) => {
+                    port.write(offset, &bytes);
+                    if let (DATA, [byte]) = (offset, &bytes[..]) {
+                        written.push(*byte);
+                    }
+                }
+                Step::Receive(bytes) => prop_assert!(port.receive(&bytes) <= bytes.len().min(FIFO)),
+            }
+        }
+        let output = std::fs::read(path).unwrap();
+        let mut left = written.iter();
+        prop_assert!(output.iter().all(|byte| left.any(|of| of == byte)), "{output:?} is no part of {written:?}");
+    }
 }

@@ -124,15 +124,25 @@ impl VcpuThreads {
             .map_err(|e| MachineError::Host(format!("cannot handle the signal that stops vCPUs: {e}")))?;
         let (gate, opened) = bounded(0);
         let mut threads = VcpuThreads { running: Vec::new(), gate: Some(gate), stop: Arc::default() };
+        // A thread may be confined when this returns, and a confined thread cannot pin itself any more.
+        let (pinning, pinned) = bounded::<()>(0);
         for mut vcpu in vcpus {
             let immediate_exit = Arc::new(AtomicPtr::new(&raw mut vcpu.fd.get_kvm_run().immediate_exit));
             let (sender, ended) = bounded(1);
-            let (stop, opened) = (threads.stop.clone(), opened.clone());
+            let (stop, opened, pinning) = (threads.stop.clone(), opened.clone(), pinning.clone());
             let name = format!("vcpu{}", vcpu.index);
-            let thread = thread::start(&name, move || run(vcpu, &stop, &opened, sender))
+            let body = move || {
+                vcpu.pin.into_iter().for_each(pin_to_cpu);
+                drop(pinning);
+                run(vcpu, &stop, &opened, sender)
+            };
+            let thread = thread::start(&name, body)
                 .map_err(|e| MachineError::Host(format!("cannot start a vCPU's thread: {e}")))?;
             threads.running.push(Running { thread, immediate_exit, ended });
         }
+        drop(pinning);
+        // Nothing is ever sent: it returns when each thread has dropped its end.
+        let _ = pinned.recv();
         Ok(threads)
     }
 
@@ -172,9 +182,6 @@ impl Drop for VcpuThreads {
 
 /// Runs the vCPU, and returns the VcpuFd even after a panic: [`VcpuThreads::stop`] writes into its `kvm_run` page.
 fn run(mut vcpu: Vcpu, stop: &AtomicBool, opened: &Receiver<()>, sender: Sender<()>) -> VcpuFd {
-    if let Some(cpu) = vcpu.pin {
-        pin_to_cpu(cpu);
-    }
     let exit = vcpu.exit.clone();
     watched(&format!("vcpu{}", vcpu.index), &*exit.on_death(), || {
         // Nothing is ever sent: the gate opens when it is dropped.

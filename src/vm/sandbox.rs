@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::host::sandbox::{
     Abilities, Allowed, Arguments, Call, Files, Profile, Right, SandboxMode, calls, confine,
 };
-use crate::host::{ProcInterrupts, has_spare_cpu, log};
+use crate::host::{Posting, ProcInterrupts, has_spare_cpu, log};
 use ioctls::*;
 
 #[path = "sandbox_ioctls.rs"]
@@ -52,10 +52,22 @@ pub(super) fn enter(config: &SandboxConfig) {
     log::open();
     has_spare_cpu();
     let _ = ProcInterrupts::now();
+    Posting::keep();
+    keep_heaps();
     if let Err(why) = profiles(config).and_then(|all| {
         confine(&|thread| all[kind_of(thread) as usize].clone()).map_err(|error| error.to_string())
     }) {
         log::warn("sandbox", format_args!("not complete: {why}"));
+    }
+}
+
+/// Lets no thread's heap give memory back: glibc reads /proc/sys/vm/overcommit_memory before the first one shrinks (`shrink_heap`
+/// in malloc/arena.c), on whichever thread frees. A heap has at most 64 MiB, which is below this threshold.
+fn keep_heaps() {
+    // SAFETY: no pointers.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }
 
@@ -141,7 +153,8 @@ fn table(kind: Kind) -> Vec<Allowed> {
             all.extend(any(&DEVICES));
             all.extend(any(&FILES));
             all.extend(any(&SOCKETS));
-            all.extend(any(&calls![SYS_wait4 SYS_waitid]));
+            // The timer looks whether a terminal that another job has is ours again.
+            all.extend(any(&calls![SYS_wait4 SYS_waitid SYS_timerfd_settime]));
         }
     }
     let [ioctl] = calls![SYS_ioctl];

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -96,4 +98,30 @@ fn the_median_moves_within_a_bin() {
     assert_eq!(with(&[(1000, 10)]).median(), Some(1000.0));
     assert_eq!(with(&[(900, 4), (1000, 10), (1100, 6)]).median(), Some(996.0 + 8.0 * 0.6));
     assert_eq!(with(&[(900, 5), (1000, 5)]).median(), Some(904.0));
+}
+
+proptest! {
+    /// fio's output comes from the guest: any change of it is understood, or refused in a sentence, and the figures are finite.
+    #[test]
+    fn any_output_is_understood_or_refused(
+        ios in (0..1000u64, 0..1000u64),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), "[-0-9.eE{}\\[\\]:,\"a-z]{0,4}"), 0..6),
+        reads_back in any::<bool>(),
+    ) {
+        let mut text = output(ios.0, ios.1).to_string();
+        for (at, new) in changes {
+            let at = at.index(text.len());
+            let end = (at + new.len()).min(text.len());
+            text.replace_range(at..end, &new);
+        }
+        match parse(text.as_bytes(), reads_back) {
+            Ok(got) => {
+                let [mean, median] = [got.latency.mean(), got.latency.median()];
+                prop_assert!([mean, median, Some(got.iops)].into_iter().flatten().all(f64::is_finite), "{text}: {got:?}");
+                got.latency.percentile(99.0);
+                Histogram::default().add(&got.latency);
+            }
+            Err(why) => prop_assert!(!why.is_empty()),
+        }
+    }
 }

@@ -18,7 +18,7 @@ use super::row_stats::Block;
 use crate::host::pin_to_cpu;
 use crate::kvm::{KvmVm, MemoryRange, VmIoctls};
 use crate::machine::boot::Boot;
-use crate::machine::{Kernel, Ram, cpu_state, cpuid, create_vm, layout, open_kvm};
+use crate::machine::{CpuModel, Kernel, Ram, cpu_state, cpuid, create_vm, layout, open_kvm};
 use crate::virtio::NotifyPath;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
@@ -63,7 +63,7 @@ impl NoIrqchip {
         let entry = entry.map_err(|e| e.to_string())?;
         let vcpu = vm.create_vcpu(0).map_err(text("KVM_CREATE_VCPU"))?;
         let supported = cpuid::supported(&kvm).map_err(|e| e.to_string())?;
-        let leaves = cpuid::for_vcpu(supported.as_slice(), 0, 1);
+        let leaves = cpuid::for_vcpu(supported.as_slice(), 0, 1, CpuModel::Masked);
         let leaves = CpuId::from_entries(&leaves).map_err(|e| format!("{e:?}"))?;
         vcpu.set_cpuid2(&leaves).map_err(text("KVM_SET_CPUID2"))?;
         cpu_state::start(&vcpu, &memory, &entry).map_err(|e| e.to_string())?;

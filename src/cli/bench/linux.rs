@@ -9,6 +9,7 @@ use super::super::Failure;
 use super::super::disk_arg::parse_size;
 use super::super::fio_arg::read_fio;
 use super::super::guest_files::{guest_dir, guest_file};
+use super::super::sandbox_mode;
 use super::{Common, named};
 use crate::backend::BackendKind;
 use crate::bench::linux::{BenchError, FioJob, LinuxBench, Peer, Variant};
@@ -198,7 +199,7 @@ impl LinuxArgs {
             vcpu_pins: pins.vcpus(self.cpus.into()),
             thread_pins: (0..disks).map(|n| pins.iothread(n)).collect(),
             self_test: self.self_test,
-            sandbox: common.sandbox,
+            sandbox: sandbox_mode(common.sandbox, (!common.peer.is_empty()).then_some("--peer")),
             fio_file,
             pace: common.pace(),
             progress: common.progress,

@@ -55,7 +55,7 @@ impl ProbeArgs {
             requests: self.requests,
             poll_us: common.poll_us.unwrap_or(POLL_US),
             pin,
-            sandbox: common.sandbox,
+            sandbox: common.sandbox.unwrap_or_default(),
             filter: self.filter,
             peer,
         })

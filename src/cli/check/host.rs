@@ -144,15 +144,20 @@ fn locked_memory() -> Item {
 
 fn seccomp() -> Item {
     let present = Abilities::of_this_host().seccomp;
-    Item::new("seccomp", false, present, "--sandbox=on: threads make only the system calls that they need")
-        .or("use a kernel with CONFIG_SECCOMP_FILTER")
+    Item::new(
+        "seccomp",
+        false,
+        present,
+        "a VM's threads make only the system calls that they need (--sandbox)",
+    )
+    .or("use a kernel with CONFIG_SECCOMP_FILTER")
 }
 
 fn landlock() -> Item {
     let version = Abilities::of_this_host().landlock;
     let found = match version {
-        0 => "none: --sandbox=on guards files by system call filters alone".into(),
-        version => format!("version {version}, --sandbox=on: threads open no files but those that they need"),
+        0 => "none: the sandbox guards files by system call filters alone".into(),
+        version => format!("version {version}: a VM's threads open no files but those that they need"),
     };
     Item::new("Landlock", false, version > 0, found)
         .or("Linux 5.13 has it (CONFIG_SECURITY_LANDLOCK, and landlock in the kernel's lsm= list)")

@@ -27,10 +27,10 @@ pub use violation::{EXIT_CODE, on_violation};
 #[strum(serialize_all = "lowercase")]
 pub enum SandboxMode {
     /// They are. A system call that is not in a thread's table ends the process.
+    #[default]
     On,
     /// They are not. The kernel logs each system call that is not in the table (`journalctl -k`, "SECCOMP").
     Log,
     /// They are not, and nothing is logged.
-    #[default]
     Off,
 }

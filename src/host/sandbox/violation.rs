@@ -102,7 +102,7 @@ impl Line {
 }
 
 /// System calls that the message names; it shows others by number.
-const KNOWN: [Call; 74] = calls![
+const KNOWN: [Call; 84] = calls![
     SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek SYS_mmap SYS_mprotect
     SYS_munmap SYS_ioctl SYS_pread64 SYS_pwrite64 SYS_readv SYS_writev SYS_access SYS_pipe SYS_dup SYS_dup2
     SYS_socket SYS_connect SYS_accept SYS_sendto SYS_recvfrom SYS_sendmsg SYS_recvmsg SYS_bind SYS_listen
@@ -111,5 +111,6 @@ const KNOWN: [Call; 74] = calls![
     SYS_arch_prctl SYS_prlimit64 SYS_mount SYS_reboot SYS_init_module SYS_getdents64 SYS_sched_setaffinity
     SYS_sched_getaffinity SYS_openat SYS_newfstatat SYS_unlinkat SYS_linkat SYS_fallocate SYS_accept4 SYS_eventfd2
     SYS_epoll_create1 SYS_pipe2 SYS_perf_event_open SYS_process_vm_readv SYS_memfd_create SYS_bpf SYS_execveat
-    SYS_statx SYS_io_uring_setup SYS_clone3
+    SYS_statx SYS_io_uring_setup SYS_clone3 SYS_timerfd_create SYS_timerfd_settime SYS_signalfd4 SYS_epoll_ctl SYS_flock
+    SYS_mlock SYS_msync SYS_mincore SYS_io_uring_enter SYS_pwritev2
 ];

@@ -1,7 +1,13 @@
+use proptest::prelude::*;
+
 use std::io::Write;
 
 use super::*;
 use crate::machine::layout::{GIB, HIGH_RAM_START, LOW_RAM_END, MIB};
+
+#[allow(clippy::duplicate_mod)] // The tests of vm have it, too.
+#[path = "../../../tests/common/mod.rs"]
+mod common;
 
 fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -83,4 +89,49 @@ fn a_long_command_line_is_refused() {
     let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
     assert!(write_cmdline(&ram, &"x".repeat(2047), 2047).is_ok());
     assert!(write_cmdline(&ram, &"x".repeat(2048), 2047).is_err());
+}
+
+/// A little ELF with a PVH note, and the header of a bzImage with its kernel: each loads as it is.
+fn images() -> [Vec<u8>; 2] {
+    let mut bzimage = vec![0; 0x1000];
+    bzimage[0x1f1] = 1;
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    bzimage[0x206..0x208].copy_from_slice(&0x020fu16.to_le_bytes());
+    bzimage[0x211] = 1;
+    bzimage[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes());
+    bzimage[0x236] = 1;
+    bzimage[0x238..0x23c].copy_from_slice(&2047u32.to_le_bytes());
+    bzimage[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
+    bzimage[0x258..0x260].copy_from_slice(&(16 * MIB).to_le_bytes());
+    bzimage[0x260..0x264].copy_from_slice(&(64 * MIB as u32).to_le_bytes());
+    [common::elf(&[0xf4; 64]), bzimage]
+}
+
+proptest! {
+    /// Bytes of an image's headers are changed, and it is cut: it loads inside of RAM, or there is a sentence.
+    #[test]
+    fn any_image_loads_or_is_refused(
+        which in 0..2usize,
+        changes in prop::collection::vec((0..0x280usize, any::<u8>()), 0..12),
+        words in prop::collection::vec((0..0x280usize, any::<u64>()), 0..3),
+        len in prop_oneof![4 => Just(usize::MAX), 1 => 0..0x1000usize],
+        initrd in prop::option::of(0..20_000usize),
+    ) {
+        let mut image = images()[which].clone();
+        for (at, byte) in changes {
+            image.get_mut(at).into_iter().for_each(|place| *place = byte);
+        }
+        for (at, word) in words {
+            image.get_mut(at..at + 8).into_iter().for_each(|place| place.copy_from_slice(&word.to_le_bytes()));
+        }
+        image.truncate(len);
+        let ram = memory::allocate(128 * MIB, Default::default()).unwrap();
+        let initrd = initrd.map(|len| file(&vec![1; len]));
+        let initrd = initrd.as_ref().map(|file| file.path());
+        let (size, kernel) = (128 * MIB, &Kernel::Image(image.into()));
+        match (Boot { ram: &ram, size, kernel, initrd, cmdline: "console=ttyS0" }).load() {
+            Ok(_) => {}
+            Err(error) => prop_assert!(!error.to_string().contains('\n') && error.to_string().len() > 10),
+        }
+    }
 }

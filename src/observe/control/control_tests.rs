@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -246,4 +248,34 @@ fn of_vms_that_find_the_same_dead_socket_one_gets_it() {
         drop(made);
         std::fs::remove_file(&path).unwrap();
     }
+}
+
+proptest! {
+    /// Whatever a client says is a request or is refused in one line.
+    #[test]
+    fn any_line_is_understood_or_refused(line in prop::collection::vec(any::<u8>(), 0..200)) {
+        refused_in_one_line(&line)?;
+    }
+
+    /// The same with lines that are nearly requests.
+    #[test]
+    fn nearly_requests_are_understood_or_refused(
+        version in prop_oneof![8 => Just("1".to_string()), 1 => any::<i64>().prop_map(|n| n.to_string()), 1 => Just("[]".into())],
+        verb in prop_oneof![Just("inspect"), Just("switch"), Just("resize"), Just("trace-start"), Just("trace-stop"), Just("x")],
+        keys in prop::collection::vec(
+            ("(section|disk|notify|complete|moderate|size|capacity|[a-z]{1,3})", "(-?[0-9]{1,25}|\"[a-z0-9:]{0,9}\"|null|\\[\\]|1e999|\\{\\})"),
+            0..5,
+        ),
+    ) {
+        let keys: String = keys.iter().map(|(key, value)| format!(",\"{key}\":{value}")).collect();
+        refused_in_one_line(format!("{{\"doorbell\":{version},\"verb\":\"{verb}\"{keys}}}").as_bytes())?;
+    }
+}
+
+fn refused_in_one_line(line: &[u8]) -> Result<(), TestCaseError> {
+    if let Err(refusal) = super::server::understand(line) {
+        prop_assert_eq!(&refusal.kind, "usage");
+        prop_assert!(!refusal.message.contains('\n') && refusal.message.len() > 10, "{}", refusal.message);
+    }
+    Ok(())
 }

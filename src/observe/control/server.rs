@@ -237,7 +237,7 @@ fn read_line(mut stream: &UnixStream) -> Option<Vec<u8>> {
     }
 }
 
-fn understand(line: &[u8]) -> Result<Request, Refusal> {
+pub(super) fn understand(line: &[u8]) -> Result<Request, Refusal> {
     let usage = |message: String| Refusal::new("usage", message);
     let value: serde_json::Value = serde_json::from_slice(line)
         .map_err(|error| usage(format!("a request must be one line of JSON: {error}")))?;
