@@ -205,7 +205,7 @@ fn a_machine_that_starts_again_connects_again() {
     assert_eq!(unsafe { libc::kill(run.id() as i32, libc::SIGTERM) }, 0);
     let output = run.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.matches("starts again").count() >= 2, "{said}");
+    assert!(said.matches("starting it again").count() >= 2, "{said}");
 }
 
 fn refused(disk: &str) -> Output {

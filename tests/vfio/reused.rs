@@ -70,7 +70,7 @@ fn a_machine_that_starts_again_has_the_device_again() {
     let run = Guest::new(&job).arg("--vfio", &nvme).arg("--on-reset", "restart").run();
     run.passed();
     assert!(run.console.contains("@first") && run.console.contains("@again"), "{}", run.console);
-    assert_eq!(run.messages.matches("starts again").count(), 1, "{}", run.messages);
+    assert_eq!(run.messages.matches("starting it again").count(), 1, "{}", run.messages);
     assert!(run.host_count("MSI-X 1") >= 100, "the counts are those of the second machine");
 }
 
