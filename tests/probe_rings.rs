@@ -83,10 +83,10 @@ fn assert_blocks(what: &str, lines: &[Value], blocks: usize, requests: u64) {
     assert_eq!(lines.last().unwrap()["ok"], true, "{what}");
 }
 
-/// `total` requests over four depths: a twentieth at each of the first two, where a request waits for a kick and an interrupt of its
+/// `total` requests over four depths: a fiftieth at each of the first two, where a request waits for a kick and an interrupt of its
 /// own and takes the longest, and the others where many requests share them.
 fn assert_pair(disk: &str, total: u64, orders: &str) {
-    for (depths, n) in [("1,7", total / 20), ("64,256", total / 20 * 9)] {
+    for (depths, n) in [("1,7", total / 50), ("64,256", total / 50 * 24)] {
         let lines = doorbell(disk, 1, &format!("{orders} depth={depths} requests={n}"));
         assert_blocks(&format!("{disk} {orders}"), &lines, 2, n);
     }
