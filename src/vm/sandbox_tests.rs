@@ -120,43 +120,6 @@ fn a_system_call_that_is_not_in_the_table_ends_the_process_and_is_named() {
     }
 }
 
-/// CPU time of the calling thread for one write to an eventfd and one refused ioctl KVM_IRQFD, in nanoseconds: the least of ten
-/// times, for a machine that is busy with something else.
-fn cost() -> [f64; 2] {
-    const CALLS: u32 = 50_000;
-    let event = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&event);
-    let now = || {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a valid timespec.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
-    };
-    let least = |call: &dyn Fn()| {
-        let once = |_| {
-            let begun = now();
-            (0..CALLS).for_each(|_| call());
-            (now() - begun) / f64::from(CALLS)
-        };
-        (0..10).map(once).fold(f64::MAX, f64::min)
-    };
-    let irqfd = INTERRUPTS[3] as libc::c_ulong;
-    // SAFETY: the eventfd knows no such request, and reads nothing.
-    [least(&|| event.write(1).unwrap()), least(&|| _ = unsafe { libc::ioctl(fd, irqfd, 0) })]
-}
-
-#[test]
-#[ignore = "measures; run it by hand: SECURITY.md has the result"]
-fn measured_cost_of_a_system_call() {
-    let (tell, told) = crossbeam_channel::bounded(1);
-    let outside = std::thread::spawn(cost).join().unwrap();
-    confined("iothread9", SandboxMode::On, move || tell.send(cost()).unwrap());
-    let inside = told.recv().unwrap();
-    for (call, n) in [("write(eventfd)", 0), ("ioctl(KVM_IRQFD)", 1)] {
-        log::say(format_args!("{call}: {:.0} ns outside, {:.0} ns inside", outside[n], inside[n]));
-    }
-}
-
 #[test]
 fn a_thread_that_frees_much_memory_asks_no_file() {
     let output = in_a_process("planted_free");
