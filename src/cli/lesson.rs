@@ -19,8 +19,8 @@ use broken::BrokenArgs;
     after_help = "\
 Without a number it lists the lessons. Most run on any usable /dev/kvm within a second; those of the lab need scripts/lesson,
 which starts a Linux guest where kernel functions can be counted. At a question, h is a hint and q ends the lesson.
-What is done is kept in $XDG_STATE_HOME/doorbell/lessons.json, or below ~/.local/state.
-Exit code 0: all answers are right; 1: one is wrong."
+Progress is kept in $XDG_STATE_HOME/doorbell/lessons.json, or below ~/.local/state.
+The exit code is 0 if all answers are right, and 1 if one is wrong."
 )]
 pub struct LessonArgs {
     #[command(subcommand)]
