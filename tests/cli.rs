@@ -328,5 +328,7 @@ fn a_lesson_that_cannot_be_given_is_refused() {
     contains(&["lesson", "1", "--lab-counts", "/no/such/file"], 4, &["--lab-counts /no/such/file"]);
     contains(&["lesson", "13", "--answer", "1"], 2, &["2 in all"]);
     contains(&["lesson", "13"], 3, &["scripts/lesson 13"]);
+    contains(&["lesson", "broken", "0"], 2, &["no broken 0", "from 1 to"]);
+    contains(&["lesson", "broken", "--judge"], 2, &["NUMBER"]);
     contains(&["trace", "/no/such/socket", "--html", "-", "--out", "-"], 2, &["--html"]);
 }

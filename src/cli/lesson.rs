@@ -1,22 +1,30 @@
 //! `doorbell lesson`: predict what will be counted, have it counted, and learn why.
 
+mod broken;
+
 use std::fs;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{Failure, print};
 use crate::lesson::{self, Counts, Lesson, LessonError, PlayError, Progress, ProgressError, Question};
+use broken::BrokenArgs;
 
 /// Learn by predicting: a lesson starts a VM, asks what will be counted, counts it, and says why.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Without a number it lists the lessons. Most run on any usable /dev/kvm within a second; those of the lab need scripts/lesson,
 which starts a Linux guest where kernel functions can be counted. At a question, h is a hint and q ends the lesson.
 Progress is kept in $XDG_STATE_HOME/doorbell/lessons.json, or below ~/.local/state.
-The exit code is 0 if all answers are right, and 1 if one is wrong.")]
+The exit code is 0 if all answers are right, and 1 if one is wrong."
+)]
 pub struct LessonArgs {
+    #[command(subcommand)]
+    broken: Option<BrokenCommand>,
     /// The lesson's number
     number: Option<usize>,
     /// The answer to a question; give it once for each question, in their order. Nothing is asked then
@@ -33,9 +41,16 @@ pub struct LessonArgs {
     lab_counts: Option<PathBuf>,
 }
 
+/// The other kind of lesson.
+#[derive(Debug, Subcommand)]
+enum BrokenCommand {
+    Broken(BrokenArgs),
+}
+
 impl From<LessonError> for Failure {
     fn from(error: LessonError) -> Failure {
-        let code = if matches!(error, LessonError::Number { .. }) { 2 } else { 1 };
+        let code =
+            if matches!(error, LessonError::Number { .. } | LessonError::Broken { .. }) { 2 } else { 1 };
         Failure { code, message: error.to_string() }
     }
 }
@@ -55,6 +70,9 @@ impl From<ProgressError> for Failure {
 
 /// Lists, runs, or checks.
 pub(super) fn run(args: LessonArgs) -> Result<u8, Failure> {
+    if let Some(BrokenCommand::Broken(args)) = &args.broken {
+        return broken::run(args);
+    }
     let lab = args.lab_counts.as_ref().map(|path| {
         let why = |error| Failure { code: 4, message: format!("--lab-counts {}: {error}", path.display()) };
         fs::read_to_string(path).map_err(why)

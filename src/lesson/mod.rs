@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `model` | a lesson as its TOML file has it |
 //! | `all` | the lessons, built in, in order |
+//! | `broken` | the patches of lessons/broken, as the reader sees them |
 //! | `claim` | a statement about counts, such as `a.irqfd == 100` |
 //! | `counts` | what was counted in each step |
 //! | `play` | runs the steps in the probe guest |
@@ -15,6 +16,7 @@
 //! | `progress` | the reader's state file |
 
 mod all;
+mod broken;
 mod claim;
 mod counts;
 mod mark;
@@ -24,6 +26,7 @@ mod progress;
 mod steps;
 
 pub use all::{all, lesson};
+pub use broken::{Broken, all_broken, broken};
 pub use claim::{Claim, ClaimError};
 pub use counts::{Counts, read_counts};
 pub use mark::{Mark, check, mark};

@@ -243,6 +243,14 @@ pub enum LessonError {
         /// The last one.
         last: usize,
     },
+    /// There are so many broken ones.
+    #[error("there is no broken {number}: they are numbered from 1 to {last}")]
+    Broken {
+        /// What was asked for.
+        number: usize,
+        /// The last one.
+        last: usize,
+    },
 }
 
 impl Lesson {

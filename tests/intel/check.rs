@@ -27,7 +27,6 @@ fn vt_x_and_fast_mmio_are_found() {
 }
 
 #[test]
-#[ignore = "not yet seen to pass in the lab"]
 fn the_hardware_report_finds_each_assumption_as_expected() {
     need_intel!();
     let output = Command::new(ground::doorbell())

@@ -24,7 +24,12 @@ fn run(disk: &str, more: &str) -> Counts {
 }
 
 /// Runs the probe with one disk; returns what it and doorbell said.
-pub fn guest(disk: &str, orders: &str) -> String {
+fn guest(disk: &str, orders: &str) -> String {
+    guest_with(disk, orders, &[])
+}
+
+/// The same, with more words for `doorbell run`.
+pub fn guest_with(disk: &str, orders: &str, more: &[&str]) -> String {
     let directory = disks::directory();
     let kernel = directory.path().join("probe");
     fs::write(&kernel, PROBE_ELF).expect("cannot write the probe");
@@ -34,6 +39,7 @@ pub fn guest(disk: &str, orders: &str) -> String {
         .arg(&kernel)
         .args(["--cmdline", &format!("op=verify wait=halt always_kick=1 {orders}")])
         .args(["--disk", &format!("backend=mem,size=1M,moderate=off,{disk}")])
+        .args(more)
         .output()
         .expect("doorbell can be started");
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -78,7 +78,9 @@ evidence() {
     cat /tmp/evidence.guest
     shift 2
     if [ $# -eq 0 ]; then
-        sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v -e ' absent' -e ' 0$'
+        # A vendor's heading with nothing below it goes as well.
+        sed -n '/^kernel/,$p' /tmp/evidence.out | grep -v -e ' absent' -e ' 0$' |
+            awk '/^ [^ ]/ { heading = $0; next } heading { if (/^  /) print heading; heading = "" } { print }'
     else
         grep -E "^  ($(echo "$*" | tr ' ' '|')) " /tmp/evidence.out
     fi

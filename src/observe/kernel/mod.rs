@@ -142,6 +142,15 @@ impl KernelEvidence {
         Ok(this)
     }
 
+    /// Counts from 0 again.
+    ///
+    /// # Errors
+    /// Tracefs cannot be read any more.
+    pub fn restart(&mut self) -> Result<(), EvidenceError> {
+        self.base = self.hits()?;
+        Ok(())
+    }
+
     fn hits(&self) -> Result<Vec<Option<u64>>, EvidenceError> {
         self.names.iter().map(|name| self.counter.hits(&name.name)).collect()
     }
