@@ -24,6 +24,7 @@
 
 mod bench;
 mod check;
+mod config_file;
 mod ctl;
 mod current;
 pub mod disk_arg;
@@ -49,7 +50,7 @@ use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use strum::VariantNames;
 
 use crate::backend::DiskError;
@@ -200,17 +201,19 @@ pub fn main() -> ExitCode {
 }
 
 fn parse_and_call() -> Result<u8, Failure> {
-    match Cli::try_parse() {
-        Ok(cli) => match cli.verb {
+    let given = Cli::command().try_get_matches();
+    let parsed = given.and_then(|given| Ok((Cli::from_arg_matches(&given)?, given)));
+    match parsed {
+        Ok((cli, given)) => match cli.verb {
             Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
             Verb::Completions(args) => generate::completions(&args, Cli::command()),
             Verb::Ctl(args) => ctl::run(args),
-            Verb::Guest(args) => guest::guest(*args),
+            Verb::Guest(args) => guest::guest(*args, of_verb(&given)),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Lesson(args) => lesson::run(args),
             Verb::Man(args) => generate::man(&args, Cli::command()),
-            Verb::Run(args) => run::run(*args),
+            Verb::Run(args) => run::run(*args, of_verb(&given)),
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
         },
@@ -223,6 +226,11 @@ fn parse_and_call() -> Result<u8, Failure> {
         }
         Err(e) => Err(Failure::usage(one_sentence(&e.to_string()))),
     }
+}
+
+/// What was given after the verb.
+fn of_verb(given: &ArgMatches) -> &ArgMatches {
+    given.subcommand().map_or(given, |(_, given)| given)
 }
 
 /// Prints `text` on standard output.

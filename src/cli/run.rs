@@ -6,8 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 
+use super::config_file::with_file;
 use super::current::Current;
 use super::disk_arg::parse_size;
 use super::fio_arg::read_fio;
@@ -46,6 +47,13 @@ On a terminal every key goes to the guest, including Ctrl-C. Ctrl-A x ends the r
 The exit code is 0 if the guest powers off, 5 if it reboots, and 6 if its kernel panics and has the pvpanic driver;
 `doorbell --help` has the others.")]
 pub struct RunArgs {
+    /// Take flags from a TOML file: cpus = 2, disk = ["path=a", "path=b"], or [[disk]] with its keys. A flag that is given here
+    /// replaces the file's; names of files are as here, from the current directory
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print the flags as such a file, and end
+    #[arg(long)]
+    pub(super) print_config: bool,
     /// Linux bzImage, or an ELF image with a PVH entry (vmlinux) [default with --fio and guest: vmlinux in --guest-dir]
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -176,7 +184,8 @@ fn plug(assembly: &mut Vm, devices: &[VfioSpec], status: Option<&Arc<ExitStatus>
 }
 
 /// Runs the guest to its end; returns the exit code.
-pub(super) fn run(mut args: RunArgs) -> Result<u8, Failure> {
+pub(super) fn run(args: RunArgs, given: &ArgMatches) -> Result<u8, Failure> {
+    let Some(mut args) = with_file(args, given)? else { return Ok(0) };
     let Some(file) = &args.fio else {
         if args.kernel.is_none() {
             return Err(Failure::usage(
