@@ -20,7 +20,7 @@ use crate::bench::linux::{LinuxBench, PeerSpec};
 use crate::bench::pace::Pace;
 use crate::bench::probe::ProbeConfig;
 use crate::bench::progress::Progress;
-use crate::bench::{render, render_html};
+use crate::bench::{Look, render, render_html};
 use crate::host::log;
 use crate::host::sandbox::SandboxMode;
 use crate::observe::kernel::{EVIDENCE, KernelEvidence};
@@ -31,6 +31,14 @@ use output::Output;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
+Examples:
+  doorbell bench --html report.html                            the probe guest: every path
+  doorbell bench --filter irqfd --until 2% --max-time 5m       until the ratios are known to 2 %
+  doorbell bench --guest linux --fio my.fio                    your job, on three paths
+  doorbell bench --guest linux --jobs randread --depths 1,2,...,64 --paths irqfd,signal-msi
+  doorbell bench --self-test                                   may its verdicts be trusted here?
+  doorbell bench diff --base old*.json --new new*.json
+
 The table is described in docs/results.md, the JSON by docs/bench.schema.json.
 The probe needs /dev/kvm and nothing else. A Linux guest needs hardware virtualization; where there is none,
 ./scripts/bench runs it in the lab."
@@ -47,6 +55,9 @@ pub struct BenchArgs {
     /// Write the results as one self-contained HTML page to FILE; - is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Every column of the tables, however long their lines become
+    #[arg(long)]
+    wide: bool,
     /// Check the flags, print what would be measured, and end
     #[arg(long)]
     dry_run: bool,
@@ -203,7 +214,8 @@ pub(super) fn run(args: BenchArgs) -> Result<u8, Failure> {
     let signalled = stop.asked().map(|signal| 128 + signal as u8);
     let report = report.map_err(|failure| Failure { code: signalled.unwrap_or(failure.code), ..failure })?;
     let evidence = evidence.map(KernelEvidence::stop).transpose()?;
-    output.write(&render(&report), &report, render_html)?;
+    let look = Look { wide: args.wide, bold: output.prints_on_terminal() };
+    output.write(&render(&report, look), &report, render_html)?;
     if let Some(counts) = evidence {
         log::say(format_args!("{counts}"));
     }

@@ -62,7 +62,14 @@ use crate::observe::kernel::EvidenceError;
 use crate::virtio::VirtioError;
 use crate::vm::VmError;
 
-const EXIT_CODES: &str = "\
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  doorbell check                                        what this host has, what is missing
+  doorbell bench                                        the two notifications, by every path
+  doorbell guest -- sh -c 'nproc; uname -r'             a command in a Linux guest
+  doorbell run --kernel bzImage --initrd initrd --disk path=disk.img --control /tmp/vm
+  doorbell inspect /tmp/vm                              what that VM has in KVM
+
 Exit codes:
   0        done; for run: the guest powered off, or Ctrl-A x
   1        failed while running: guest crash, a thread that died, internal error
@@ -77,7 +84,7 @@ Exit codes:
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
 #[derive(Debug, Parser)]
-#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXIT_CODES)]
+#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXAMPLES_AND_EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -17,6 +17,7 @@ use crate::vm::Vm;
 
 /// Flags of `run` for observation.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Observation")]
 pub(super) struct ObserveArgs {
     /// Let `doorbell inspect`, `ctl` and `trace` reach this VM through the Unix socket PATH
     #[arg(long, value_name = "PATH")]

@@ -1,12 +1,14 @@
 //! `bench --self-test`: whether the verdicts told a path from itself.
 
 use super::Failure;
+use crate::bench::tells_apart;
 
 /// What these verdicts mean, in words.
 pub(super) fn result(verdicts: &[&str]) -> Result<String, Failure> {
-    let (all, with) = (verdicts.len(), |what: &str| verdicts.iter().filter(|v| v.contains(what)).count());
+    let all = verdicts.len();
+    let few = verdicts.iter().filter(|verdict| verdict.contains("too few rounds")).count();
     let fail = |message| Err(Failure { code: 1, message: format!("self-test: {message}") });
-    match (with(" x faster") + with(" x slower"), with("too few rounds")) {
+    match (verdicts.iter().filter(|verdict| tells_apart(verdict)).count(), few) {
         (0, 0) if all > 0 => Ok(format!("none of {all} verdicts tells a path from itself")),
         (0, few) => fail(format!("{few} of {all} verdicts have too few rounds: give more --rounds")),
         (wrong, _) => fail(format!("{wrong} of {all} verdicts tell a path from itself")),
