@@ -109,7 +109,7 @@ fn claims(rounds: usize, factor: f64) -> usize {
 }
 
 #[test]
-fn a_path_against_itself_is_rarely_told_apart_and_a_planted_delay_of_5_percent_is_found() {
+fn a_path_against_itself_rarely_differs_and_a_planted_delay_of_5_percent_is_found() {
     // A run is an error if any of its three verdicts is. 5 % of 200 is 10.
     for rounds in [10, 12, 20] {
         assert!(claims(rounds, 1.0) <= 10, "{rounds}: {} of 200", claims(rounds, 1.0));

@@ -40,6 +40,7 @@ mod out_file;
 mod out_place;
 mod pins;
 mod run;
+mod run_values;
 mod signals;
 mod stats;
 mod trace;

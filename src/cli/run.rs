@@ -10,13 +10,13 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::config_file::with_file;
 use super::current::Current;
-use super::disk_arg::parse_size;
 use super::fio_arg::read_fio;
 use super::guest_files::{guest_dir, guest_file};
 use super::observed::ObserveArgs;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use super::pins::Pins;
+use super::run_values::{parse_console, parse_cpu, parse_huge_page, parse_memory};
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, parse_sandbox, sandbox_mode, vfio};
@@ -24,7 +24,7 @@ use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
 use crate::host::sandbox::{Right, SandboxMode};
-use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
+use crate::machine::layout::{self, MIB, VCPUS_MAX};
 use crate::machine::{Console, CpuModel, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
@@ -46,7 +46,7 @@ const PANICKED: u8 = 6;
 Examples:
   doorbell run --kernel bzImage --initrd initrd --disk path=disk.img
   doorbell run --kernel vmlinux --disk path=a.img,complete=signal-msi --disk path=b.img,queues=4 --cpus 4 --control /tmp/vm
-  doorbell run --kernel bzImage --disk path=root.img,readonly --cmdline 'console=ttyS0 root=/dev/vda ro'
+  doorbell run --kernel bzImage --disk path=root.img,readonly --append 'root=/dev/vda ro'
   doorbell run --fio my.fio --disk path=disk.img --pin vcpu0=2,iothread0=3
   doorbell run --config vm.toml --cpus 2
 
@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// Kernel command line, instead of the default [default: console=ttyS0 panic=-1, and quiet loglevel=1 for --fio and guest]
     #[arg(long, help_heading = "The guest", value_name = "STRING")]
     cmdline: Option<String>,
+    /// More for the kernel command line, behind the default or --cmdline
+    #[arg(long, help_heading = "The guest", value_name = "STRING")]
+    append: Option<String>,
     /// vCPUs, 1 to 16
     #[arg(long, help_heading = "The guest", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
@@ -145,39 +148,6 @@ pub struct RunArgs {
 enum OnReset {
     Exit,
     Restart,
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text).ok_or("use a number with M or G: 512M, 2G")?;
-    let plain = text.bytes().all(|c| c.is_ascii_digit());
-    if plain && bytes < RAM_MIN {
-        return Err(format!("the unit is missing: did you mean {text}M? {text} alone is a number of bytes"));
-    }
-    if !(RAM_MIN..=RAM_MAX).contains(&bytes) || !bytes.is_multiple_of(MIB) {
-        return Err("use 128M to 8G, in whole MiB".into());
-    }
-    Ok(bytes)
-}
-
-fn parse_cpu(text: &str) -> Result<CpuModel, &'static str> {
-    text.parse().map_err(|_| "use masked or passthrough")
-}
-
-fn parse_huge_page(text: &str) -> Result<HugePage, String> {
-    match parse_size(text) {
-        Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
-        Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
-        _ => Err("use 2M or 1G".into()),
-    }
-}
-
-fn parse_console(text: &str) -> Result<Console, String> {
-    match text.split_once('=') {
-        None if text == "stdio" => Ok(Console::Stdio),
-        None if text == "off" => Ok(Console::Off),
-        Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
-        _ => Err("use stdio, file=FILE or off".into()),
-    }
 }
 
 /// What the threads still need by name at the end of the run.
@@ -264,10 +234,15 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     args.stats.as_ref().map_or(Ok(()), |path| files.output("--stats", path))?;
     let stats = args.stats.as_deref().map(StatsFile::open).transpose()?;
     let trace = args.observe.open_trace(&mut files)?;
+    args.observe.start_log(&mut files)?;
     let mut config = VmConfig {
         machine: MachineConfig {
             initrd: args.initrd,
-            cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
+            cmdline: [args.cmdline.as_deref().unwrap_or(CMDLINE)]
+                .into_iter()
+                .chain(args.append.as_deref())
+                .collect::<Vec<_>>()
+                .join(" "),
             cpus: args.cpus,
             cpu_model: args.cpu,
             memory: args.memory,

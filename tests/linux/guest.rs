@@ -45,6 +45,15 @@ fn a_command_in_the_guest_has_its_output_and_its_exit_code() {
 }
 
 #[test]
+fn append_adds_to_the_kernel_command_line() {
+    need_machine!();
+    let output = doorbell(&["guest", "--append", "its.own=1", "--", "cat", "/proc/cmdline"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let line = text(&output.stdout);
+    assert!(line.starts_with("console=ttyS0 quiet") && line.contains(" its.own=1"), "{line}");
+}
+
+#[test]
 fn a_command_that_is_not_there_or_is_killed_ends_as_in_a_shell() {
     need_machine!();
     let output = doorbell(&["guest", "--", "no-such-command"]);
