@@ -221,7 +221,10 @@ fn parse_and_call() -> Result<u8, Failure> {
             Verb::Inspect(args) => inspect::run(args),
             Verb::Lesson(args) => lesson::run(args),
             Verb::Man(args) => generate::man(&args, Cli::command()),
-            Verb::Run(args) => run::run(*args, of_verb(&given)),
+            Verb::Run(args) => match config_file::with_file(*args, of_verb(&given))? {
+                Some(args) => run::run(args),
+                None => Ok(0),
+            },
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
         },

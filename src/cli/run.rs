@@ -6,9 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{ArgMatches, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use super::config_file::with_file;
 use super::current::Current;
 use super::fio_arg::read_fio;
 use super::guest_files::{guest_dir, guest_file};
@@ -166,8 +165,7 @@ fn plug(assembly: &mut Vm, devices: &[VfioSpec], status: Option<&Arc<ExitStatus>
 }
 
 /// Runs the guest to its end; returns the exit code.
-pub(super) fn run(args: RunArgs, given: &ArgMatches) -> Result<u8, Failure> {
-    let Some(mut args) = with_file(args, given)? else { return Ok(0) };
+pub(super) fn run(mut args: RunArgs) -> Result<u8, Failure> {
     let Some(file) = &args.fio else {
         if args.kernel.is_none() {
             return Err(Failure::usage(
