@@ -12,9 +12,10 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
-use tracing::{field, info};
+use tracing::info;
 
 use super::{IoAddress, IoeventfdSpec, Match, MemoryRange, MsiMessage};
+use crate::host::events::hex;
 
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
@@ -92,8 +93,8 @@ impl VmIoctls for KvmVm {
         let arg = kvm_ioeventfd { datamatch, addr, len, fd, flags, ..Default::default() };
         // SAFETY: the VM fd is open for as long as self, and `arg` outlives the call, which only reads it.
         check(unsafe { ioctl_with_ref(&*self.0, KVM_IOEVENTFD(), &arg) })?;
-        let (address, matching) = (field::debug(spec.address), field::debug(spec.matching));
-        info!(target: "kvm", assign, address, matching, "KVM_IOEVENTFD");
+        let pio = matches!(spec.address, IoAddress::Pio(_));
+        info!(target: "kvm", assign, pio, address = hex(addr), matching = ?spec.matching, "KVM_IOEVENTFD");
         Ok(())
     }
 
