@@ -16,6 +16,7 @@ mod scale;
 
 use std::fmt::Write;
 
+use super::noise::noise;
 use super::row_name::{FLOOR, row_name as name};
 use super::table::{COUNTS, Column, TIMES, warnings};
 use super::verdict::{Verdicts, verdicts};
@@ -36,7 +37,10 @@ pub fn render_html(report: &Report) -> String {
         escape(&how(report))
     );
     body += &conclusions(&report.rows);
-    for line in warnings(&report.rows) {
+    let incomplete = report.run.incomplete.iter().map(|why| format!("incomplete: {why}"));
+    let noisy = Some(noise(report)).filter(|signs| !signs.is_empty());
+    let noisy = noisy.map(|signs| format!("noisy: {}", signs.join("; ")));
+    for line in incomplete.chain(noisy).chain(warnings(&report.rows)) {
         let _ = writeln!(body, "<p class=\"warn\">{}</p>", escape(&line));
     }
     let jobs = jobs(&here);

@@ -175,6 +175,17 @@ fn embedded(page: &str) -> Report {
 }
 
 #[test]
+fn a_run_that_was_cut_or_disturbed_says_so_before_its_figures() {
+    let mut report = report();
+    report.run.incomplete = Some("ended by signal 2, after 2 of 3 rounds".into());
+    report.run.steal_percent = Some(20.0);
+    let page = render_html(&report);
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing"));
+    assert!(at("incomplete: ended by signal 2") < at("Round trips</h2>"));
+    assert!(at("noisy: ") < at("Round trips</h2>"));
+}
+
+#[test]
 fn where_time_goes_and_what_a_request_costs_is_shown_for_rows_that_know_it() {
     let mut report = probe();
     let page = render_html(&report);

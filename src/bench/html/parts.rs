@@ -15,17 +15,19 @@ pub fn stacks(rows: &[&Row]) -> String {
         Some((name(row), [kick, device, interrupt]))
     };
     let bars: Vec<_> = rows.iter().filter_map(parts).collect();
-    let longest = bars.iter().map(|(_, parts)| parts.iter().sum::<f64>()).fold(0.0, f64::max);
-    if longest == 0.0 {
+    let mut sums: Vec<f64> = bars.iter().map(|(_, parts)| parts.iter().sum()).collect();
+    sums.sort_by(f64::total_cmp);
+    let Some(longest) = sums.last().copied().filter(|&longest| longest > 0.0) else {
         return String::new();
-    }
-    let (end, step) = linear(longest);
+    };
+    // Cut, so that a slow row does not make all others too short to read; the numbers at its right say how long it is.
+    let (end, step) = linear(longest.min(4.0 * sums[sums.len() / 2]));
     let mut out = format!("<div class=\"bars\" style=\"--step:{:.4}%\">\n", 100.0 * step / end);
     for (name, parts) in &bars {
         let mut left = 0.0;
         let mut track = String::new();
         for (part, class) in parts.iter().zip(["k0", "floor", "k1"]) {
-            let width = 100.0 * part / end;
+            let width = (100.0 * part / end).min(100.0 - left);
             let _ = write!(
                 track,
                 "<div class=\"fill {class}\" style=\"left:{left:.2}%;width:{width:.2}%\"></div>"

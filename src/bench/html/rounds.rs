@@ -7,7 +7,7 @@ use super::{colour, escape, name};
 use crate::bench::Row;
 use crate::bench::ratios::per_round;
 
-const WIDTH: f64 = 640.0;
+const WIDTH: f64 = 480.0;
 const RIGHT: f64 = 14.0;
 const LEFT: f64 = 14.0;
 const LINE: f64 = 34.0;
