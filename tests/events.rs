@@ -58,7 +58,7 @@ fn each_step_of_the_set_up_is_in_the_log_and_no_request_is() {
     };
     let disk0 = ("device", Value::from("disk0"));
     let mapped = at("BAR mapped", &[("slot", 1.into())]);
-    let accepted = at("features accepted", &[disk0.clone()]);
+    let accepted = at("features accepted", std::slice::from_ref(&disk0));
     let route = at("route", &[("gsi", 24.into())]);
     let entry = at("MSI-X entry", &[disk0.clone(), ("masked", false.into())]);
     let table = at("KVM_SET_GSI_ROUTING", &[]);
