@@ -21,8 +21,13 @@ const VALUES: [(&str, &[&str]); 18] = [
     ("sandbox", &["log"]),
     ("control", &["/tmp/vm"]),
 ];
-const MORE: [(&str, &[&str]); 4] =
-    [("append", &["quiet"]), ("trace", &["trace.json"]), ("log", &["stderr"]), ("log-format", &["json"])];
+const MORE: [(&str, &[&str]); 5] = [
+    ("append", &["quiet"]),
+    ("cpu", &["passthrough"]),
+    ("trace", &["trace.json"]),
+    ("log", &["stderr"]),
+    ("log-format", &["json"]),
+];
 
 /// Each flag alone as its words.
 fn each_flag() -> Vec<Words> {

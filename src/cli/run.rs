@@ -84,7 +84,7 @@ pub struct RunArgs {
     cpus: u8,
     /// The vCPUs' features: masked (without nested virtualization, SGX, encrypted memory, performance counters and branch records,
     /// PKS and AMX, which a guest with disks does not need) or passthrough (all that KVM supports)
-    #[arg(long, value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
+    #[arg(long, help_heading = "The guest", value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
     cpu: CpuModel,
     /// Guest RAM, 128M to 8G
     #[arg(long, help_heading = "The guest", value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
