@@ -39,6 +39,7 @@ fn config() -> ProbeConfig {
         pin: None,
         filter: None,
         peer: None,
+        self_test: false,
         sandbox: Default::default(),
         pace: Default::default(),
     }
@@ -283,6 +284,27 @@ fn qemu_does_not_outlive_a_killed_bench() {
     while is_qemu(peer[0]) {
         assert!(Instant::now() < until, "QEMU, process {}, lives on", peer[0]);
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_self_test_has_the_same_path_twice_and_a_verdict_for_each_workload() {
+    let Some(_turn) = turn() else { return };
+    let report = bench(&ProbeConfig { self_test: true, ..config() });
+    let rows: Vec<_> = report.rows.iter().filter(|row| row.job != "floor").collect();
+    let [floor] = &report.rows.iter().filter(|row| row.job == "floor").collect::<Vec<_>>()[..] else {
+        panic!("one floor: {:?}", report.rows)
+    };
+    assert!(floor.verdict.is_none() && floor.p50_ns.is_some(), "{floor:?}");
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    for pair in rows.chunks(2) {
+        let told = |row: &Row| {
+            (row.job.clone(), row.notify.clone(), row.complete.clone(), row.backend.clone(), row.poll_us)
+        };
+        let again = Row { backend: Some("null".into()), ..pair[1].clone() };
+        assert_eq!(pair[1].backend.as_deref(), Some("null again"));
+        assert_eq!(told(pair[0]), told(&again));
+        assert_eq!((pair[0].verdict.is_some(), pair[1].verdict.is_some()), (false, true), "{pair:?}");
     }
 }
 

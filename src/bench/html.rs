@@ -1,23 +1,30 @@
-//! A report as one self-contained HTML page: no script, no font, no other file, no network.
+//! A report as one self-contained HTML page: no font, no other file, no network. Its one script sorts tables; everything else
+//! is there without it. The JSON is inside, for programs (`#report`).
 //!
 //! Charts are plain HTML and SVG with classes, so one style sheet adapts them to light or dark colours and to the width
 //! of a phone. A plotting library would fix both when the page is made.
 
 mod bars;
 mod date;
+mod depths;
 mod distributions;
 mod facts;
+mod parts;
+mod percentiles;
+mod rounds;
 mod scale;
 
 use std::fmt::Write;
 
+use super::noise::noise;
 use super::row_name::{FLOOR, row_name as name};
 use super::table::{COUNTS, Column, TIMES, warnings};
 use super::verdict::{Verdicts, verdicts};
-use super::{Report, Row};
+use super::{Report, Row, to_json};
 use scale::{rate, time};
 
 const STYLE: &str = include_str!("html/style.css");
+const SORT: &str = include_str!("html/sort.js");
 const READING: &str = include_str!("html/reading.html");
 
 /// The page.
@@ -30,11 +37,26 @@ pub fn render_html(report: &Report) -> String {
         escape(&how(report))
     );
     body += &conclusions(&report.rows);
-    for line in warnings(&report.rows) {
+    let incomplete = report.run.incomplete.iter().map(|why| format!("incomplete: {why}"));
+    let noisy = Some(noise(report)).filter(|signs| !signs.is_empty());
+    let noisy = noisy.map(|signs| format!("noisy: {}", signs.join("; ")));
+    for line in incomplete.chain(noisy).chain(warnings(&report.rows)) {
         let _ = writeln!(body, "<p class=\"warn\">{}</p>", escape(&line));
     }
     let jobs = jobs(&here);
     body += &tiles(report, &jobs);
+    let by_round = of_jobs(&jobs, rounds::chart);
+    if !by_round.is_empty() {
+        body += "<h2>Round by round</h2>\n";
+        body += "<p class=\"soft\">A dot is one round: the row against the first of its job, above 1 is faster. The bar is the 95 % interval \
+                 of this ratio alone, the mark its estimate. Only a verdict names a difference.</p>\n";
+        body += &by_round;
+    }
+    let depths = depths::plots(&here);
+    if !depths.is_empty() {
+        body += "<h2>Against depth</h2>\n";
+        body += &depths;
+    }
     body += "<h2>Round trips</h2>\n";
     for job in jobs.iter().filter(|job| job[0].job != FLOOR) {
         let deep = job[0].depth.is_some_and(|depth| depth > 1);
@@ -43,18 +65,32 @@ pub fn render_html(report: &Report) -> String {
             let _ = write!(body, "<h3>{}</h3>\n{chart}", escape(&job_title(job[0])));
         }
     }
-    let plots: String = jobs
-        .iter()
-        .map(|job| (job, distributions::plots(job, &floors)))
-        .filter(|(_, plots)| !plots.is_empty())
-        .map(|(job, plots)| format!("<h3>{}</h3>\n{plots}", escape(&job_title(job[0]))))
-        .collect();
+    let plots = of_jobs(&jobs, |job| distributions::plots(job, &floors));
     if !plots.is_empty() {
         body += "<h2>Distributions</h2>\n";
         body += "<p class=\"soft\">Share of requests (up) by how long they took (right, logarithmic); the bold number is the median.</p>\n";
         body += &plots;
     }
-    body += "<h2>Figures</h2>\n<h3>Times</h3>\n";
+    let percentiles = of_jobs(&jobs, |job| percentiles::plots(job, &floors));
+    if !percentiles.is_empty() {
+        body += "<h2>Percentiles</h2>\n";
+        body += "<p class=\"soft\">How long (up, logarithmic) the fastest share of the requests (right) took at most; each nine is as wide as \
+                 the next. A line ends where fewer than ten requests are beyond it.</p>\n";
+        body += &percentiles;
+    }
+    let stacks = of_jobs(&jobs, parts::stacks);
+    if !stacks.is_empty() {
+        body += "<h2>Kick, device, interrupt</h2>\n";
+        body += "<p class=\"soft\">Medians of the two notifications; the device has the rest of the median round trip.</p>\n";
+        body += &stacks;
+    }
+    let counts = of_jobs(&jobs, parts::counts);
+    if !counts.is_empty() {
+        body += "<h2>Per request</h2>\n";
+        body += "<p class=\"soft\">Counts do not move with the machine's load; the CPU time of the I/O thread does.</p>\n";
+        body += &counts;
+    }
+    body += "<h2>Figures</h2>\n<p class=\"soft\">A click on a heading sorts.</p>\n<h3>Times</h3>\n";
     body += &figures(&here, TIMES);
     body += "<h3>Counts</h3>\n";
     body += &figures(&here, COUNTS);
@@ -65,8 +101,17 @@ pub fn render_html(report: &Report) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\" />\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n<title>doorbell bench</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+         <style>\n{STYLE}</style>\n</head>\n<body>\n{body}\
+         <script type=\"application/json\" id=\"report\">\n{}</script>\n<script>\n{SORT}</script>\n</body>\n</html>\n",
+        // So that no text in it can end the element.
+        to_json(report).replace('<', "\\u003c")
     )
+}
+
+/// What `chart` makes of each job, under the job's title.
+fn of_jobs(jobs: &[Vec<&Row>], chart: impl Fn(&[&Row]) -> String) -> String {
+    let charts = jobs.iter().map(|job| (job[0], chart(job))).filter(|(_, chart)| !chart.is_empty());
+    charts.map(|(first, chart)| format!("<h3>{}</h3>\n{chart}", escape(&job_title(first)))).collect()
 }
 
 fn how(report: &Report) -> String {

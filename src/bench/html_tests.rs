@@ -20,7 +20,7 @@ fn probe() -> Report {
         p99_ns: Some(900_000),
         floor_p50_ns: Some(35_000),
         floor_ratio: Some(40.0 / 35.0),
-        histogram: Some(vec![(31_623, 10), (33_982, 80), (42_170, 9), (1_000_000, 1)]),
+        histogram: Some(vec![(31_623, 1000), (33_982, 8000), (42_170, 900), (1_000_000, 100)]),
         ..Row::default()
     };
     report.rows = vec![
@@ -43,7 +43,7 @@ fn probe() -> Report {
 }
 
 /// Elements that are closed where they are opened.
-const VOID: [&str; 3] = ["meta", "br", "line"];
+const VOID: [&str; 4] = ["meta", "br", "line", "circle"];
 
 /// Checks that in `page` every `<` begins a tag, tags are closed in order, and attributes are quoted. Returns the
 /// attributes (element, name, value).
@@ -52,7 +52,11 @@ fn parse(page: &str) -> Vec<(String, String, String)> {
     let (mut open, mut attributes) = (Vec::new(), Vec::new());
     let mut rest = page;
     while let Some(at) = rest.find('<') {
-        assert!(open.last() == Some(&"style") || !rest[..at].contains('>'), "a stray >: {}", &rest[..at]);
+        assert!(
+            ["style", "script"].map(Some).contains(&open.last().copied()) || !rest[..at].contains('>'),
+            "a stray >: {}",
+            &rest[..at]
+        );
         let end = at + rest[at..].find('>').expect("the tag has no end");
         let tag = &rest[at + 1..end];
         rest = &rest[end + 1..];
@@ -74,8 +78,8 @@ fn parse(page: &str) -> Vec<(String, String, String)> {
             true => assert!(VOID.contains(&name) || name == "path", "{name} cannot be closed at once"),
             false => open.push(name),
         }
-        if name == "style" {
-            rest = &rest[rest.find("</style>").expect("the style sheet has an end")..];
+        if ["style", "script"].contains(&name) {
+            rest = &rest[rest.find(&format!("</{name}>")).expect("it has an end")..];
         }
     }
     assert!(open.is_empty(), "never closed: {open:?}");
@@ -87,10 +91,11 @@ fn the_page_needs_nothing_else_and_parses() {
     for report in [probe(), report(), Report { rows: vec![], ..report() }] {
         let page = render_html(&report);
         for word in
-            ["http:", "https:", "//", "url(", "@import", "<script", "<link", "<img", "<iframe", "srcset"]
+            ["http:", "https:", "url(", "@import", "<link", "<img", "<iframe", "srcset", "fetch(", "import("]
         {
             assert!(!page.contains(word), "{word}");
         }
+        assert_eq!(page.matches("<script").count(), 2, "the JSON, and what sorts");
         for (element, name, value) in parse(&page) {
             assert!(
                 !["src", "href", "xlink:href", "data", "action"].contains(&name.as_str()),
@@ -106,8 +111,9 @@ fn the_page_needs_nothing_else_and_parses() {
 fn every_row_is_in_it_and_so_is_what_is_not_here() {
     let page = render_html(&probe());
     assert_eq!(page.matches("<div class=\"bar\">").count(), 2 + 4 + 1, "floors and depth 1, depth 32");
-    // Plots: floors by answer and by wait; fast-mmio; single rows (sync, QEMU); depth 32.
-    assert_eq!(page.matches("<svg ").count(), 5);
+    // Distributions: floors by answer and by wait; fast-mmio; single rows (sync, QEMU); depth 32.
+    assert_eq!(page.matches("aria-label=\"Distribution").count(), 5);
+    assert_eq!(page.matches("aria-label=\"Latency by percentile").count(), 5);
     assert!(page.contains("no &lt;io_uring&gt; &amp; co") && !page.contains("<io_uring>"));
     assert!(page.contains("Posted-interrupt notification event") && page.contains("18 ms"));
     assert!(page.contains("2 rounds") || page.contains("3 rounds"));
@@ -127,7 +133,9 @@ fn a_bar_stands_on_its_floor_and_is_cut_at_the_axis() {
 #[test]
 fn a_report_without_distributions_has_bars_and_tables_only() {
     let page = render_html(&report());
-    assert!(!page.contains("<svg") && !page.contains("Distributions</h2>"));
+    assert!(!page.contains("Distributions</h2>") && !page.contains("Percentiles</h2>"));
+    // Its rounds are there, and each that both rows have is a dot: the second was lost in one, and no IOPS are no ratio.
+    assert_eq!(page.matches("<circle ").count(), 2 + 1);
     assert!(page.contains("rand-read-32") && page.contains("1 of 3 rounds were lost"));
 }
 
@@ -156,5 +164,57 @@ fn text_cannot_become_markup() {
     report.rows[3].notify = Some("\" onclick=\"x".into());
     let page = render_html(&report);
     assert!(parse(&page).iter().all(|(_, name, _)| name != "onclick"));
-    assert!(!page.contains("<script"));
+    assert_eq!((page.matches("<script").count(), page.matches("</script>").count()), (2, 2));
+    assert_eq!(embedded(&page), report);
+}
+
+/// The report inside the page.
+fn embedded(page: &str) -> Report {
+    let json = page.split("id=\"report\">").nth(1).and_then(|rest| rest.split("</script>").next()).unwrap();
+    serde_json::from_str(json).unwrap()
+}
+
+#[test]
+fn a_run_that_was_cut_or_disturbed_says_so_before_its_figures() {
+    let mut report = report();
+    report.run.incomplete = Some("ended by signal 2, after 2 of 3 rounds".into());
+    report.run.steal_percent = Some(20.0);
+    let page = render_html(&report);
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing"));
+    assert!(at("incomplete: ended by signal 2") < at("Round trips</h2>"));
+    assert!(at("noisy: ") < at("Round trips</h2>"));
+}
+
+#[test]
+fn where_time_goes_and_what_a_request_costs_is_shown_for_rows_that_know_it() {
+    let mut report = probe();
+    let page = render_html(&report);
+    assert!(!page.contains("Kick, device, interrupt</h2>") && !page.contains("Per request</h2>"));
+    let row = &mut report.rows[2];
+    (row.kick_p50_ns, row.interrupt_p50_ns, row.requests) = (Some(10_000), Some(25_000), Some(100));
+    (row.kicks_ioeventfd, row.exits, row.io_thread_cpu_ns_per_request) = (Some(50), Some(300), Some(1500.0));
+    let page = render_html(&report);
+    // 40 us in all; the axis goes to 40.
+    assert!(page.contains("10 \u{b5}s | 5 \u{b5}s | 25 \u{b5}s"), "{page}");
+    assert!(page.contains("style=\"left:25.00%;width:12.50%\""), "{page}");
+    assert!(page.contains("--part:100.0%\">0.50</td>") && page.contains("1.50</td>"));
+}
+
+#[test]
+fn a_job_at_three_depths_has_curves() {
+    let mut report = report();
+    let row = |depth: u64| Row {
+        job: format!("randread:{depth}"),
+        depth: Some(depth),
+        iops: Some(100.0 * depth as f64),
+        ..report.rows[0].clone()
+    };
+    report.rows = [1, 8, 64].map(row).to_vec();
+    let page = render_html(&report);
+    assert!(
+        page.contains("<h2>Against depth</h2>\n<h3>randread</h3>") && page.contains(">64</text>"),
+        "{page}"
+    );
+    report.rows.pop();
+    assert!(!render_html(&report).contains("Against depth"));
 }

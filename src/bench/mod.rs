@@ -40,7 +40,8 @@ pub use memfile::MemFile;
 pub use ratios::fill_ratios;
 pub use report::{Report, Row, RunFacts, SCHEMA, per_request};
 pub use schedule::{PathPair, PathPairName, Schedule, Step};
-pub use table::render;
+pub use table::{Look, render};
+pub use verdict::tells_apart;
 
 /// The probe guest (guest-images/probe), compiled by build.rs: a PVH kernel of about 120 KiB.
 pub static PROBE_ELF: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.elf"));

@@ -10,7 +10,7 @@ pub fn fill_ratios(rows: &mut [Row]) {
         .filter_map(|n| {
             let same = |row: &Row| (&row.guest, &row.job) == (&rows[n].guest, &rows[n].job);
             let first = rows.iter().position(|row| same(row) && row.not_here.is_none())?;
-            let (of, ratios) = ratios(&rows[first], &rows[n]);
+            let (of, ratios) = per_round(&rows[first], &rows[n]);
             let paired = Paired::of(ratios)?;
             (first != n).then_some((n, of, paired))
         })
@@ -33,7 +33,7 @@ fn rounded(ratio: f64) -> f64 {
 
 /// One ratio per round, above 1 where `this` is faster: of the medians if requests go one at a time (the IOPS are a mean,
 /// and one stall decides them), else of the IOPS.
-fn ratios(first: &Row, this: &Row) -> (&'static str, Vec<f64>) {
+pub(super) fn per_round(first: &Row, this: &Row) -> (&'static str, Vec<f64>) {
     let pairs = |a: &[Option<f64>], b: &[Option<f64>]| {
         let pairs = a.iter().zip(b);
         pairs.filter_map(|(a, b)| Some((*a)? / (*b)?)).filter(|r| r.is_finite() && *r > 0.0).collect()

@@ -24,3 +24,25 @@ pub fn row_name(row: &Row) -> String {
     parts.extend(row.queues.filter(|&n| n > 1).map(|n| format!("{n} queues")));
     parts.join(", ")
 }
+
+/// The name as `--filter` of the probe takes it, without what `differs` says all rows share.
+pub(super) fn of_filter(row: &Row, differs: impl Fn(&str) -> bool) -> String {
+    let path = [("notify", &row.notify), ("complete", &row.complete)];
+    let path = path.into_iter().filter(|(name, _)| differs(name)).filter_map(|(_, value)| value.as_deref());
+    let mut parts: Vec<String> = vec![path.collect::<Vec<_>>().join("+")];
+    let named = |name, value: &Option<String>| value.clone().filter(|_| differs(name));
+    parts.insert(0, named("peer", &row.peer).unwrap_or_default());
+    parts.extend(named("backend", &row.backend));
+    parts.extend(named("device", &row.device));
+    match row.poll_us {
+        Some(1..) if differs("poll us") => parts.push("poll".into()),
+        _ if row.job == FLOOR || row.peer.is_some() => parts.extend(named("wait", &row.wait)),
+        _ => {}
+    }
+    let moderated = |how: String| if how == "auto" { "moderated".into() } else { format!("moderate={how}") };
+    parts.extend(named("moderate", &row.moderate).filter(|how| how != "off").map(moderated));
+    parts.extend(row.queues.filter(|&n| n > 1 && differs("queues")).map(|n| format!("{n} queues")));
+    parts.retain(|part| !part.is_empty());
+    // Nothing differs: there is one row.
+    if parts.is_empty() { row_name(row) } else { parts.join(" ") }
+}

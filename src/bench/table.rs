@@ -3,9 +3,10 @@
 use super::checks::failed_checks;
 use super::noise::noise;
 use super::report::per_request;
-use super::verdict::verdicts;
+use super::row_name::of_filter;
+use super::verdict::{tells_apart, verdicts};
 use super::{Report, Row};
-use crate::observe::text::table;
+use crate::observe::text::{narrow_table, table};
 
 /// One column: its heading, and the text of a row in it.
 pub(super) struct Column {
@@ -15,6 +16,17 @@ pub(super) struct Column {
     pub(super) optional: bool,
     /// Left out without a reference VMM.
     with_peers: bool,
+    /// Shown only with [`Look::wide`].
+    wide: bool,
+}
+
+/// How a report is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Look {
+    /// Every column, however wide the lines become. Otherwise they have about 100 characters.
+    pub wide: bool,
+    /// Verdicts that find a difference stand out, by a terminal's escape sequences.
+    pub bold: bool,
 }
 
 impl Column {
@@ -26,15 +38,19 @@ impl Column {
 }
 
 const fn column(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: false, with_peers: false }
+    Column { heading, text, optional: false, with_peers: false, wide: false }
 }
 
 const fn optional(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: true, with_peers: false }
+    Column { heading, text, optional: true, with_peers: false, wide: false }
 }
 
 const fn with_peers(heading: &'static str, text: fn(&Row) -> String) -> Column {
-    Column { heading, text, optional: true, with_peers: true }
+    Column { heading, text, optional: true, with_peers: true, wide: false }
+}
+
+const fn wide(column: Column) -> Column {
+    Column { wide: true, ..column }
 }
 
 /// The cell of a value that was not measured.
@@ -43,20 +59,20 @@ pub(super) const NONE: &str = "-";
 pub(super) const TIMES: &[Column] = &[
     column("IOPS", |r| r.iops.map_or(NONE.into(), grouped)),
     column("ratio (95 %)", ratio),
-    optional("min us", |r| micros(r.min_ns.map(|ns| ns as f64))),
-    column("mean us", |r| micros(r.mean_ns)),
+    wide(optional("min us", |r| micros(r.min_ns.map(|ns| ns as f64)))),
+    wide(column("mean us", |r| micros(r.mean_ns))),
     column("p50 us", |r| micros(r.p50_ns.map(|ns| ns as f64))),
-    optional("p90 us", |r| micros(r.p90_ns.map(|ns| ns as f64))),
+    wide(optional("p90 us", |r| micros(r.p90_ns.map(|ns| ns as f64)))),
     column("p99 us", |r| micros(r.p99_ns.map(|ns| ns as f64))),
-    column("p99.9 us", |r| micros(r.p999_ns.map(|ns| ns as f64))),
-    optional("kick us", |r| micros(r.kick_p50_ns.map(|ns| ns as f64))),
-    optional("interrupt us", |r| micros(r.interrupt_p50_ns.map(|ns| ns as f64))),
-    optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}"))),
+    wide(column("p99.9 us", |r| micros(r.p999_ns.map(|ns| ns as f64)))),
+    optional("kick\nus", |r| micros(r.kick_p50_ns.map(|ns| ns as f64))),
+    optional("interrupt\nus", |r| micros(r.interrupt_p50_ns.map(|ns| ns as f64))),
+    wide(optional("to the floor", |r| r.floor_ratio.map_or(NONE.into(), |x| format!("{x:.2}")))),
 ];
 
 pub(super) const COUNTS: &[Column] = &[
-    column("requests", |r| count(r.requests)),
-    column("interrupts", |r| count(r.interrupts)),
+    wide(column("requests", |r| count(r.requests))),
+    wide(column("interrupts", |r| count(r.interrupts))),
     column("requests/\ninterrupt", |r| two(per_request(r.requests, r.interrupts))),
     // What a reference VMM sends is not known, what its guest takes is.
     with_peers("interrupts\ntaken/req", |r| two(per_request(r.guest_interrupts, r.requests))),
@@ -64,8 +80,10 @@ pub(super) const COUNTS: &[Column] = &[
     column("kicks/req\nexit", |r| two(per_request(r.kicks_exit, r.requests))),
     column("exits\n/req", |r| two(per_request(r.exits, r.requests))),
     column("to VMM\n/req", |r| two(per_request(r.exits_to_user, r.requests))),
-    optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
-    optional("failed\nholds", |r| r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))),
+    wide(optional("holds", |r| r.holds.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n))))),
+    wide(optional("failed\nholds", |r| {
+        r.holds_failed.filter(|&n| n > 0).map_or(NONE.into(), |n| count(Some(n)))
+    })),
     column("syscalls\n/req", |r| two(per_request(r.iothread_syscalls, r.requests))),
     optional("CPU us\n/req", |r| two(r.io_thread_cpu_ns_per_request.map(|ns| ns / 1000.0))),
 ];
@@ -92,7 +110,7 @@ const NAMES: &[Name] = &[
 const OF_DISKS: [&str; 5] = ["wait", "queues", "poll us", "moderate", "ring"];
 
 /// The report as lines of text: what all rows share, times, counts, verdicts, the host, and warnings.
-pub fn render(report: &Report) -> String {
+pub fn render(report: &Report, look: Look) -> String {
     let rows = &report.rows;
     let differs = |(heading, name): &Name| {
         let has = |row: &&Row| row.device.is_none() || !OF_DISKS.contains(heading);
@@ -103,10 +121,17 @@ pub fn render(report: &Report) -> String {
     let (names, common): (Vec<Name>, Vec<Name>) = NAMES.iter().copied().partition(differs);
     let mut lines = vec![heading(report, &common)];
     let here: Vec<_> = rows.iter().filter(|row| row.not_here.is_none()).collect();
-    lines.extend([TIMES, COUNTS].map(|columns| times_or_counts(&here, &names, columns) + "\n"));
+    lines.extend([TIMES, COUNTS].map(|columns| match look.wide {
+        true => all_of(&here, &names, columns) + "\n",
+        false => most_of(&here, &names, columns) + "\n",
+    }));
     for job in verdicts(rows) {
         lines.push(format!("{}:", job.heading));
-        lines.extend(job.rows.iter().map(|(name, verdict)| format!("  {name}: {verdict}")));
+        let shown = |verdict: &String| match look.bold && tells_apart(verdict) {
+            true => format!("\x1b[1m{verdict}\x1b[0m"),
+            false => verdict.clone(),
+        };
+        lines.extend(job.rows.iter().map(|(name, verdict)| format!("  {name}: {}", shown(verdict))));
         lines.push(String::new());
     }
     lines.push(format!("host: {}", report.host.sentence()));
@@ -119,7 +144,25 @@ pub fn render(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn times_or_counts(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
+/// Lines of about 100 characters: a job's name has a line of its own, and a row's name is one column.
+fn most_of(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
+    let columns: Vec<_> = columns.iter().filter(|column| !column.wide && column.is_in(rows)).collect();
+    let headings = columns.iter().map(|column| format!("{}>", column.heading));
+    let headings: Vec<String> = [String::new()].into_iter().chain(headings).collect();
+    let differs = |name: &str| names.iter().any(|(heading, _)| *heading == name);
+    let mut lines = Vec::new();
+    for (n, row) in rows.iter().enumerate() {
+        if n == 0 || rows[n - 1].job != row.job {
+            lines.push(vec![row.job.clone()]);
+        }
+        let name = format!("  {}", of_filter(row, differs));
+        lines.push([name].into_iter().chain(columns.iter().map(|c| (c.text)(row))).collect());
+    }
+    narrow_table(&headings.iter().map(String::as_str).collect::<Vec<_>>(), lines)
+}
+
+/// Every column.
+fn all_of(rows: &[&Row], names: &[Name], columns: &[Column]) -> String {
     let columns: Vec<_> = columns.iter().filter(|column| column.is_in(rows)).collect();
     let names_first =
         ["job".to_string()].into_iter().chain(names.iter().map(|(heading, _)| heading.to_string()));
@@ -184,7 +227,7 @@ pub(super) fn warnings(rows: &[Row]) -> Vec<String> {
 
 fn ratio(row: &Row) -> String {
     match (row.ratio, row.ratio_low, row.ratio_high) {
-        (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.3} to {high:.3})"),
+        (Some(ratio), Some(low), Some(high)) => format!("{ratio:.3} ({low:.3}-{high:.3})"),
         (Some(ratio), ..) => format!("{ratio:.3}"),
         _ => NONE.into(),
     }

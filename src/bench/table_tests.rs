@@ -1,6 +1,10 @@
 use super::*;
 use crate::bench::testing::report;
 
+fn render(report: &Report) -> String {
+    super::render(report, Look { wide: true, bold: false })
+}
+
 #[test]
 fn a_table_has_a_line_per_row_and_names_what_differs() {
     let text = render(&report());
@@ -94,4 +98,78 @@ fn an_empty_report_does_not_panic() {
     let mut report = report();
     report.rows.clear();
     assert!(render(&report).contains("host:"));
+}
+
+/// Rows as the probe's, with the longest names that there are.
+fn probe_report() -> Report {
+    let mut report = report();
+    let first = Row {
+        guest: "probe".into(),
+        job: "read-512-32-one-by-one".into(),
+        notify: Some("fast-mmio".into()),
+        complete: Some("irqfd".into()),
+        backend: Some("null,delay=80us".into()),
+        moderate: Some("auto".into()),
+        poll_us: Some(0),
+        iops: Some(1_234_567.0),
+        ratio: Some(1.234),
+        ratio_low: Some(1.111),
+        ratio_high: Some(1.345),
+        min_ns: Some(1_000),
+        mean_ns: Some(1_000_000.0),
+        p99_ns: Some(9_999_000),
+        kick_p50_ns: Some(99_900),
+        interrupt_p50_ns: Some(99_900),
+        floor_ratio: Some(1.0),
+        requests: Some(1_000_000),
+        interrupts: Some(10_000),
+        exits: Some(3_000_000),
+        exits_to_user: Some(100),
+        kicks_ioeventfd: Some(1_000_000),
+        kicks_exit: Some(20),
+        iothread_syscalls: Some(2_000_000),
+        io_thread_cpu_ns_per_request: Some(12_340.0),
+        ..report.rows[0].clone()
+    };
+    let verdict = Some("1.23 x faster (1.11 to 1.35)".to_string());
+    let second = Row {
+        notify: Some("mmio".into()),
+        complete: Some("signal-msi".into()),
+        backend: Some("null".into()),
+        moderate: Some("off".into()),
+        ratio_of: Some("iops".into()),
+        verdict,
+        ..first.clone()
+    };
+    report.rows = vec![first, second];
+    report
+}
+
+#[test]
+fn lines_have_about_100_characters_unless_all_is_asked_for() {
+    let look = |wide| super::render(&probe_report(), Look { wide, bold: false });
+    let of_tables = |text: &str| {
+        text.lines().skip(1).take_while(|l| !l.contains("against")).map(|l| l.chars().count()).max()
+    };
+    let (narrow, wide) = (look(false), look(true));
+    assert!(of_tables(&narrow) <= Some(110), "{narrow}");
+    assert!(of_tables(&wide) > Some(150), "{wide}");
+    assert!(
+        narrow.contains("\nread-512-32-one-by-one")
+            && !wide.contains("fast-mmio+irqfd null,delay=80us moderated"),
+        "{wide}"
+    );
+    assert!(narrow.contains("  fast-mmio+irqfd null,delay=80us moderated "), "{narrow}");
+    assert!(!narrow.contains("mean us") && wide.contains("mean us"), "{narrow}");
+}
+
+#[test]
+fn only_a_verdict_that_tells_rows_apart_is_bold_and_only_if_asked_for() {
+    let mut report = probe_report();
+    let bold = |report: &Report| super::render(report, Look { wide: false, bold: true });
+    assert!(bold(&report).contains(": \x1b[1m1.23 x faster (1.11 to 1.35)\x1b[0m"), "{}", bold(&report));
+    assert!(!super::render(&report, Look::default()).contains('\x1b'));
+    report.rows[1].verdict =
+        Some("no difference shown (1.01, 95 % 0.98 to 1.04); a difference of 5 % would have shown".into());
+    assert!(!bold(&report).contains('\x1b'));
 }

@@ -110,6 +110,11 @@ fn times(factor: f64) -> String {
     }
 }
 
+/// Whether these words are of a [`Verdict::Difference`].
+pub fn tells_apart(verdict: &str) -> bool {
+    [" x slower (", " x faster ("].iter().any(|what| verdict.contains(what))
+}
+
 /// The verdicts of one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdicts {

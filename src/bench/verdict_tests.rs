@@ -18,6 +18,9 @@ fn a_verdict_says_what_was_shown_and_what_would_have_been() {
     assert_eq!(verdict(&[1.0; 5], 1), "too few rounds: 5, and a comparison needs 6");
     assert_eq!(verdict(&[9.0; 6], 47), "too few rounds: 6, and 47 comparisons need 12");
     assert_eq!(verdict(&[9.0; 12], 47), "9.0 x faster (9.0 to 9.0)");
+    let told =
+        [&[9.0; 12][..], &[0.1; 12], &[1.0; 12], &[9.0; 5]].map(|rounds| tells_apart(&verdict(rounds, 1)));
+    assert_eq!(told, [true, true, false, false]);
 }
 
 #[test]

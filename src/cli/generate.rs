@@ -41,7 +41,7 @@ pub(super) fn man(args: &ManArgs, mut cli: Command) -> Result<u8, Failure> {
         })?;
     }
     let mut text = Vec::new();
-    let page = clap_mangen::Man::new(command.clone());
+    let page = clap_mangen::Man::new(command.clone()).source(concat!("doorbell ", env!("DOORBELL_VERSION")));
     page.render(&mut text).map_err(|e| Failure { code: 1, message: format!("cannot make the page: {e}") })?;
     print(&String::from_utf8_lossy(&text)).map(|()| 0)
 }

@@ -1,8 +1,9 @@
 //! `doorbell guest`: a command in the Linux guest.
 
-use clap::Args;
+use clap::{ArgMatches, Args};
 
 use super::Failure;
+use super::config_file::with_file;
 use super::run::{RunArgs, run_command};
 use crate::bench::linux::command::Command;
 
@@ -25,9 +26,10 @@ pub struct GuestArgs {
 }
 
 /// Runs it; returns its exit code.
-pub(super) fn guest(args: GuestArgs) -> Result<u8, Failure> {
-    if args.run.fio.is_some() {
+pub(super) fn guest(args: GuestArgs, given: &ArgMatches) -> Result<u8, Failure> {
+    let Some(run) = with_file(args.run, given)? else { return Ok(0) };
+    if run.fio.is_some() {
         return Err(Failure::usage("--fio is for doorbell run; here, the command is what runs"));
     }
-    run_command(args.run, Command::Words(args.command))
+    run_command(run, Command::Words(args.command))
 }

@@ -16,6 +16,9 @@ use crate::observe::control::{Client, ControlError, Request};
 
 /// Show the state of a live VM: GSI routes, doorbells, vectors, queues, threads, guest RAM, passed-through devices.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  doorbell inspect /tmp/vm\n  doorbell inspect /tmp/vm queues --watch\n  doorbell inspect /tmp/vm routes --wide"
+)]
 pub struct InspectArgs {
     /// The VM's control socket (run --control)
     socket: PathBuf,
@@ -25,6 +28,10 @@ pub struct InspectArgs {
     /// Print JSON (schema: docs/inspect.schema.json); with --watch, one line per second
     #[arg(long)]
     json: bool,
+    /// Every column, and every route: otherwise columns with nothing but zeros are left out, and the pins of each interrupt
+    /// controller share a line
+    #[arg(long)]
+    wide: bool,
     /// Show it again every second until the VM ends
     #[arg(long)]
     watch: bool,
@@ -37,7 +44,7 @@ pub(super) fn run(args: InspectArgs) -> Result<u8, Failure> {
     let print = |view: &VmView| match (args.json, args.watch) {
         (true, false) => serde_json::to_string_pretty(view).map(|text| text + "\n").unwrap_or_default(),
         (true, true) => serde_json::to_string(view).map(|text| text + "\n").unwrap_or_default(),
-        (false, _) => text(view),
+        (false, _) => text(view, args.wide),
     };
     let stdout = std::io::stdout();
     let mut out = BlockingWriter(stdout.as_fd());

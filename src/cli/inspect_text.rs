@@ -2,29 +2,40 @@
 
 use crate::host::Posted;
 use crate::observe::inspect::{DoorbellView, QueueState, RouteView, RoutesView, VectorView};
-use crate::observe::text::table;
+use crate::observe::text;
 use crate::observe::{MemoryView, PostedView, ThreadView, VfioView, VmView};
 
 /// The cell of a missing value.
 const NONE: &str = "-";
+
+/// Makes a table.
+type Make = fn(&[&str], Vec<Vec<String>>) -> String;
+
+fn table_of(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    text::table(headings, rows)
+}
+
+fn narrow_of(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    text::narrow_table(headings, rows)
+}
 
 /// Whose interrupts are posted, and whether they are.
 type Which = (&'static str, fn(&PostedView) -> &Posted);
 const TO_VCPU: Which = ("posted by KVM to a running vCPU", |posted| &posted.to_vcpu);
 const BY_DEVICE: Which = ("posted by the device to a running vCPU", |posted| &posted.by_device);
 
-/// All requested sections, one below the other. If there is more than one, the routes to each interrupt controller's
-/// pins share one row, because they never change.
-pub(super) fn text(view: &VmView) -> String {
-    let fold = view.doorbells.is_some();
+/// All requested sections, one below the other. Unless it is to be `wide`, the routes to each interrupt controller's pins
+/// share one row, because they never change, and columns that say nothing are left out.
+pub(super) fn text(view: &VmView, wide: bool) -> String {
+    let (fold, table): (bool, Make) = if wide { (false, table_of) } else { (true, narrow_of) };
     let sections = [
-        view.routes.as_ref().map(|all| routes(all, fold)),
-        view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all))),
-        view.vectors.as_ref().map(|all| titled("vectors", posted(vectors(all), TO_VCPU, view))),
-        view.queues.as_ref().map(|all| titled("queues", queues(all))),
-        view.threads.as_ref().map(|all| titled("threads", threads(all))),
+        view.routes.as_ref().map(|all| routes(all, fold, table)),
+        view.doorbells.as_ref().map(|all| titled("doorbells", doorbells(all, table))),
+        view.vectors.as_ref().map(|all| titled("vectors", posted(vectors(all, table), TO_VCPU, view))),
+        view.queues.as_ref().map(|all| titled("queues", queues(all, table))),
+        view.threads.as_ref().map(|all| titled("threads", threads(all, table))),
         view.memory.as_ref().map(|ram| titled("memory", memory(ram))),
-        view.vfio.as_ref().map(|all| titled("vfio", vfio(all, view))),
+        view.vfio.as_ref().map(|all| titled("vfio", vfio(all, view, table))),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
@@ -61,7 +72,7 @@ fn folded(entries: &[RouteView]) -> Vec<Vec<String>> {
     kinds.into_iter().map(row).collect()
 }
 
-fn routes(routes: &RoutesView, fold: bool) -> String {
+fn routes(routes: &RoutesView, fold: bool, table: Make) -> String {
     let shown = routes.entries.iter().filter(|route| !fold || route.msi.is_some());
     let rows = shown.map(|route| {
         let (address, data) = match &route.msi {
@@ -82,12 +93,13 @@ fn routes(routes: &RoutesView, fold: bool) -> String {
         ]
     });
     let pins = if fold { folded(&routes.entries) } else { Vec::new() };
-    let table = table(&["GSI>", "to", "address", "data", "meaning", "held by"], pins.into_iter().chain(rows));
+    let headings = ["GSI>", "to", "address", "data", "meaning", "held by"];
+    let table = table(&headings, pins.into_iter().chain(rows).collect());
     let times = if routes.commits == 1 { "time" } else { "times" };
     titled(&format!("routes (KVM_SET_GSI_ROUTING called {} {times})", routes.commits), table)
 }
 
-fn doorbells(all: &[DoorbellView]) -> String {
+fn doorbells(all: &[DoorbellView], table: Make) -> String {
     let rows = all.iter().map(|doorbell| {
         let address = doorbell.address.map(|address| format!("{address:#x}"));
         let length = doorbell.length.map(|n| if n == 0 { "any".into() } else { n.to_string() });
@@ -108,10 +120,10 @@ fn doorbells(all: &[DoorbellView]) -> String {
         ]
     });
     let headings = ["of", "notify", "bus", "address", "length>", "value>", "hits>", "by exit>", "missed>"];
-    table(&headings, rows)
+    table(&headings, rows.collect())
 }
 
-fn vectors(all: &[VectorView]) -> String {
+fn vectors(all: &[VectorView], table: Make) -> String {
     let rows = all.iter().map(|vector| {
         let masked = match (vector.enabled, vector.entry_masked, vector.masked) {
             (false, ..) => "MSI-X off",
@@ -147,10 +159,10 @@ fn vectors(all: &[VectorView]) -> String {
         "by MSI>",
         "kept pending>",
     ];
-    table(&headings, rows)
+    table(&headings, rows.collect())
 }
 
-fn queues(all: &[QueueState]) -> String {
+fn queues(all: &[QueueState], table: Make) -> String {
     let rows = all.iter().map(|queue| {
         let state = match (queue.enabled, queue.running) {
             (_, true) => "running",
@@ -204,10 +216,10 @@ fn queues(all: &[QueueState]) -> String {
         "wake-ups>",
         "syscalls>",
     ];
-    table(&headings, rows)
+    table(&headings, rows.collect())
 }
 
-fn threads(all: &[ThreadView]) -> String {
+fn threads(all: &[ThreadView], table: Make) -> String {
     let rows = all.iter().map(|thread| {
         vec![
             thread.tid.to_string(),
@@ -223,7 +235,7 @@ fn threads(all: &[ThreadView]) -> String {
     });
     let headings =
         ["TID>", "thread", "state", "CPU>", "user ms>", "system ms>", "waits>", "poll hits>", "owns"];
-    table(&headings, rows)
+    table(&headings, rows.collect())
 }
 
 /// One line for what backs guest RAM, one for how KVM maps it. Fewer, larger pages cost the guest fewer nested faults.
@@ -250,7 +262,7 @@ fn posted(table: String, which: Which, view: &VmView) -> String {
     table + &line.unwrap_or_default()
 }
 
-fn vfio(all: &[VfioView], view: &VmView) -> String {
+fn vfio(all: &[VfioView], view: &VmView, table: Make) -> String {
     if all.is_empty() {
         return "no passed-through devices".into();
     }
@@ -267,20 +279,19 @@ fn vfio(all: &[VfioView], view: &VmView) -> String {
             ]
         })
     });
-    let table =
-        table(&["of", "irq", "armed by", "masked", "GSI>", "host handled>", "through the VMM>"], rows);
+    let headings = ["of", "irq", "armed by", "masked", "GSI>", "host handled>", "through the VMM>"];
+    let table = table(&headings, rows.collect());
     posted(table, BY_DEVICE, view)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::observe::VmParts;
 
     #[test]
     fn a_vm_without_devices_has_tables_all_the_same() {
         let view = VmParts::default().look("all").unwrap();
-        let text = text(&view);
+        let text = super::text(&view, false);
         for title in ["routes", "doorbells", "vectors", "queues", "threads", "vfio"] {
             assert!(text.lines().any(|line| line.starts_with(title)), "{title}: {text}");
         }

@@ -24,6 +24,7 @@
 
 mod bench;
 mod check;
+mod config_file;
 mod ctl;
 mod current;
 pub mod disk_arg;
@@ -39,6 +40,7 @@ mod out_file;
 mod out_place;
 mod pins;
 mod run;
+mod run_values;
 mod signals;
 mod stats;
 mod trace;
@@ -49,7 +51,7 @@ use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use strum::VariantNames;
 
 use crate::backend::DiskError;
@@ -61,7 +63,14 @@ use crate::observe::kernel::EvidenceError;
 use crate::virtio::VirtioError;
 use crate::vm::VmError;
 
-const EXIT_CODES: &str = "\
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  doorbell check                                        what this host has, what is missing
+  doorbell bench                                        the two notifications, by every path
+  doorbell guest -- sh -c 'nproc; uname -r'             a command in a Linux guest
+  doorbell run --kernel bzImage --initrd initrd --disk path=disk.img --control /tmp/vm
+  doorbell inspect /tmp/vm                              what that VM has in KVM
+
 Exit codes:
   0        done; for run: the guest powered off, or Ctrl-A x
   1        failed while running: guest crash, a thread that died, internal error
@@ -76,7 +85,7 @@ Exit codes:
 
 /// A minimal virtio-blk VMM about the ioeventfd/irqfd dataplane.
 #[derive(Debug, Parser)]
-#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXIT_CODES)]
+#[command(name = "doorbell", version = env!("DOORBELL_VERSION"), after_help = EXAMPLES_AND_EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -200,17 +209,22 @@ pub fn main() -> ExitCode {
 }
 
 fn parse_and_call() -> Result<u8, Failure> {
-    match Cli::try_parse() {
-        Ok(cli) => match cli.verb {
+    let given = Cli::command().try_get_matches();
+    let parsed = given.and_then(|given| Ok((Cli::from_arg_matches(&given)?, given)));
+    match parsed {
+        Ok((cli, given)) => match cli.verb {
             Verb::Bench(args) => bench::run(*args),
             Verb::Check(args) => check::check(&args),
             Verb::Completions(args) => generate::completions(&args, Cli::command()),
             Verb::Ctl(args) => ctl::run(args),
-            Verb::Guest(args) => guest::guest(*args),
+            Verb::Guest(args) => guest::guest(*args, of_verb(&given)),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Lesson(args) => lesson::run(args),
             Verb::Man(args) => generate::man(&args, Cli::command()),
-            Verb::Run(args) => run::run(*args),
+            Verb::Run(args) => match config_file::with_file(*args, of_verb(&given))? {
+                Some(args) => run::run(args),
+                None => Ok(0),
+            },
             Verb::Trace(args) => trace::run(args),
             Verb::Vfio(args) => vfio::run(args),
         },
@@ -223,6 +237,11 @@ fn parse_and_call() -> Result<u8, Failure> {
         }
         Err(e) => Err(Failure::usage(one_sentence(&e.to_string()))),
     }
+}
+
+/// What was given after the verb.
+fn of_verb(given: &ArgMatches) -> &ArgMatches {
+    given.subcommand().map_or(given, |(_, given)| given)
 }
 
 /// Prints `text` on standard output.

@@ -1,11 +1,15 @@
 //! Observation of a `run`: the control socket, a trace, counts of kernel functions.
 
-use clap::Args;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use clap::Args;
+use strum::VariantNames;
 
 use super::Failure;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
+use crate::host::events::{self, Format};
 use crate::host::log;
 use crate::host::sandbox::Right;
 use crate::host::thread::OnDeath;
@@ -17,6 +21,7 @@ use crate::vm::Vm;
 
 /// Flags of `run` for observation.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Observation")]
 pub(super) struct ObserveArgs {
     /// Let `doorbell inspect`, `ctl` and `trace` reach this VM through the Unix socket PATH
     #[arg(long, value_name = "PATH")]
@@ -27,6 +32,20 @@ pub(super) struct ObserveArgs {
     /// Count the kernel functions that run, on the whole host, and print the counts when the run ends (root)
     #[arg(long)]
     evidence: bool,
+    /// Log what sets the notifications up, with time and thread: features, BARs, ioeventfds, MSI-X entries, routes, irqfds, queues
+    /// that start and stop, resets. No request is in it; 64 MiB at most
+    #[arg(long, value_name = "FILE|stderr")]
+    log: Option<PathBuf>,
+    /// The same as --log stderr
+    #[arg(short, long, conflicts_with = "log")]
+    verbose: bool,
+    /// Form of the log: text, or json (one object per line)
+    #[arg(long, value_name = "FORM", default_value = "text", value_parser = parse_format)]
+    log_format: Format,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|_| format!("it takes {}", Format::VARIANTS.join(" or ")))
 }
 
 /// The observers of a running guest. They hold the disks, so they must end before the machine is dropped.
@@ -37,6 +56,21 @@ pub(super) struct Observed {
 }
 
 impl ObserveArgs {
+    /// Starts the log. Threads that are started from now on are in it.
+    pub(super) fn start_log(&self, files: &mut FilesInUse) -> Result<(), Failure> {
+        match &self.log {
+            Some(path) if path != Path::new("stderr") => {
+                files.output("--log", path)?;
+                let fail = |e| format!("--log {} cannot be written: {e}", path.display());
+                let file = File::create(path).map_err(|e| Failure { code: 4, message: fail(e) })?;
+                events::start(file, self.log_format);
+            }
+            None if !self.verbose => {}
+            _ => events::start(events::StandardError, self.log_format),
+        }
+        Ok(())
+    }
+
     /// Opens the file for the timeline.
     pub(super) fn open_trace(&self, files: &mut FilesInUse) -> Result<Option<OutFile>, Failure> {
         let open = |path| files.output("--trace", path).and_then(|()| OutFile::open("--trace", path));

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::current::Current;
-use super::disk_arg::parse_size;
 use super::fio_arg::read_fio;
 use super::guest_files::{guest_dir, guest_file};
 use super::observed::ObserveArgs;
 use super::out_file::OutFile;
 use super::out_place::FilesInUse;
 use super::pins::Pins;
+use super::run_values::{parse_console, parse_cpu, parse_huge_page, parse_memory};
 use super::signals::Signals;
 use super::stats::StatsFile;
 use super::{Failure, parse_sandbox, sandbox_mode, vfio};
@@ -23,7 +23,7 @@ use crate::backend::{BackendKind, DiskOptions};
 use crate::bench::linux::command::{self, Command, ExitStatus};
 use crate::host::log;
 use crate::host::sandbox::{Right, SandboxMode};
-use crate::machine::layout::{self, MIB, RAM_MAX, RAM_MIN, VCPUS_MAX};
+use crate::machine::layout::{self, MIB, VCPUS_MAX};
 use crate::machine::{Console, CpuModel, ExitReason, HugePage, Kernel, MachineConfig, RamBacking};
 use crate::vfio::VfioSpec;
 use crate::vm::DiskConfig;
@@ -42,44 +42,61 @@ const PANICKED: u8 = 6;
 /// Boot a guest on the serial console.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  doorbell run --kernel bzImage --initrd initrd --disk path=disk.img
+  doorbell run --kernel vmlinux --disk path=a.img,complete=signal-msi --disk path=b.img,queues=4 --cpus 4 --control /tmp/vm
+  doorbell run --kernel bzImage --disk path=root.img,readonly --append 'root=/dev/vda ro'
+  doorbell run --fio my.fio --disk path=disk.img --pin vcpu0=2,iothread0=3
+  doorbell run --config vm.toml --cpus 2
+
 On a terminal every key goes to the guest, including Ctrl-C. Ctrl-A x ends the run; Ctrl-A Ctrl-A sends Ctrl-A.
 The exit code is 0 if the guest powers off, 5 if it reboots, and 6 if its kernel panics and has the pvpanic driver;
 `doorbell --help` has the others.")]
 pub struct RunArgs {
+    /// Take flags from a TOML file: cpus = 2, disk = ["path=a", "path=b"], or [[disk]] with its keys. A flag that is given here
+    /// replaces the file's; names of files are as here, from the current directory
+    #[arg(long, help_heading = "Files of flags", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print the flags as such a file, and end
+    #[arg(long, help_heading = "Files of flags")]
+    pub(super) print_config: bool,
     /// Linux bzImage, or an ELF image with a PVH entry (vmlinux) [default with --fio and guest: vmlinux in --guest-dir]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "The guest", value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Initial ramdisk [default with --fio and guest: initrd in --guest-dir]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "The guest", value_name = "FILE")]
     initrd: Option<PathBuf>,
     /// Directory of the guest that guest-images/linux/build made [default: $DOORBELL_GUEST, or target/guest]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "The guest", value_name = "DIR")]
     guest_dir: Option<PathBuf>,
     /// With run: run a job file for fio in the guest of --guest-dir, section by section, on the first --disk [default: 256M in
     /// memory], and print what fio prints; the exit code is fio's. To compare paths, use `doorbell bench --fio`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "The guest", value_name = "FILE")]
     pub(super) fio: Option<PathBuf>,
     /// Kernel command line, instead of the default [default: console=ttyS0 panic=-1, and quiet loglevel=1 for --fio and guest]
-    #[arg(long, value_name = "STRING")]
+    #[arg(long, help_heading = "The guest", value_name = "STRING")]
     cmdline: Option<String>,
+    /// More for the kernel command line, behind the default or --cmdline
+    #[arg(long, help_heading = "The guest", value_name = "STRING")]
+    append: Option<String>,
     /// vCPUs, 1 to 16
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
+    #[arg(long, help_heading = "The guest", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(VCPUS_MAX)))]
     cpus: u8,
     /// The vCPUs' features: masked (without nested virtualization, SGX, encrypted memory, performance counters and branch records,
     /// PKS and AMX, which a guest with disks does not need) or passthrough (all that KVM supports)
-    #[arg(long, value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
+    #[arg(long, help_heading = "The guest", value_name = "MODEL", default_value_t, value_parser = parse_cpu)]
     cpu: CpuModel,
     /// Guest RAM, 128M to 8G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
+    #[arg(long, help_heading = "The guest", value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     memory: u64,
     /// Back guest RAM with huge pages of this size, 2M or 1G, which must be reserved (nr_hugepages)
-    #[arg(long, value_name = "SIZE", value_parser = parse_huge_page)]
+    #[arg(long, help_heading = "The guest", value_name = "SIZE", value_parser = parse_huge_page)]
     hugepages: Option<HugePage>,
     /// Allocate every page of guest RAM before the guest runs
-    #[arg(long)]
+    #[arg(long, help_heading = "The guest")]
     prefault: bool,
     /// Serial console: stdio, file=F (output only) or off
-    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
+    #[arg(long, help_heading = "The guest", value_name = "WHERE", default_value = "stdio", value_parser = parse_console)]
     console: Console,
     /// A disk; may be given several times. Its keys and values:
     ///   path=FILE (a regular file or a block device), readonly, backend=io_uring|sync|null|mem, size=SIZE, direct,
@@ -88,34 +105,39 @@ pub struct RunArgs {
     ///   complete=auto|irqfd|signal-msi|irq-line|resample, ring=split|packed, event-idx=on|off,
     ///   notification-data=on|off, vhost-user=SOCKET,
     ///   moderate=auto|off|N:US, serial=S; a comma in a value is written twice
-    #[arg(long = "disk", value_name = "KEY=VALUE,...", verbatim_doc_comment)]
+    #[arg(
+        long = "disk",
+        help_heading = "Disks and devices",
+        value_name = "KEY=VALUE,...",
+        verbatim_doc_comment
+    )]
     disks: Vec<DiskConfig>,
     /// A device of the host that is bound to vfio-pci (see `doorbell vfio`); may be given several times. Its interrupts
     /// stay in the kernel (irq=kernel, the default) or go through the VMM (irq=user)
-    #[arg(long, value_name = "BDF[,irq=kernel|user]")]
+    #[arg(long, help_heading = "Disks and devices", value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
     /// I/O threads, 1 to 16; the queues of disks with iothread=auto are spread over them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, help_heading = "Threads", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     iothreads: u8,
     /// Longest busy-poll of an I/O thread before it sleeps, in microseconds
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, help_heading = "Threads", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     poll_us: u32,
     /// Write each disk's counts (requests, kicks and interrupts by path) to FILE as JSON when the run ends
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Observation", value_name = "FILE")]
     stats: Option<PathBuf>,
     /// What to do when the guest resets the machine (reboot, triple fault): end the run with exit code 5, or start the machine
     /// again with the same disks and control socket. Kernel and initrd are then read again, and all counts start at 0
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnReset::Exit)]
+    #[arg(long, help_heading = "The guest", value_name = "WHAT", value_enum, default_value_t = OnReset::Exit)]
     on_reset: OnReset,
     /// Give the guest the port 0x501: writing v to it ends the run with exit code 2v + 1 (QEMU: -device isa-debug-exit)
-    #[arg(long)]
+    #[arg(long, help_heading = "The guest")]
     debug_exit: bool,
     /// Host CPUs for the threads, as in vcpu0=2,iothread0=3; without a number, all of that kind: vcpu=2,iothread=3
-    #[arg(long, value_name = "THREAD=CPU,...")]
+    #[arg(long, help_heading = "Threads", value_name = "THREAD=CPU,...")]
     pin: Option<Pins>,
     /// Restrict the threads to the system calls that they need while the guest runs: on (any other call ends the run with
     /// exit code 7), log (the kernel logs other calls) or off [default: on, and off with --on-reset restart or vhost-user=, which need more]
-    #[arg(long, value_name = "HOW", value_parser = parse_sandbox)]
+    #[arg(long, help_heading = "Threads", value_name = "HOW", value_parser = parse_sandbox)]
     sandbox: Option<SandboxMode>,
     #[command(flatten)]
     observe: ObserveArgs,
@@ -125,39 +147,6 @@ pub struct RunArgs {
 enum OnReset {
     Exit,
     Restart,
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text).ok_or("use a number with M or G: 512M, 2G")?;
-    let plain = text.bytes().all(|c| c.is_ascii_digit());
-    if plain && bytes < RAM_MIN {
-        return Err(format!("the unit is missing: did you mean {text}M? {text} alone is a number of bytes"));
-    }
-    if !(RAM_MIN..=RAM_MAX).contains(&bytes) || !bytes.is_multiple_of(MIB) {
-        return Err("use 128M to 8G, in whole MiB".into());
-    }
-    Ok(bytes)
-}
-
-fn parse_cpu(text: &str) -> Result<CpuModel, &'static str> {
-    text.parse().map_err(|_| "use masked or passthrough")
-}
-
-fn parse_huge_page(text: &str) -> Result<HugePage, String> {
-    match parse_size(text) {
-        Some(size) if size == HugePage::TwoMib.bytes() => Ok(HugePage::TwoMib),
-        Some(size) if size == HugePage::OneGib.bytes() => Ok(HugePage::OneGib),
-        _ => Err("use 2M or 1G".into()),
-    }
-}
-
-fn parse_console(text: &str) -> Result<Console, String> {
-    match text.split_once('=') {
-        None if text == "stdio" => Ok(Console::Stdio),
-        None if text == "off" => Ok(Console::Off),
-        Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
-        _ => Err("use stdio, file=FILE or off".into()),
-    }
 }
 
 /// What the threads still need by name at the end of the run.
@@ -243,10 +232,15 @@ fn boot(args: RunArgs, status: Option<Arc<ExitStatus>>) -> Result<u8, Failure> {
     args.stats.as_ref().map_or(Ok(()), |path| files.output("--stats", path))?;
     let stats = args.stats.as_deref().map(StatsFile::open).transpose()?;
     let trace = args.observe.open_trace(&mut files)?;
+    args.observe.start_log(&mut files)?;
     let mut config = VmConfig {
         machine: MachineConfig {
             initrd: args.initrd,
-            cmdline: args.cmdline.unwrap_or_else(|| CMDLINE.into()),
+            cmdline: [args.cmdline.as_deref().unwrap_or(CMDLINE)]
+                .into_iter()
+                .chain(args.append.as_deref())
+                .collect::<Vec<_>>()
+                .join(" "),
             cpus: args.cpus,
             cpu_model: args.cpu,
             memory: args.memory,

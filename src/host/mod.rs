@@ -8,6 +8,7 @@
 
 pub mod cleanup;
 mod cpu;
+pub mod events;
 mod facts;
 mod io_uring;
 mod load;

@@ -6,8 +6,11 @@ use kvm_bindings::{
     KVM_IRQCHIP_PIC_SLAVE, kvm_irq_routing_entry,
 };
 
+use tracing::info;
+
 use super::{KvmError, MsiMessage, VmIoctls};
 use crate::host::Locked;
+use crate::host::events::hex;
 
 /// A global system interrupt: the number by which KVM finds the entries of its routing table.
 pub type Gsi = u32;
@@ -92,6 +95,8 @@ impl Routes {
         let mut table = self.lock();
         if table.msi.insert(gsi, Some(message)) != Some(Some(message)) {
             table.dirty = true;
+            let (address, data) = (hex(message.address), hex(message.data));
+            info!(target: "kvm", gsi, address, data, "route");
         }
     }
 
@@ -100,6 +105,7 @@ impl Routes {
         let mut table = self.lock();
         if let Some(Some(_)) = table.msi.remove(&gsi) {
             table.dirty = true;
+            info!(target: "kvm", gsi, "route released");
         }
     }
 

@@ -12,7 +12,10 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
+use tracing::info;
+
 use super::{IoAddress, IoeventfdSpec, Match, MemoryRange, MsiMessage};
+use crate::host::events::hex;
 
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_iow_nr!(KVM_IRQFD, KVMIO, 0x76, kvm_irqfd);
@@ -89,7 +92,10 @@ impl VmIoctls for KvmVm {
         }
         let arg = kvm_ioeventfd { datamatch, addr, len, fd, flags, ..Default::default() };
         // SAFETY: the VM fd is open for as long as self, and `arg` outlives the call, which only reads it.
-        check(unsafe { ioctl_with_ref(&*self.0, KVM_IOEVENTFD(), &arg) })
+        check(unsafe { ioctl_with_ref(&*self.0, KVM_IOEVENTFD(), &arg) })?;
+        let pio = matches!(spec.address, IoAddress::Pio(_));
+        info!(target: "kvm", assign, pio, address = hex(addr), matching = ?spec.matching, "KVM_IOEVENTFD");
+        Ok(())
     }
 
     fn irqfd(&self, gsi: u32, fd: RawFd, resample: Option<RawFd>, assign: bool) -> io::Result<()> {
@@ -102,13 +108,17 @@ impl VmIoctls for KvmVm {
             arg.flags = KVM_IRQFD_FLAG_DEASSIGN;
         }
         // SAFETY: as in `ioeventfd`.
-        check(unsafe { ioctl_with_ref(&*self.0, KVM_IRQFD(), &arg) })
+        check(unsafe { ioctl_with_ref(&*self.0, KVM_IRQFD(), &arg) })?;
+        info!(target: "kvm", assign, gsi, level = resample.is_some(), "KVM_IRQFD");
+        Ok(())
     }
 
     fn set_gsi_routing(&self, entries: &[kvm_irq_routing_entry]) -> io::Result<()> {
         let table =
             KvmIrqRouting::from_entries(entries).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-        Ok(self.0.set_gsi_routing(&table)?)
+        self.0.set_gsi_routing(&table)?;
+        info!(target: "kvm", entries = entries.len(), "KVM_SET_GSI_ROUTING");
+        Ok(())
     }
 
     fn signal_msi(&self, message: MsiMessage) -> io::Result<bool> {

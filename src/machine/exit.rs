@@ -73,6 +73,7 @@ impl ExitLatch {
 
     /// Ends the run because of `reason`. If the run is ending already, the first reason stays.
     pub fn request(&self, reason: ExitReason) {
+        tracing::info!(target: "machine", ?reason, "end of the run");
         if matches!(reason, ExitReason::Quit | ExitReason::Signal(_) | ExitReason::Stopped) {
             let _ = self.0.urgent.write(1);
         }

@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
+use tracing::info;
+
 use super::bus::{Bus, BusDevice};
 use super::pci_bars::{self, BarSpace, PciFull, SLOTS};
+use crate::host::events::hex;
 use crate::host::{Locked, LockedRw};
 use crate::pci::{PciDevice, Space, Window};
 
@@ -83,6 +86,7 @@ impl PciRoot {
                 let keep = windows.contains(window);
                 if !keep {
                     self.bus(window.space).remove(window.base);
+                    info!(target: "pci", slot, bar = window.bar, base = hex(window.base), "BAR unmapped");
                     device.bar_unmapped(*window);
                 }
                 keep
@@ -97,6 +101,8 @@ impl PciRoot {
                     && self.bus(window.space).insert(window.base, window.len, bar).is_ok()
                 {
                     mapped.push(*window);
+                    let (base, len) = (hex(window.base), hex(window.len));
+                    info!(target: "pci", slot, bar = window.bar, space = ?window.space, base, len, "BAR mapped");
                     device.bar_mapped(*window);
                 }
             }

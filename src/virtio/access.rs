@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use tracing::info;
+
 use crate::pci::{Command, Msix, PciDevice, Window, load};
 
 use super::block::written_writeback;
@@ -33,6 +35,10 @@ impl PciDevice for VirtioBlk {
         let intx_disabled = state.pci.command().contains(Command::INTX_DISABLE);
         let control = state.msix_at.map_or(0, |at| state.pci.u16(at + 2));
         let State { msix, .. } = &mut *state;
+        if msix.enabled() != Msix::enables(control) {
+            let device = &*self.config.name;
+            info!(target: "virtio", device, enabled = Msix::enables(control), "MSI-X");
+        }
         // Messages are enabled before the vectors and disabled after them: an interrupt in between is pending, not lost.
         if Msix::enables(control) {
             self.interrupts.configure(true, intx_disabled);

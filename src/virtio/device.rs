@@ -4,11 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::GuestMemoryMmap;
 
+use tracing::info;
+
 use crate::backend::Backend;
 use crate::dataplane::{
     BlockParams, CompletePath, DeviceInterrupts, Interrupt, ModerationSwitch, QueueCounters, QueueLoop,
     RunningQueue,
 };
+use crate::host::events::hex;
 use crate::host::{Locked, log};
 use crate::kvm::{KvmError, Level, LevelPath, Line, Routes, Vector, VectorState, VmIoctls};
 use crate::pci::{Bars, ConfigSpace, Identity, Msix};
@@ -201,6 +204,7 @@ impl VirtioBlk {
             let from = state.doorbells.path();
             return Err(VirtioError::OtherSpace { name: name(), from, to: path, place });
         }
+        info!(target: "virtio", device = &*self.config.name, notify = %path, "path switched");
         state.doorbells.set_path(path).map_err(|source| VirtioError::Kvm { name: name(), source })
     }
 
@@ -210,6 +214,7 @@ impl VirtioBlk {
     /// As [`DeviceInterrupts::set_path`].
     pub fn set_complete_path(&self, path: CompletePath) -> Result<(), String> {
         self.interrupts.set_path(path)?;
+        info!(target: "virtio", device = &*self.config.name, complete = %path, "path switched");
         self.interrupts_changed(&self.state());
         Ok(())
     }
@@ -227,8 +232,17 @@ impl VirtioBlk {
     pub(super) fn common_write(&self, offset: u64, data: &[u8]) {
         let effect = {
             let mut state = self.state();
+            let before = state.common.status();
             let effect = state.common.write(offset, data);
+            let (device, status) = (&*self.config.name, state.common.status());
+            if status != before {
+                info!(target: "virtio", device, status = hex(status), "driver status");
+            }
+            if effect.reset {
+                info!(target: "virtio", device, status = hex(status), "reset asked for");
+            }
             if effect.negotiated {
+                info!(target: "virtio", device, features = hex(state.common.features()), "features accepted");
                 self.set_writeback(writeback_after(state.common.features()));
             }
             // Until the reset is done, the status register reads non-zero (4.1.4.3.1); an unused device is done at once.
@@ -293,7 +307,11 @@ impl VirtioBlk {
 
     /// Applies the guest's MSI-X changes to the vectors: one batch, at most one routing commit.
     pub(super) fn apply_vectors(&self, changes: &[(usize, VectorState)]) {
-        let vectors = self.interrupts.vectors();
+        let (device, vectors) = (&*self.config.name, self.interrupts.vectors());
+        for (vector, VectorState { message, masked }) in changes {
+            let (address, data) = (hex(message.address), hex(message.data));
+            info!(target: "virtio", device, vector, masked, address, data, "MSI-X entry");
+        }
         let changes: Vec<(&Vector, _)> =
             changes.iter().filter_map(|&(n, state)| Some((&**vectors.get(n)?, state))).collect();
         if let Err(error) = Vector::apply(&changes) {

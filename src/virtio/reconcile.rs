@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use virtio_bindings::virtio_config::VIRTIO_F_NOTIFICATION_DATA;
 
+use tracing::info;
+
 use crate::backend::Backend;
 use crate::dataplane::{QueueSetup, RunningQueue};
 use crate::host::Locked;
@@ -124,12 +126,16 @@ impl VirtioBlk {
         let mut state = self.state();
         for (n, outcome) in started {
             match outcome {
-                Ok(running) => state.slots[n].running = Some(running),
+                Ok(running) => {
+                    info!(target: "virtio", device = &*self.config.name, queue = n, "queue started");
+                    state.slots[n].running = Some(running);
+                }
                 Err(why) => {
                     // Not tried again before a reset: the next step would fail in the same way, without end.
                     state.slots[n].failed = true;
                     state.last_error = Some(format!("queue {n} cannot run: {why}"));
                     self.device_status.fail();
+                    info!(target: "virtio", device = &*self.config.name, queue = n, why, "queue cannot run");
                 }
             }
         }
@@ -151,6 +157,7 @@ impl VirtioBlk {
                 state.slots[n].backend = backend;
             }
             state.slots[n].failed = false;
+            info!(target: "virtio", device = &*self.config.name, queue = n, "queue reset done");
             // queue_enable and queue_reset read 0 from now on: the driver may use the queue's memory for something else.
             state.common.queues[n].reset();
         }
@@ -160,6 +167,7 @@ impl VirtioBlk {
     fn stop(&self, running: Vec<(usize, Box<dyn RunningQueue>)>) {
         let backends: Vec<_> = running.into_iter().map(|(n, queue)| (n, queue.detach())).collect();
         let mut state = self.state();
+        let queues = backends.len();
         for (n, backend) in backends {
             state.slots[n].backend = backend;
         }
@@ -174,6 +182,7 @@ impl VirtioBlk {
         self.set_writeback(true);
         // Last: no queue runs any more, so none can set DEVICE_NEEDS_RESET again.
         self.device_status.recover();
+        info!(target: "virtio", device = &*self.config.name, queues, "reset done");
     }
 }
 

@@ -9,6 +9,7 @@ mod support;
 mod disturb;
 mod durable;
 mod evidence;
+mod guest;
 mod pairs;
 mod poll_queues;
 mod resize;

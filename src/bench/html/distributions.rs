@@ -16,23 +16,22 @@ const BOTTOM: f64 = 24.0;
 const MOST: usize = 5;
 
 /// A line of a plot.
-struct Series<'a> {
-    row: &'a Row,
-    label: String,
-    class: String,
+pub(super) struct Series<'a> {
+    pub(super) row: &'a Row,
+    pub(super) label: String,
+    pub(super) class: String,
 }
 
-struct Plot<'a> {
-    title: String,
-    series: Vec<Series<'a>>,
+/// Rows that are shown together.
+pub(super) struct Plot<'a> {
+    pub(super) title: String,
+    pub(super) series: Vec<Series<'a>>,
     floor: Option<&'a Row>,
 }
 
 /// The plots of one job; empty if no row has a distribution. `floors` holds those of all ways of waiting.
 pub fn plots(rows: &[&Row], floors: &[&Row]) -> String {
-    let rows: Vec<_> = rows.iter().copied().filter(|row| shape(row).is_some()).collect();
-    let plots =
-        if rows.iter().any(|row| row.job == FLOOR) { of_floors(&rows) } else { of_paths(&rows, floors) };
+    let plots = groups(rows, floors);
     if plots.is_empty() {
         return String::new();
     }
@@ -42,8 +41,14 @@ pub fn plots(rows: &[&Row], floors: &[&Row]) -> String {
     format!("<div class=\"plots\">\n{plots}</div>\n")
 }
 
+/// The rows of one job that have a distribution, in groups that are shown together.
+pub(super) fn groups<'a>(rows: &[&'a Row], floors: &[&'a Row]) -> Vec<Plot<'a>> {
+    let rows: Vec<_> = rows.iter().copied().filter(|row| shape(row).is_some()).collect();
+    if rows.iter().any(|row| row.job == FLOOR) { of_floors(&rows) } else { of_paths(&rows, floors) }
+}
+
 /// The share of the requests in each bucket.
-fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
+pub(super) fn shape(row: &Row) -> Option<Vec<(u32, f64)>> {
     let list = row.histogram.as_ref().filter(|list| !list.is_empty())?;
     let all = list.iter().map(|&(_, count)| count as f64).sum::<f64>();
     (all > 0.0).then(|| list.iter().map(|&(ns, count)| (Buckets::number(ns), count as f64 / all)).collect())

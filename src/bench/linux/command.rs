@@ -72,8 +72,9 @@ fn run(terminal: bool) -> String {
         true => "setsid cttyhack ./command",
         false => "stty -opost -echo </dev/console\n./command </dev/null",
     };
+    // The kernel says "Power down" whatever loglevel= is; it is not the command's.
     format!(
-        "#!/bin/sh\nexec >/dev/console 2>&1\n{start}\nstatus=$?\nsync\ndevmem {:#x} 32 $(({STORED} + status))\npoweroff -f\n",
+        "#!/bin/sh\nexec >/dev/console 2>&1\n{start}\nstatus=$?\nsync\necho 0 >/proc/sys/kernel/printk\ndevmem {:#x} 32 $(({STORED} + status))\npoweroff -f\n",
         layout::EMBEDDER_START
     )
 }

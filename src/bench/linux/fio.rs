@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::bench::Buckets;
+
 /// Latencies in nanoseconds: fio's bins, each named by a value inside it, about 1.5 % wide.
 ///
 /// Not hdrhistogram, which everything else here uses: fio has counted already, and its bins would have to be spread over
@@ -49,6 +51,13 @@ impl Histogram {
             (seen >= half && count > 0)
                 .then(|| value as f64 - (width / 2.0).floor() + width * (half - before) / count as f64)
         })
+    }
+
+    /// The same in the buckets of a report; `None`: there is none.
+    pub fn buckets(&self) -> Option<Vec<(u64, u64)>> {
+        let mut buckets = Buckets::default();
+        self.bins.iter().for_each(|(&value, &count)| buckets.add(value, count));
+        Some(buckets.list()).filter(|list| !list.is_empty())
     }
 
     /// The latency that `percent` of the requests did not exceed, precise to one bin.

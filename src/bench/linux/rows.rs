@@ -131,6 +131,7 @@ fn fill(named: Row, samples: &[&Sample]) -> Row {
         p90_ns: latency.percentile(90.0),
         p99_ns: latency.percentile(99.0),
         p999_ns: latency.percentile(99.9),
+        histogram: latency.buckets(),
         guest_interrupts: samples.iter().map(|sample| sample.guest_interrupts).sum(),
         exits: counts.exits,
         exits_to_user: Some(counts.exits_to_user),

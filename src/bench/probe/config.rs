@@ -20,6 +20,8 @@ pub struct ProbeConfig {
     pub filter: Option<String>,
     /// The reference VMM to measure in the same run.
     pub peer: Option<PeerVmm>,
+    /// Only one path, as two disks: what a verdict then says is false.
+    pub self_test: bool,
     /// When it ends, besides at its last round.
     pub pace: Pace,
 }
@@ -27,10 +29,15 @@ pub struct ProbeConfig {
 impl fmt::Display for ProbeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ProbeConfig { rounds, requests, poll_us, .. } = self;
-        write!(
-            f,
-            "probe: every path, {rounds} rounds of {requests} requests, polling rows with {poll_us} us"
-        )?;
+        match self.self_test {
+            true => {
+                write!(f, "probe: fast-mmio+irqfd against itself, {rounds} rounds of {requests} requests")?;
+            }
+            false => write!(
+                f,
+                "probe: every path, {rounds} rounds of {requests} requests, polling rows with {poll_us} us"
+            )?,
+        }
         match self.pin {
             Some((vcpu, io)) => write!(f, ", vCPU on CPU {vcpu}, I/O threads on CPU {io}"),
             None => write!(f, ", nothing pinned"),

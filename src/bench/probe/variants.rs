@@ -21,6 +21,8 @@ pub(super) struct Variant {
     pub moderation: Moderation,
     /// Its ring is packed.
     pub packed: bool,
+    /// It is the same as another, under another name.
+    pub again: bool,
 }
 
 impl Variant {
@@ -34,7 +36,7 @@ impl Variant {
 
     fn backend(&self) -> String {
         let delay = if self.delay_us > 0 { format!(",delay={}us", self.delay_us) } else { String::new() };
-        format!("{}{delay}", self.backend)
+        format!("{}{delay}{}", self.backend, if self.again { " again" } else { "" })
     }
 
     /// Whether `workload` is measured on it. Workloads that submit one by one run only on the path on which moderation is measured.
@@ -92,6 +94,7 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
         thread: SLEEPING,
         moderation: off,
         packed: false,
+        again: false,
     };
     let completes =
         [CompletePath::Irqfd, CompletePath::SignalMsi, CompletePath::IrqLine, CompletePath::Resample];
@@ -101,6 +104,10 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
         .flat_map(|&notify| completes.iter().map(move |&complete| sleeping(path(notify, complete))))
         .collect();
     let best = path(NotifyPath::FastMmio, CompletePath::Irqfd);
+    if config.self_test {
+        all = [false, true].map(|again| Variant { again, ..sleeping(best) }).to_vec();
+        return with_reasons(all, support);
+    }
     let other = path(NotifyPath::FastMmio, CompletePath::SignalMsi);
     if config.poll_us > 0 {
         let polling = |path| Variant { poll_us: config.poll_us, thread: POLLING, ..sleeping(path) };
@@ -115,6 +122,10 @@ pub(super) fn variants(config: &ProbeConfig, support: &HostSupport) -> Vec<(Vari
     let moderated = all.iter().filter(|variant| variant.path == best && !variant.packed);
     let moderated = moderated.map(|variant| Variant { moderation: Moderation::Auto, ..variant.clone() });
     all.extend(moderated.collect::<Vec<_>>());
+    with_reasons(all, support)
+}
+
+fn with_reasons(all: Vec<Variant>, support: &HostSupport) -> Vec<(Variant, Option<String>)> {
     let with_reason = |variant: Variant| {
         let reason = variant.unsupported(support);
         (variant, reason)
@@ -174,6 +185,7 @@ mod tests {
                 thread,
                 moderation: Moderation::Off,
                 packed: false,
+                again: false,
             }
             .unsupported(&support)
         };

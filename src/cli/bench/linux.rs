@@ -65,10 +65,6 @@ pub(super) struct LinuxArgs {
     /// A disk controller of the host, passed through as with `doorbell run`, as one more row; may be given several times
     #[arg(long, value_name = "BDF[,irq=kernel|user]")]
     vfio: Vec<VfioSpec>,
-    /// Measure the first path against itself, under two names. Any verdict "faster" or "slower" is then false, and makes the
-    /// exit code 1
-    #[arg(long, conflicts_with = "vfio")]
-    pub(super) self_test: bool,
     /// Let jobs write to the --vfio disks, which destroys their data. Without it they are only read
     #[arg(long, requires = "vfio")]
     overwrite: bool,
@@ -129,7 +125,10 @@ impl LinuxArgs {
         }
         let mut paths: Vec<_> =
             paths.chain(self.vfio.iter().copied().map(Variant::Passed)).chain(peers).collect();
-        if self.self_test {
+        if common.self_test {
+            if !self.vfio.is_empty() {
+                return Err(Failure::usage("--self-test measures a path of ours: leave out --vfio"));
+            }
             paths.truncate(1);
             paths.extend_from_within(..);
         }
@@ -198,7 +197,7 @@ impl LinuxArgs {
             poll_us: common.poll_us.unwrap_or(0).into(),
             vcpu_pins: pins.vcpus(self.cpus.into()),
             thread_pins: (0..disks).map(|n| pins.iothread(n)).collect(),
-            self_test: self.self_test,
+            self_test: common.self_test,
             sandbox: sandbox_mode(common.sandbox, (!common.peer.is_empty()).then_some("--peer")),
             fio_file,
             pace: common.pace(),

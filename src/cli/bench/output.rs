@@ -1,5 +1,6 @@
 //! The outputs of a report.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use super::super::out_file::OutFile;
@@ -27,6 +28,14 @@ impl Output {
             path.map(open).transpose()
         };
         Ok(Output { json: open("--json", json)?, html: open("--html", html)? })
+    }
+
+    /// Whether the table goes to a terminal whose user has nothing against bold letters (https://no-color.org).
+    pub(super) fn prints_on_terminal(&self) -> bool {
+        let taken = [&self.json, &self.html].into_iter().flatten().any(OutFile::is_stdout);
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        !taken && !dumb && !set("NO_COLOR") && std::io::stdout().is_terminal()
     }
 
     /// Writes the files, then prints the table; `page` makes the HTML.

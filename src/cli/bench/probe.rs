@@ -58,6 +58,7 @@ impl ProbeArgs {
             sandbox: common.sandbox.unwrap_or_default(),
             filter: self.filter,
             peer,
+            self_test: common.self_test,
         })
     }
 }
