@@ -8,8 +8,8 @@ use strum::{Display, EnumString, VariantNames};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Display, EnumString, VariantNames)]
 #[strum(serialize_all = "lowercase")]
 pub enum CpuModel {
-    /// All that KVM supports without nested virtualization (nothing here keeps a nested guest's state across a reset), SGX, encrypted memory, performance counters and branch records,
-    /// PKS, and AMX.
+    /// All that KVM supports without SGX, encrypted memory, performance counters, branch records, PKS, AMX, and nested
+    /// virtualization (nothing here keeps a nested guest's state across a reset).
     #[default]
     Masked,
     /// All that KVM supports.
