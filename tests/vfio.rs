@@ -97,8 +97,10 @@ fn witnessed(nvme: &str, path: &str) -> Option<([u64; 5], u64)> {
         WITNESSES.iter().zip(hits).collect::<Vec<_>>(),
         run.number("q1")
     );
-    // One at a time: none can fall together with another.
-    assert_eq!(run.number("q1"), run.host_count("MSI-X 1"));
+    // One at a time: none can fall together with another. The queue's number was the admin queue's before Linux gave each its own,
+    // and a late interrupt of that time may count for the queue.
+    let more = run.number("q1").checked_sub(run.host_count("MSI-X 1"));
+    assert!(more.is_some_and(|more| more <= 1), "the guest has had {more:?} more than the host");
     Some((hits, run.number("q1")))
 }
 

@@ -110,7 +110,7 @@ fn times(factor: f64) -> String {
     }
 }
 
-/// Whether these words are of a [`Verdict::Difference`].
+/// Whether these words are of a verdict that finds a difference.
 pub fn tells_apart(verdict: &str) -> bool {
     [" x slower (", " x faster ("].iter().any(|what| verdict.contains(what))
 }
