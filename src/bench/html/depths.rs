@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::scale::{LogScale, linear, rate, time};
+use super::scale::{LogScale, level, linear, rate, time};
 use super::{colour, escape, name};
 use crate::bench::Row;
 
@@ -82,14 +82,7 @@ fn draw(
     let ticks = if logarithmic { up.ticks() } else { (0..=steps).map(|n| n as f64 * step).collect() };
     for tick in ticks {
         let (at, text) = (y(tick), if logarithmic { time(tick) } else { rate(tick) });
-        let _ =
-            write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" />");
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            LEFT - 4.0,
-            at + 4.0
-        );
+        level(&mut svg, "grid", (LEFT, right), at, &text);
     }
     let mut all: Vec<u64> =
         curves.iter().flat_map(|(_, curve)| curve.iter().map(|&(depth, _)| depth)).collect();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::scale::{LogScale, time};
+use super::scale::{LogScale, level, time};
 use super::{FLOOR, colour, escape, name};
 use crate::bench::{Buckets, Row};
 
@@ -171,17 +171,8 @@ fn draw(plot: &Plot<'_>, scale: &LogScale) -> String {
     while percent <= top + step / 2.0 {
         let at = y(percent / 100.0);
         let class = if percent == 0.0 { "base" } else { "grid" };
-        let _ = write!(
-            svg,
-            "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" />"
-        );
         let text = format!("{} %", (percent * 10.0).round() / 10.0);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            LEFT - 4.0,
-            at + 4.0
-        );
+        level(&mut svg, class, (LEFT, right), at, &text);
         percent += step;
     }
     for tick in scale.ticks() {

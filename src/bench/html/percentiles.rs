@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::distributions::{Plot, groups, shape};
 use super::escape;
-use super::scale::{LogScale, time};
+use super::scale::{LogScale, level, time};
 use crate::bench::{Buckets, Row};
 
 const WIDTH: f64 = 380.0;
@@ -71,14 +71,7 @@ fn draw(plot: &Plot<'_>) -> Option<String> {
     }
     for tick in scale.ticks() {
         let (at, text) = (y(tick), time(tick));
-        let _ =
-            write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" />");
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
-            LEFT - 4.0,
-            at + 4.0
-        );
+        level(&mut svg, "grid", (LEFT, right), at, &text);
     }
     for (series, curve) in &curves {
         let mut path = String::new();

@@ -1,5 +1,7 @@
 //! Axes: positions of values, ticks, and labels.
 
+use std::fmt::Write;
+
 /// A logarithmic axis of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogScale {
@@ -63,6 +65,14 @@ pub fn rate(per_second: f64) -> String {
         n if n < 1e6 => format!("{:.0} k", n / 1e3),
         n => format!("{} M", (n / 1e4).round() / 100.0),
     }
+}
+
+/// A horizontal line of a plot from `left` to `right` at the height `at`, with its label to the left of it.
+pub fn level(svg: &mut String, class: &str, (left, right): (f64, f64), at: f64, label: &str) {
+    let _ =
+        write!(svg, "<line class=\"{class}\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" />");
+    let (x, y) = (left - 4.0, at + 4.0);
+    let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y:.1}\" text-anchor=\"end\">{label}</text>");
 }
 
 #[cfg(test)]
